@@ -1,0 +1,96 @@
+"""Spreading seeds over local devices, and the compilation cache.
+
+The two ``enable_`` functions are for command-line entry points: they change the
+process, so no import does it for its caller.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+SEED_AXIS = "seeds"
+
+
+def enable_all_cpu_cores() -> None:
+    """Make every CPU core that this process may use a JAX device.
+
+    XLA runs work of this size on one core; a device a core uses them all. Without
+    effect on a GPU or TPU, and where the user has set ``JAX_NUM_CPU_DEVICES``. To be
+    called before the backend starts, so before gymnax is imported.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs on disk, so that the second start does not compile.
+
+    Without effect where the user has set ``JAX_COMPILATION_CACHE_DIR``.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(root) / "ppo_jax"))
+
+
+class SeedMesh:
+    """Lanes of a seed axis, spread over devices.
+
+    Args:
+      seeds: how many seeds are to run at once.
+      devices: where; all local devices by default, as many as there are seeds at most.
+
+    Attributes:
+      lanes: `seeds`, rounded up to a multiple of the devices used.
+    """
+
+    def __init__(self, seeds: int, devices: Sequence[jax.Device] | None = None) -> None:
+        if seeds < 1:
+            raise ValueError(f"seeds must be at least 1, but got {seeds}")
+        available = list(devices or jax.local_devices())
+        used = available[: min(seeds, len(available))]
+        self.seeds = seeds
+        self.lanes = -(-seeds // len(used)) * len(used)
+        self.mesh = Mesh(np.array(used), (SEED_AXIS,))
+
+    def pad(self, keys: jax.Array) -> jax.Array:
+        """Repeat the last of `keys`, ``[n]``, until every lane has one, ``[lanes]``."""
+        missing = self.lanes - len(keys)
+        return jax.numpy.concatenate([keys, jax.numpy.repeat(keys[-1:], missing, axis=0)])
+
+    def put(self, tree: Any, axes: Any = 0) -> Any:
+        """Place a tree on the mesh: leaves whose axis is 0 sharded, None replicated."""
+        shardings = jax.tree.map(
+            lambda spec: NamedSharding(self.mesh, spec),
+            _specs(axes),
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+        return jax.device_put(tree, shardings)
+
+    def map(self, function: Callable, in_axes: Sequence[Any], out_axes: Any) -> Callable:
+        """Vmap `function` over lanes and shard the lanes over the devices.
+
+        Args:
+          in_axes, out_axes: as for ``jax.vmap``, made of 0 (one a lane) and None (shared).
+        """
+        return jax.shard_map(
+            jax.vmap(function, in_axes=tuple(in_axes), out_axes=out_axes),
+            mesh=self.mesh,
+            in_specs=tuple(_specs(axes) for axes in in_axes),
+            out_specs=_specs(out_axes),
+            # Lanes never communicate, so there is nothing for this check to find.
+            check_vma=False,
+        )
+
+
+def _specs(axes: Any) -> Any:
+    """Turn a tree of vmap axes into a tree of partition specs."""
+    return jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec(SEED_AXIS),
+        axes,
+        is_leaf=lambda axis: axis is None,
+    )

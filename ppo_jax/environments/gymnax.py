@@ -1,0 +1,112 @@
+"""The gymnax suite (https://github.com/RobertTLange/gymnax)."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+
+from ppo_jax.environments.base import Timestep
+from ppo_jax.errors import nearest
+
+_NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
+
+
+class GymnaxEnvironment:
+    """A gymnax environment with flat observations and discrete actions."""
+
+    def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
+        if name not in gymnax.registered_envs:
+            raise ValueError(
+                f"unknown environment {name!r}{nearest(name, gymnax.registered_envs)} "
+                f"(known: {', '.join(gymnax.registered_envs)})"
+            )
+        if name in _NOT_OFFLINE:
+            raise ValueError(f"environment {name!r} is not supported: {_NOT_OFFLINE[name]}")
+        self.name = name
+        self._env, self._params = _configured(name, kwargs)
+        observation_space = self._env.observation_space(self._params)
+        action_space = self._env.action_space(self._params)
+        _check_supported(name, observation_space, action_space)
+        self.observation_shape = tuple(observation_space.shape)
+        self.num_actions = int(action_space.n)
+        self.max_episode_steps = int(self._params.max_steps_in_episode)
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        observation, state = self._env.reset(key, self._params)
+        return state, observation.astype(jnp.float32)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
+        observation, state, reward, terminated, truncated, info = self._env.step(
+            key, state, action, self._params
+        )
+        return Timestep(
+            state=state,
+            observation=observation.astype(jnp.float32),
+            reward=jnp.asarray(reward, jnp.float32),
+            terminated=terminated,
+            truncated=truncated,
+            final_observation=info["final_observation"].astype(jnp.float32),
+        )
+
+
+def _configured(name: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Split `kwargs` into constructor arguments and parameters and make the environment."""
+    _, defaults = gymnax.make(name)
+    parameters = {field.name: getattr(defaults, field.name) for field in _fields(defaults)}
+    factory = type(gymnax.make(name)[0])
+    constructor = {
+        argument.name: argument.default
+        for argument in inspect.signature(factory).parameters.values()
+        if argument.default is not argument.empty
+    }
+    known = {**constructor, **parameters}
+    for key, value in kwargs.items():
+        if key not in known:
+            raise ValueError(
+                f"environment {name!r} has no parameter {key!r}{nearest(key, known)} "
+                f"(known: {', '.join(known)})"
+            )
+        kwargs = {**kwargs, key: _like(known[key], name, key, value)}
+    if kwargs.get("max_steps_in_episode", 1) < 1:
+        raise ValueError(
+            f"environment parameter max_steps_in_episode must be at least 1, "
+            f"but got {kwargs['max_steps_in_episode']}"
+        )
+    env, params = gymnax.make(name, **{k: v for k, v in kwargs.items() if k not in parameters})
+    return env, params.replace(**{k: v for k, v in kwargs.items() if k in parameters})
+
+
+def _fields(params: Any) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(params)
+
+
+def _like(default: Any, name: str, key: str, value: Any) -> Any:
+    """Return `value` as the type of `default`, or refuse it."""
+    kind = type(default)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind not in (bool, int, str) or type(value) is kind:
+        if kind in (bool, int, str) or jnp.shape(default) == jnp.shape(value):
+            return value
+    raise ValueError(
+        f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
+        f"but got {value!r}"
+    )
+
+
+def _check_supported(name: str, observation_space: Any, action_space: Any) -> None:
+    missing = []
+    if not isinstance(action_space, spaces.Discrete):
+        missing.append(f"continuous actions, {action_space}")
+    if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
+        shape = getattr(observation_space, "shape", "?")
+        missing.append(f"observations that are not a flat vector of numbers (shape {shape})")
+    if missing:
+        raise ValueError(
+            f"environment {name!r} is not supported yet: it has {' and '.join(missing)}; "
+            "supported are flat observations with discrete actions"
+        )

@@ -1,0 +1,56 @@
+"""Full episodes with the greedy policy, compiled."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppo_jax import distributions
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import make
+from ppo_jax.networks import make_network
+
+_STEPS_PER_CHECK = 32
+"""Environment steps between two looks at whether every episode has ended."""
+
+
+def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
+    """Play ``config.eval_episodes`` episodes to their end with the most probable actions.
+
+    Args:
+      params: network parameters of one seed.
+      key: the same key gives the same initial states, whatever the policy.
+
+    Returns:
+      Undiscounted returns, float32 ``[eval_episodes]``. Episodes still running after the
+      environment's time limit count with what they collected.
+    """
+    environment = make(config.env, config.env_kwargs)
+    network = make_network(config, environment)
+    reset_key, step_key = jax.random.split(key)
+    episodes = config.eval_episodes
+
+    def step(carry: tuple, index: jax.Array) -> tuple[tuple, None]:
+        env_state, observation, running, returns = carry
+        action = distributions.categorical_mode(
+            network.apply(params, observation, method="logits")
+        )
+        keys = jax.random.split(jax.random.fold_in(step_key, index), episodes)
+        timestep = jax.vmap(environment.step)(keys, env_state, action)
+        returns += jnp.where(running, timestep.reward, 0.0)
+        running &= ~(timestep.terminated | timestep.truncated)
+        return (timestep.state, timestep.observation, running, returns), None
+
+    def unfinished(loop: tuple) -> jax.Array:
+        index, (_, _, running, _) = loop
+        return running.any() & (index < environment.max_episode_steps)
+
+    def chunk(loop: tuple) -> tuple:
+        index, carry = loop
+        indices = index + jnp.arange(_STEPS_PER_CHECK)
+        return index + _STEPS_PER_CHECK, jax.lax.scan(step, carry, indices)[0]
+
+    env_state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
+    start = (env_state, observation, jnp.ones(episodes, bool), jnp.zeros(episodes, jnp.float32))
+    _, (_, _, _, returns) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
+    return returns

@@ -1,0 +1,158 @@
+"""What a study tunes: the traced hyperparameters, their defaults and their domains.
+
+Everything here may differ between two calls of one compiled program. What fixes
+the shapes of that program lives in :mod:`ppo_jax.config`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppo_jax.errors import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The values a hyperparameter can take at all, in any study.
+
+    Attributes:
+      kind: ``float``, ``int`` or ``bool``.
+      low: smallest value; excluded when `open_low` is set.
+      high: largest value, included.
+      open_low: whether `low` itself is excluded.
+    """
+
+    kind: type
+    low: float = 0.0
+    high: float = math.inf
+    open_low: bool = False
+
+    def __str__(self) -> str:
+        if self.kind is bool:
+            return "true or false"
+        noun = "an integer" if self.kind is int else "a number"
+        lower = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
+        upper = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        return f"{noun} {lower}{upper}"
+
+    def check(self, name: str, value: Any) -> bool | int | float:
+        """Return `value` as `kind`.
+
+        Raises:
+          ValueError: when `value` is of another type or outside the domain.
+        """
+        value = value.item() if isinstance(value, np.generic) else value
+        if not self._contains(value):
+            raise ValueError(f"{name} must be {self}, but got {value!r}")
+        return self.kind(value)
+
+    def _contains(self, value: Any) -> bool:
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return False
+        if self.kind is int and value != int(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        return above and value <= self.high
+
+
+_LARGEST_COUNT = 2**24
+"""Loop counts are int32 and compared with floats; no sensible setting comes near."""
+
+DOMAINS: dict[str, Domain] = {
+    "learning_rate": Domain(float, open_low=True, high=1.0),
+    "gamma": Domain(float, high=1.0),
+    "gae_lambda": Domain(float, high=1.0),
+    "clip_epsilon": Domain(float, open_low=True, high=10.0),
+    "value_coef": Domain(float, high=1e6),
+    "entropy_coef": Domain(float, high=1e6),
+    "max_grad_norm": Domain(float, open_low=True, high=1e6),
+    "n_steps": Domain(int, low=1, high=_LARGEST_COUNT),
+    "batch_size": Domain(int, low=1, high=_LARGEST_COUNT),
+    "n_epochs": Domain(int, low=1, high=10_000),
+    "anneal_learning_rate": Domain(bool),
+    "anneal_entropy_coef": Domain(bool),
+    "clip_value_loss": Domain(bool),
+}
+"""Name of each hyperparameter -> the values it can take."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """The traced hyperparameters of PPO (Schulman et al., 2017, arXiv:1707.06347).
+
+    A pytree with one scalar a field, so a compiled program takes it as an argument
+    and ``vmap`` can batch it. The defaults are the baseline of every study.
+    """
+
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
+    gamma: float = 0.99
+    """Discount factor per environment step."""
+    gae_lambda: float = 0.95
+    """Decay of generalized advantage estimation."""
+    clip_epsilon: float = 0.2
+    """Half-width of the clipping interval of the probability ratio, and of the value clip."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    max_grad_norm: float = 0.5
+    """Largest global norm of a gradient."""
+    n_steps: int = 2048
+    """Transitions collected per iteration, over all environments of a seed."""
+    batch_size: int = 256
+    """Transitions in a minibatch."""
+    n_epochs: int = 4
+    """Passes over each rollout."""
+    anneal_learning_rate: bool = False
+    """Lower the learning rate linearly to zero over the training budget."""
+    anneal_entropy_coef: bool = False
+    """Lower the entropy coefficient linearly to zero over the training budget."""
+    clip_value_loss: bool = True
+    """Clip the change of the value estimate by clip_epsilon."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Hyperparameters":
+        """Return the defaults with `values` in their place, all of them checked.
+
+        Raises:
+          ValueError: for a name that is no hyperparameter or a value outside its domain.
+        """
+        for name in values:
+            require_hyperparameter(name)
+        return cls(**{name: DOMAINS[name].check(name, v) for name, v in values.items()})
+
+    def to_dict(self) -> dict[str, bool | int | float]:
+        """Return name -> plain Python number, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    def validated(self) -> "Hyperparameters":
+        """Return the same hyperparameters as plain Python numbers of the right type.
+
+        Raises:
+          ValueError: naming the first value that is outside its domain.
+        """
+        return self.from_dict(self.to_dict())
+
+    def to_arrays(self) -> "Hyperparameters":
+        """Return NumPy scalars of fixed dtypes, so that every call has one signature."""
+        dtypes = {float: np.float32, int: np.int32, bool: np.bool_}
+        return Hyperparameters(
+            **{name: dtypes[DOMAINS[name].kind](v) for name, v in self.to_dict().items()}
+        )
+
+
+def require_hyperparameter(name: str) -> None:
+    """Raise a ``ValueError`` with the nearest match unless `name` is a hyperparameter."""
+    if name not in DOMAINS:
+        raise ValueError(
+            f"unknown hyperparameter {name!r}{nearest(name, DOMAINS)} "
+            f"(known: {', '.join(DOMAINS)})"
+        )

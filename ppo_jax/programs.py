@@ -1,0 +1,146 @@
+"""The compiled programs: the one place where jit, vmap and sharding are applied."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax import evaluation, trainer
+from ppo_jax.config import TrainConfig
+from ppo_jax.devices import SeedMesh
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
+
+STATE_AXES = TrainState(
+    params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None
+)  # type: ignore[arg-type]
+
+EVALUATION = 2**32 - 1
+"""Folded into a seed's key for its evaluations; training folds in iterations, all smaller."""
+
+TUNING, VALIDATION = 0, 1
+"""Purposes that the keys of a root seed are derived for; see :func:`seed_keys`."""
+
+
+def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
+    """Return `count` keys for `purpose`, ``[count]``.
+
+    Keys of different purposes are disjoint by construction, and seed *i* of a purpose
+    is the same however many there are.
+    """
+    purpose_key = jax.random.fold_in(jax.random.key(root), purpose)
+    return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
+
+
+@dataclasses.dataclass
+class CompileLog:
+    """What was compiled, counted by the compiler's own calls."""
+
+    programs: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Programs:
+    """Training and evaluation of one configuration, for a number of seeds at once.
+
+    Each program is compiled at its first call and never again: a call with other
+    shapes is an error rather than a silent recompilation.
+
+    Args:
+      config: the static half of the run.
+      seeds: seeds that run at once, on lanes spread over the devices.
+      devices: all local devices by default.
+    """
+
+    def __init__(
+        self, config: TrainConfig, seeds: int, devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        self.config = config
+        self.mesh = SeedMesh(seeds, devices)
+        self.compile_log = CompileLog()
+        self._compiled: dict[str, jax.stages.Compiled] = {}
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that run at once."""
+        return self.mesh.seeds
+
+    def init(self, keys: jax.Array) -> TrainState:
+        """Return the state before the first iteration, with one lane a key.
+
+        Args:
+          keys: ``[n]``, n at most the number of seeds; lanes without one repeat the last.
+        """
+        # One seed after another: with jaxlib 0.10 a vmapped orthogonal initialiser
+        # (a batched QR) can hang on CPU. It takes milliseconds either way.
+        states = self._call(
+            "initialisation",
+            lambda keys: jax.lax.map(partial(trainer.init, self.config), keys),
+            self.mesh.pad(keys),
+        )
+        states = dataclasses.replace(states, iteration=states.iteration[0])
+        return self.mesh.put(states, STATE_AXES)
+
+    def train_until(
+        self, state: TrainState, hyperparameters: Hyperparameters, steps: int, total_steps: int
+    ) -> tuple[TrainState, TrainMetrics]:
+        """Train every lane until each has taken `steps` environment steps or just more.
+
+        The state passed in is given up (donated). See :func:`trainer.train_until`.
+
+        Returns:
+          The new state, and metrics with one value a seed.
+        """
+        self.config.check(hyperparameters)
+        target = iterations_for(steps, hyperparameters.n_steps)
+        total = iterations_for(total_steps, hyperparameters.n_steps)
+        state, metrics = self._call(
+            "training",
+            self.mesh.map(
+                partial(trainer.train_until, self.config),
+                in_axes=(STATE_AXES, None, None, None),
+                out_axes=(STATE_AXES, 0),
+            ),
+            state,
+            hyperparameters.to_arrays(),
+            np.int32(target),
+            np.int32(total),
+            donate=(0,),
+        )
+        return state, jax.tree.map(lambda x: np.asarray(x)[: self.seeds], metrics)
+
+    def evaluate(self, state: TrainState, checkpoint: int) -> np.ndarray:
+        """Return the returns of full greedy episodes, float32 ``[seeds, eval_episodes]``.
+
+        A seed's initial states depend on its key and on `checkpoint`, its number in the
+        run, alone. So all trials are scored on the same episodes. Returns of a seed
+        that has diverged are NaN.
+        """
+
+        def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), checkpoint)
+            returns = evaluation.evaluate(self.config, state.params, key)
+            return jnp.where(state.finite, returns, jnp.nan)
+
+        returns = self._call(
+            "evaluation",
+            self.mesh.map(evaluate, in_axes=(STATE_AXES, None), out_axes=0),
+            state,
+            np.int32(checkpoint),
+        )
+        return np.asarray(returns)[: self.seeds]
+
+    def _call(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        if name not in self._compiled:
+            start = time.perf_counter()
+            function.__name__ = name  # What JAX's own log of compilations calls it.
+            lowered = jax.jit(function, donate_argnums=donate).lower(*args)
+            self._compiled[name] = lowered.compile()
+            self.compile_log.programs[name] = self.compile_log.programs.get(name, 0) + 1
+            self.compile_log.seconds += time.perf_counter() - start
+        return self._compiled[name](*args)

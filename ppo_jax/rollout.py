@@ -1,0 +1,155 @@
+"""Collecting transitions with the current policy."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ppo_jax import distributions
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import Environment
+from ppo_jax.networks import ActorCritic
+
+
+class Transition(NamedTuple):
+    """Transitions, stored as ``[T, num_envs, ...]``: T environment steps of each environment.
+
+    `next_value` is V of the observation the step led to before any reset, so a
+    truncated episode can be bootstrapped.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    value: jax.Array
+    next_value: jax.Array
+
+
+class EpisodeTotals(NamedTuple):
+    """Sums over the episodes that ended; scalars, so memory does not grow."""
+
+    episodes: jax.Array
+    return_sum: jax.Array
+    length_sum: jax.Array
+
+    @classmethod
+    def zero(cls) -> "EpisodeTotals":
+        return cls(jnp.float32(0), jnp.float32(0), jnp.float32(0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Actors:
+    """The parallel environments of a seed in the middle of their episodes, ``[num_envs, ...]``."""
+
+    env_state: Any
+    observation: jax.Array
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+
+def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
+    """Return all environments of a seed at the start of an episode."""
+    env_state, observation = jax.vmap(environment.reset)(jax.random.split(key, config.num_envs))
+    zeros = jnp.zeros(config.num_envs, jnp.float32)
+    return Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+
+
+def collect(
+    config: TrainConfig,
+    environment: Environment,
+    network: ActorCritic,
+    params: Any,
+    actors: Actors,
+    key: jax.Array,
+    n_steps: jax.Array,
+) -> tuple[Actors, Transition, EpisodeTotals]:
+    """Collect `n_steps` transitions over the parallel environments of a seed.
+
+    Args:
+      n_steps: int32 scalar, traced; one of ``config.n_steps_choices``.
+
+    Returns:
+      The actors after the rollout; a buffer of ``[config.max_n_steps / num_envs,
+      num_envs]`` transitions whose first ``n_steps / num_envs`` rows are filled and the
+      rest zero; totals of the episodes that ended.
+    """
+    steps_per_block = config.block_size // config.num_envs
+
+    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array):
+        actors, totals = carry
+        action_key, env_key = jax.random.split(key)
+        logits = network.apply(params, actors.observation, method="logits")
+        action = distributions.categorical_sample(action_key, logits)
+        timestep = jax.vmap(environment.step)(
+            jax.random.split(env_key, config.num_envs), actors.env_state, action
+        )
+        ended = timestep.terminated | timestep.truncated
+        episode_return = actors.episode_return + timestep.reward
+        episode_length = actors.episode_length + 1
+        totals = EpisodeTotals(
+            totals.episodes + ended.sum(),
+            totals.return_sum + jnp.where(ended, episode_return, 0).sum(),
+            totals.length_sum + jnp.where(ended, episode_length, 0).sum(),
+        )
+        transition = (
+            actors.observation,
+            action,
+            distributions.categorical_log_prob(logits, action),
+            timestep.reward,
+            timestep.terminated,
+            timestep.truncated,
+        )
+        actors = Actors(
+            timestep.state,
+            timestep.observation,
+            jnp.where(ended, 0, episode_return),
+            jnp.where(ended, 0, episode_length),
+        )
+        return (actors, totals), (transition, timestep.final_observation)
+
+    def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]):
+        actors, totals, buffer = carry
+        first = index * steps_per_block
+        # A key per step of the rollout, whatever the block size.
+        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
+        (actors, totals), (transition, final_observation) = jax.lax.scan(
+            step, (actors, totals), keys
+        )
+        # The critic sees the block at once: wide products in place of many narrow ones.
+        collected = Transition(
+            *transition,
+            value=network.apply(params, transition[0], method="value"),
+            next_value=network.apply(params, final_observation, method="value"),
+        )
+        buffer = jax.tree.map(
+            lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
+            buffer,
+            collected,
+        )
+        return actors, totals, buffer
+
+    n_blocks = n_steps // config.block_size
+    start = (actors, EpisodeTotals.zero(), _empty_buffer(config, environment))
+    actors, totals, buffer = jax.lax.fori_loop(0, n_blocks, block, start)
+    return actors, buffer, totals
+
+
+def _empty_buffer(config: TrainConfig, environment: Environment) -> Transition:
+    shape = (config.max_n_steps // config.num_envs, config.num_envs)
+    number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
+    return Transition(
+        observation=jnp.zeros(shape + environment.observation_shape, jnp.float32),
+        action=jnp.zeros(shape, jnp.int32),
+        log_prob=number,
+        reward=number,
+        terminated=flag,
+        truncated=flag,
+        value=number,
+        next_value=number,
+    )

@@ -1,0 +1,222 @@
+"""PPO for one seed, as pure functions: ``init`` and ``train_until``.
+
+Nothing here is jitted, vmapped or sharded; :mod:`ppo_jax.programs` does that once.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ppo_jax.advantages import generalized_advantage_estimation
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import make
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.learner import Experience, make_optimizer, update
+from ppo_jax.losses import LossMetrics
+from ppo_jax.networks import make_network
+from ppo_jax.rollout import Actors, EpisodeTotals, Transition, collect, reset_actors
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training carries from one iteration to the next.
+
+    Attributes:
+      params: network parameters.
+      optimizer_state: state of Adam.
+      actors: environments in the middle of their episodes.
+      key: the seed's key; iteration *i* uses ``fold_in(key, i)``, nothing else.
+      finite: False once a parameter, a loss or a return was not a finite number.
+      iteration: iterations done, int32. It is the only leaf that all seeds share, so
+        that loops over iterations have one trip count for all of them.
+    """
+
+    params: Any
+    optimizer_state: optax.OptState
+    actors: Actors
+    key: jax.Array
+    finite: jax.Array
+    iteration: jax.Array
+
+
+class TrainMetrics(NamedTuple):
+    """Means over the iterations of one ``train_until``; float32 scalars.
+
+    `episodic_return` and `episode_length` are means over the `episodes` that ended in
+    these iterations, NaN where none did.
+    """
+
+    loss: LossMetrics
+    explained_variance: jax.Array
+    episodic_return: jax.Array
+    episode_length: jax.Array
+    episodes: jax.Array
+
+
+def iterations_for(steps: int, n_steps: int) -> int:
+    """Return the iterations of `n_steps` transitions that reach `steps` at the least.
+
+    Counted on the host in Python integers, which do not overflow.
+
+    >>> iterations_for(50_000, 2048), iterations_for(50_000, 2048) * 2048
+    (25, 51200)
+    """
+    return -(-steps // n_steps)
+
+
+def init(config: TrainConfig, key: jax.Array) -> TrainState:
+    """Return the state of a seed before its first iteration."""
+    environment = make(config.env, config.env_kwargs)
+    params_key, reset_key, train_key = jax.random.split(key, 3)
+    observation = jnp.zeros(environment.observation_shape, jnp.float32)
+    params = make_network(config, environment).init(params_key, observation)
+    return TrainState(
+        params=params,
+        optimizer_state=make_optimizer(Hyperparameters()).init(params),
+        actors=reset_actors(config, environment, reset_key),
+        key=train_key,
+        finite=jnp.array(True),
+        iteration=jnp.int32(0),
+    )
+
+
+def train_until(
+    config: TrainConfig,
+    state: TrainState,
+    hyperparameters: Hyperparameters,
+    target_iteration: jax.Array,
+    total_iterations: jax.Array,
+) -> tuple[TrainState, TrainMetrics]:
+    """Train one seed until `target_iteration` iterations are done.
+
+    Args:
+      config: static.
+      state: a seed's state; with fewer than `target_iteration` iterations done.
+      hyperparameters: traced scalars.
+      target_iteration: int32 scalar; see :func:`iterations_for`.
+      total_iterations: int32 scalar, the horizon of linear annealing.
+
+    Returns:
+      The new state, and metrics of the iterations just done.
+    """
+    environment = make(config.env, config.env_kwargs)
+    network = make_network(config, environment)
+
+    def iteration(index: jax.Array, carry: tuple) -> tuple:
+        params, optimizer_state, actors, finite, sums, episodes = carry
+        rollout_key, shuffle_key = jax.random.split(jax.random.fold_in(state.key, index))
+        rates = annealed(hyperparameters, index / total_iterations)
+
+        # Collect trajectories
+        actors, rollout, totals = collect(
+            config, environment, network, params, actors, rollout_key, rates.n_steps
+        )
+        # Estimate advantages
+        experience, explained_variance = prepare(config, rollout, rates)
+        # Update the network
+        params, optimizer_state, metrics = update(
+            config, network, params, optimizer_state, experience, rates, shuffle_key
+        )
+
+        means = (metrics, explained_variance)
+        finite &= all_finite((means, totals))
+        sums = jax.tree.map(jnp.add, sums, means)
+        episodes = jax.tree.map(jnp.add, episodes, totals)
+        return params, optimizer_state, actors, finite, sums, episodes
+
+    zeros = (LossMetrics(*(jnp.float32(0) for _ in LossMetrics._fields)), jnp.float32(0))
+    params, optimizer_state, actors, finite, sums, episodes = jax.lax.fori_loop(
+        state.iteration,
+        target_iteration,
+        iteration,
+        (
+            state.params,
+            state.optimizer_state,
+            state.actors,
+            state.finite,
+            zeros,
+            EpisodeTotals.zero(),
+        ),
+    )
+    new_state = TrainState(
+        params=params,
+        optimizer_state=optimizer_state,
+        actors=actors,
+        key=state.key,
+        finite=finite & all_finite(params),
+        iteration=jnp.maximum(state.iteration, target_iteration),
+    )
+    done = (new_state.iteration - state.iteration).astype(jnp.float32)
+    loss, explained_variance = jax.tree.map(lambda total: total / done, sums)
+    return new_state, TrainMetrics(
+        loss,
+        explained_variance,
+        episodic_return=episodes.return_sum / episodes.episodes,
+        episode_length=episodes.length_sum / episodes.episodes,
+        episodes=episodes.episodes,
+    )
+
+
+def annealed(hyperparameters: Hyperparameters, progress: jax.Array) -> Hyperparameters:
+    """Return `hyperparameters` with the annealed rates as they are at `progress` in [0, 1].
+
+    The rates hold for a whole iteration, as in CleanRL and Stable-Baselines3.
+    """
+    remaining = 1.0 - progress
+
+    def rate(value: jax.Array, anneal: jax.Array) -> jax.Array:
+        return jnp.where(anneal, value * remaining, value)
+
+    return dataclasses.replace(
+        hyperparameters,
+        learning_rate=rate(hyperparameters.learning_rate, hyperparameters.anneal_learning_rate),
+        entropy_coef=rate(hyperparameters.entropy_coef, hyperparameters.anneal_entropy_coef),
+    )
+
+
+def prepare(
+    config: TrainConfig, rollout: Transition, hyperparameters: Hyperparameters
+) -> tuple[Experience, jax.Array]:
+    """Turn a rollout buffer into experience, and say how well the critic predicted it.
+
+    Returns:
+      Experience of ``[config.max_n_steps]`` rows, time-major, so that the first
+      ``n_steps`` rows are the ones that were collected; and the explained variance
+      1 - Var(returns - values) / Var(returns), 0 where the returns do not vary.
+    """
+    time = jnp.arange(rollout.reward.shape[0])
+    valid = time < hyperparameters.n_steps // config.num_envs
+    advantages, returns = generalized_advantage_estimation(
+        rollout.reward,
+        rollout.value,
+        rollout.next_value,
+        rollout.terminated,
+        rollout.truncated,
+        hyperparameters.gamma,
+        hyperparameters.gae_lambda,
+        valid,
+    )
+    used = jnp.broadcast_to(valid[:, None], returns.shape)
+    variance = returns.var(where=used)
+    unexplained = advantages.var(where=used)
+    explained_variance = jnp.where(
+        variance > 0, 1.0 - unexplained / jnp.where(variance > 0, variance, 1.0), 0.0
+    )
+    experience = Experience(
+        rollout.observation,
+        rollout.action,
+        rollout.log_prob,
+        rollout.value,
+        advantages,
+        returns,
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience), explained_variance
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether every number in `tree` is finite; a bool scalar."""
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
