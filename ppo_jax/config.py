@@ -7,7 +7,7 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 import dataclasses
 import math
 
-from ppo_jax.errors import nearest
+from ppo_jax.errors import UserError, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
@@ -20,7 +20,7 @@ class TrainConfig:
     """The static half of a training run; frozen and hashable.
 
     Raises:
-      ValueError: when a size is not positive or the sizes do not fit together.
+      UserError: when a size is not positive or the sizes do not fit together.
     """
 
     env: str = "CartPole-v1"
@@ -42,32 +42,28 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "eval_episodes"):
-            _check_positive(name, getattr(self, name))
+            require_count(name, getattr(self, name))
         for name in ("hidden_sizes", "n_steps_choices", "batch_size_choices"):
             sizes = getattr(self, name)
             if not sizes and name != "hidden_sizes":
-                raise ValueError(f"{name} must name at least one size, but got {sizes!r}")
+                raise UserError(f"{name} must name at least one size, but got {sizes!r}")
             for size in sizes:
-                _check_positive(name, size)
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}, but got "
-                f"{self.activation!r}{nearest(self.activation, ACTIVATIONS)}"
-            )
+                require_count(name, size)
+        require_choice("activation", self.activation, ACTIVATIONS)
         for n_steps in self.n_steps_choices:
             if n_steps % self.num_envs:
-                raise ValueError(
+                raise UserError(
                     f"n_steps must be a multiple of num_envs, but got n_steps={n_steps} "
                     f"with num_envs={self.num_envs}"
                 )
             for batch_size in self.batch_size_choices:
                 if batch_size > n_steps:
-                    raise ValueError(
+                    raise UserError(
                         f"batch_size must be at most n_steps, but got "
                         f"batch_size={batch_size} with n_steps={n_steps}"
                     )
                 if n_steps % batch_size:
-                    raise ValueError(
+                    raise UserError(
                         f"batch_size must divide n_steps, but got "
                         f"batch_size={batch_size} with n_steps={n_steps}"
                     )
@@ -86,11 +82,11 @@ class TrainConfig:
         return math.gcd(*self.n_steps_choices)
 
     def check(self, hyperparameters: Hyperparameters) -> None:
-        """Raise a ``ValueError`` unless these programs can run `hyperparameters`."""
+        """Raise a ``UserError`` unless these programs can run `hyperparameters`."""
         for name in ("n_steps", "batch_size"):
             value, choices = getattr(hyperparameters, name), getattr(self, f"{name}_choices")
             if value not in choices:
-                raise ValueError(
+                raise UserError(
                     f"{name} must be one of {', '.join(map(str, choices))} "
                     f"in this configuration, but got {value}"
                 )
@@ -103,8 +99,3 @@ def config_for(hyperparameters: Hyperparameters, **static: object) -> TrainConfi
         batch_size_choices=(hyperparameters.batch_size,),
         **static,  # type: ignore[arg-type]
     )
-
-
-def _check_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, but got {value!r}")

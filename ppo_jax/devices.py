@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ppo_jax.errors import require_count
+
 SEED_AXIS = "seeds"
 
 
@@ -49,8 +51,7 @@ class SeedMesh:
     """
 
     def __init__(self, seeds: int, devices: Sequence[jax.Device] | None = None) -> None:
-        if seeds < 1:
-            raise ValueError(f"seeds must be at least 1, but got {seeds}")
+        require_count("seeds", seeds)
         available = list(devices or jax.local_devices())
         used = available[: min(seeds, len(available))]
         self.seeds = seeds

@@ -1,7 +1,14 @@
-"""Messages for users' mistakes; the errors themselves are plain ``ValueError``s."""
+"""Users' mistakes: one exception, and the hint that belongs into its message."""
 
 import difflib
 from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user asked for cannot be done; the message says what can.
+
+    Command lines print the message as one line and exit with status 2.
+    """
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -15,3 +22,19 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     by_lower_case = {candidate.lower(): candidate for candidate in allowed}
     matches = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
     return f"; did you mean {by_lower_case[matches[0]]!r}?" if matches else ""
+
+
+def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise a ``UserError`` unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(
+            f"{name} must be one of {', '.join(choices)}, "
+            f"but got {value!r}{nearest(str(value), choices)}"
+        )
+
+
+def require_count(name: str, value: object, low: int = 1) -> None:
+    """Raise a ``UserError`` unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UserError(f"{name} must be an integer of at least {low}, but got {value!r}")

@@ -32,9 +32,7 @@ def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
 
     def step(carry: tuple, index: jax.Array) -> tuple[tuple, None]:
         env_state, observation, running, returns = carry
-        action = distributions.categorical_mode(
-            network.apply(params, observation, method="logits")
-        )
+        action = distributions.categorical_mode(network.apply(params, observation, method="logits"))
         keys = jax.random.split(jax.random.fold_in(step_key, index), episodes)
         timestep = jax.vmap(environment.step)(keys, env_state, action)
         returns += jnp.where(running, timestep.reward, 0.0)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppo_jax.errors import nearest
+from ppo_jax.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Domain:
         """Return `value` as `kind`.
 
         Raises:
-          ValueError: when `value` is of another type or outside the domain.
+          UserError: when `value` is of another type or outside the domain.
         """
         value = value.item() if isinstance(value, np.generic) else value
         if not self._contains(value):
-            raise ValueError(f"{name} must be {self}, but got {value!r}")
+            raise UserError(f"{name} must be {self}, but got {value!r}")
         return self.kind(value)
 
     def _contains(self, value: Any) -> bool:
@@ -123,7 +123,7 @@ class Hyperparameters:
         """Return the defaults with `values` in their place, all of them checked.
 
         Raises:
-          ValueError: for a name that is no hyperparameter or a value outside its domain.
+          UserError: for a name that is no hyperparameter or a value outside its domain.
         """
         for name in values:
             require_hyperparameter(name)
@@ -137,7 +137,7 @@ class Hyperparameters:
         """Return the same hyperparameters as plain Python numbers of the right type.
 
         Raises:
-          ValueError: naming the first value that is outside its domain.
+          UserError: naming the first value that is outside its domain.
         """
         return self.from_dict(self.to_dict())
 
@@ -150,9 +150,8 @@ class Hyperparameters:
 
 
 def require_hyperparameter(name: str) -> None:
-    """Raise a ``ValueError`` with the nearest match unless `name` is a hyperparameter."""
+    """Raise a ``UserError`` with the nearest match unless `name` is a hyperparameter."""
     if name not in DOMAINS:
-        raise ValueError(
-            f"unknown hyperparameter {name!r}{nearest(name, DOMAINS)} "
-            f"(known: {', '.join(DOMAINS)})"
+        raise UserError(
+            f"unknown hyperparameter {name!r}{nearest(name, DOMAINS)} (known: {', '.join(DOMAINS)})"
         )

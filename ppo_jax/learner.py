@@ -1,5 +1,6 @@
 """Minibatch updates: epochs over a rollout, each in a fresh order."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,9 +62,14 @@ def update(
         partial(_run_epochs, config, network, batch_size)
         for batch_size in config.batch_size_choices
     ]
-    chosen = jnp.argmax(jnp.array(config.batch_size_choices) == hyperparameters.batch_size)
     return jax.lax.switch(
-        chosen, branches, params, optimizer_state, experience, hyperparameters, key
+        index_of(hyperparameters.batch_size, config.batch_size_choices),
+        branches,
+        params,
+        optimizer_state,
+        experience,
+        hyperparameters,
+        key,
     )
 
 
@@ -90,7 +96,7 @@ def _run_epochs(
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
     def epoch(index: jax.Array, carry: tuple) -> tuple:
-        order = shuffle(jax.random.fold_in(key, index), config.max_n_steps, hyperparameters.n_steps)
+        order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
         order = order.reshape(-1, batches_per_block, batch_size)
 
         def block(index: jax.Array, carry: tuple) -> tuple:
@@ -106,15 +112,37 @@ def _run_epochs(
     return params, optimizer_state, jax.tree.map(lambda total: total / n_updates, sums)
 
 
-def shuffle(key: jax.Array, size: int, used: jax.Array) -> jax.Array:
-    """Return a permutation of ``range(size)`` that begins with one of ``range(used)``.
+def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array) -> jax.Array:
+    """Return ``[config.max_n_steps]`` rows whose first `n_steps` are a permutation.
 
-    The order of the first `used` entries does not depend on `size`.
+    One branch a rollout size, so that a short rollout does not pay for sorting a long one.
     """
-    index = jnp.arange(size, dtype=jnp.int32)
-    unused = index >= used
-    # The flag sorts before the random number, so the unused tail stays behind.
-    return jax.lax.sort((unused, jax.random.bits(key, (size,)), index), num_keys=2)[2]
+
+    def branch(size: int) -> Callable[[jax.Array], jax.Array]:
+        return lambda key: jnp.pad(shuffle(key, size), (0, config.max_n_steps - size))
+
+    branches = [branch(size) for size in config.n_steps_choices]
+    return jax.lax.switch(index_of(n_steps, config.n_steps_choices), branches, key)
+
+
+def shuffle(key: jax.Array, size: int) -> jax.Array:
+    """Return a random permutation of ``range(size)``, int32.
+
+    Sorts random bits. Up to 65,536 entries the index rides in the low bits of the
+    sorted word, since sorting single words is several times faster on CPU than sorting
+    pairs; at least 16 random bits remain, so fewer than 1 in 65,536 pairs tie and keep
+    their order.
+    """
+    bits, index = jax.random.bits(key, (size,)), jnp.arange(size, dtype=jnp.uint32)
+    if size > 2**16:
+        return jax.lax.sort((bits, index), num_keys=1)[1].astype(jnp.int32)
+    mask = jnp.uint32(2 ** (size - 1).bit_length() - 1)
+    return (jnp.sort((bits & ~mask) | index) & mask).astype(jnp.int32)
+
+
+def index_of(value: jax.Array, choices: tuple[int, ...]) -> jax.Array:
+    """Return where `value`, a traced scalar, stands among static `choices`."""
+    return jnp.argmax(jnp.array(choices) == value)
 
 
 def _loss(

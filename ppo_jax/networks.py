@@ -36,9 +36,9 @@ class MLP(nn.Module):
         for width in self.hidden_sizes:
             x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(math.sqrt(2.0)))(x)
             x = _ACTIVATIONS[self.activation](x)
-        return nn.Dense(
-            self.output_size, kernel_init=nn.initializers.orthogonal(self.output_gain)
-        )(x)
+        return nn.Dense(self.output_size, kernel_init=nn.initializers.orthogonal(self.output_gain))(
+            x
+        )
 
 
 class ActorCritic(nn.Module):

@@ -2,9 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from ppo_jax.devices import SeedMesh
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
 
-STATE_AXES = TrainState(
-    params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None
-)  # type: ignore[arg-type]
+STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None)  # type: ignore[arg-type]
 
 EVALUATION = 2**32 - 1
 """Folded into a seed's key for its evaluations; training folds in iterations, all smaller."""
@@ -37,12 +35,39 @@ def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
     return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
 
 
+def lane_params(state: TrainState, lane: int) -> Any:
+    """Return the network parameters of one lane of `state`, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x[lane]), state.params)
+
+
 @dataclasses.dataclass
 class CompileLog:
-    """What was compiled, counted by the compiler's own calls."""
+    """Programs compiled, and the wall-clock seconds that tracing and compiling them took."""
 
     programs: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+
+
+class Checkpoint(NamedTuple):
+    """A run at one of its checkpoints.
+
+    Attributes:
+      step: nominal environment steps of each seed; the grid that all runs share.
+      environment_steps: steps each seed has really taken, `step` or just more.
+      returns: mean return over the evaluation episodes of each seed, float ``[seeds]``;
+        NaN for a seed that has diverged.
+      metrics: of the training since the last checkpoint, one value a seed.
+      state: the training state. The next checkpoint takes it over, so use it before.
+      training_seconds, evaluation_seconds: since the last checkpoint, compilation apart.
+    """
+
+    step: int
+    environment_steps: int
+    returns: np.ndarray
+    metrics: TrainMetrics
+    state: TrainState
+    training_seconds: float
+    evaluation_seconds: float
 
 
 class Programs:
@@ -134,6 +159,32 @@ class Programs:
             np.int32(checkpoint),
         )
         return np.asarray(returns)[: self.seeds]
+
+    def run(
+        self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
+    ) -> Iterator[Checkpoint]:
+        """Train and evaluate `keys`, ``[n]``, and yield at each of `checkpoints`.
+
+        Args:
+          keys: one a seed, at most as many as seeds run at once.
+          checkpoints: increasing nominal steps; the last is the training budget.
+        """
+        state = self.init(keys)
+        for number, step in enumerate(checkpoints):
+            compiling, start = self.compile_log.seconds, time.perf_counter()
+            state, metrics = self.train_until(state, hyperparameters, step, checkpoints[-1])
+            trained, compiled = time.perf_counter(), self.compile_log.seconds
+            returns = self.evaluate(state, number)[: len(keys)]
+            evaluated = time.perf_counter()
+            yield Checkpoint(
+                step,
+                environment_steps=int(state.iteration) * hyperparameters.n_steps,
+                returns=returns.astype(np.float64).mean(axis=1),
+                metrics=jax.tree.map(lambda x: x[: len(keys)], metrics),
+                state=state,
+                training_seconds=trained - start - (compiled - compiling),
+                evaluation_seconds=evaluated - trained - (self.compile_log.seconds - compiled),
+            )
 
     def _call(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         if name not in self._compiled:

@@ -54,7 +54,7 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
       kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
 
     Raises:
-      ValueError: for an unknown name, an environment that is not supported yet, or a
+      UserError: for an unknown name, an environment that is not supported yet, or a
         parameter that the environment does not have.
     """
     from ppo_jax.environments.gymnax import GymnaxEnvironment

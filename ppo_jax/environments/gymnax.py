@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 
 from ppo_jax.environments.base import Timestep
-from ppo_jax.errors import nearest
+from ppo_jax.errors import UserError, nearest
 
 _NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
 
@@ -20,12 +20,12 @@ class GymnaxEnvironment:
 
     def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
         if name not in gymnax.registered_envs:
-            raise ValueError(
+            raise UserError(
                 f"unknown environment {name!r}{nearest(name, gymnax.registered_envs)} "
                 f"(known: {', '.join(gymnax.registered_envs)})"
             )
         if name in _NOT_OFFLINE:
-            raise ValueError(f"environment {name!r} is not supported: {_NOT_OFFLINE[name]}")
+            raise UserError(f"environment {name!r} is not supported: {_NOT_OFFLINE[name]}")
         self.name = name
         self._env, self._params = _configured(name, kwargs)
         observation_space = self._env.observation_space(self._params)
@@ -55,24 +55,19 @@ class GymnaxEnvironment:
 
 def _configured(name: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Split `kwargs` into constructor arguments and parameters and make the environment."""
-    _, defaults = gymnax.make(name)
-    parameters = {field.name: getattr(defaults, field.name) for field in _fields(defaults)}
-    factory = type(gymnax.make(name)[0])
-    constructor = {
-        argument.name: argument.default
-        for argument in inspect.signature(factory).parameters.values()
-        if argument.default is not argument.empty
-    }
-    known = {**constructor, **parameters}
+    default_env, defaults = gymnax.make(name)
+    parameters = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
+    arguments = inspect.signature(type(default_env)).parameters.values()
+    known = {a.name: a.default for a in arguments if a.default is not a.empty} | parameters
     for key, value in kwargs.items():
         if key not in known:
-            raise ValueError(
+            raise UserError(
                 f"environment {name!r} has no parameter {key!r}{nearest(key, known)} "
                 f"(known: {', '.join(known)})"
             )
         kwargs = {**kwargs, key: _like(known[key], name, key, value)}
     if kwargs.get("max_steps_in_episode", 1) < 1:
-        raise ValueError(
+        raise UserError(
             f"environment parameter max_steps_in_episode must be at least 1, "
             f"but got {kwargs['max_steps_in_episode']}"
         )
@@ -80,19 +75,14 @@ def _configured(name: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     return env, params.replace(**{k: v for k, v in kwargs.items() if k in parameters})
 
 
-def _fields(params: Any) -> tuple[dataclasses.Field, ...]:
-    return dataclasses.fields(params)
-
-
 def _like(default: Any, name: str, key: str, value: Any) -> Any:
     """Return `value` as the type of `default`, or refuse it."""
     kind = type(default)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if kind not in (bool, int, str) or type(value) is kind:
-        if kind in (bool, int, str) or jnp.shape(default) == jnp.shape(value):
-            return value
-    raise ValueError(
+    if type(value) is kind:
+        return value
+    raise UserError(
         f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
         f"but got {value!r}"
     )
@@ -106,7 +96,7 @@ def _check_supported(name: str, observation_space: Any, action_space: Any) -> No
         shape = getattr(observation_space, "shape", "?")
         missing.append(f"observations that are not a flat vector of numbers (shape {shape})")
     if missing:
-        raise ValueError(
+        raise UserError(
             f"environment {name!r} is not supported yet: it has {' and '.join(missing)}; "
             "supported are flat observations with discrete actions"
         )

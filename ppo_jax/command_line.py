@@ -1,0 +1,97 @@
+"""What every command line shares: parsing, one-line errors, devices. Prints and exits."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from ppo_jax.errors import UserError
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Arguments:
+    """Parse the command line into `kind`, a dataclass.
+
+    A mistake prints one line and exits with status 2.
+    """
+    import tyro
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code:
+            fail(_one_line(errors.getvalue()))
+        raise
+
+
+def run(main: Callable[[], None], how_to_continue: str = "") -> None:
+    """Run `main`; users' mistakes become one line and status 2, Ctrl-C status 130."""
+    try:
+        main()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{how_to_continue}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # The reader, `head` for example, has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def fail(message: str) -> NoReturn:
+    """Print `message` as one line and exit with status 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def start_backend() -> None:
+    """Make CPU cores devices and keep compiled programs; before anything uses JAX."""
+    from ppo_jax.devices import enable_all_cpu_cores, enable_compilation_cache
+
+    enable_all_cpu_cores()
+    enable_compilation_cache()
+
+
+def parse_env_kwargs(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """Turn ``name=value`` strings into sorted pairs with numbers and switches as such.
+
+    >>> parse_env_kwargs(["max_steps_in_episode=1000", "gravity=9.81"])
+    (('gravity', 9.81), ('max_steps_in_episode', 1000))
+
+    Raises:
+      UserError: for a string without ``=`` or a name that comes twice.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"--env-kwargs takes name=value pairs, but got {pair!r}")
+        if name in values:
+            raise UserError(f"--env-kwargs names {name} twice")
+        values[name] = _value(text)
+    return tuple(sorted(values.items()))
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _one_line(box: str) -> str:
+    """Return the message of tyro's error box, without its frame and its help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
+    paragraphs = re.split(r"\n{2,}", "\n".join(lines[1:]).strip())
+    message = " ".join(paragraphs[0].split())
+    suggestion = re.search(r"Perhaps you meant:\s+(--\S+)", box.replace("│", " "))
+    return message + (f"; did you mean {suggestion[1]}?" if suggestion else "")

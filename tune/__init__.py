@@ -1,0 +1,29 @@
+"""An Optuna tuner for :mod:`ppo_jax`.
+
+    >>> from tune import objective, run_optimization, save_optimization_results
+    >>> from tune import train_best_config
+
+The functions are imported when they are first asked for, so that ``import tune`` is
+quick and starts no backend.
+"""
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "Settings": "tune.settings",
+    "SearchSpace": "tune.search_space",
+    "objective": "tune.objective",
+    "run_optimization": "tune.study",
+    "save_optimization_results": "tune.report",
+    "train_best_config": "tune.validation",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tune' has no attribute {name!r}")
+    # Not set as a global: the function `objective` would hide the module of its name.
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

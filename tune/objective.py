@@ -1,0 +1,85 @@
+"""One trial: a configuration trained on all tuning seeds, scored at checkpoints, prunable."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.programs import TUNING, Checkpoint, Programs, seed_keys
+from tune.settings import Settings
+
+Observer = Callable[[Checkpoint], None]
+
+
+@functools.lru_cache(maxsize=4)
+def programs_for(config: TrainConfig, seeds: int) -> Programs:
+    """Return the programs of `config`; compiled once in a process, for tuning and validation."""
+    return Programs(config, seeds)
+
+
+def objective(
+    trial: optuna.Trial, settings: Settings | None = None, observer: Observer | None = None
+) -> float:
+    """Train the configuration that `trial` suggests and return its score.
+
+    Every trial of a study runs on the same tuning seeds. At each checkpoint the mean
+    return over seeds is reported at the nominal step, and the trial may be pruned; the
+    baseline never is. A seed that diverges is recorded and left out of the means, and
+    its trial is pruned: a configuration that breaks is no candidate.
+
+    Works in a plain ``study.optimize(objective, n_trials=20)`` as well.
+
+    Args:
+      trial: an Optuna trial.
+      settings: of the study; read from the study, else the defaults, when not given.
+      observer: called at each checkpoint.
+
+    Returns:
+      The score; see :meth:`tune.settings.Settings.score`.
+
+    Raises:
+      optuna.TrialPruned: when the pruner says so or a seed has diverged.
+    """
+    settings = settings or settings_of(trial.study) or Settings()
+    hyperparameters = settings.space.suggest(trial)
+    baseline = bool(trial.user_attrs.get("baseline"))
+    programs = programs_for(settings.config, settings.seeds)
+    keys = seed_keys(settings.seed, TUNING, settings.seeds)
+    trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
+
+    means: list[float] = []
+    scores: dict[str, list[float | None]] = {}
+    training = evaluation = 0.0
+    for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
+        returns = checkpoint.returns
+        finite = np.isfinite(returns)
+        training += checkpoint.training_seconds
+        evaluation += checkpoint.evaluation_seconds
+        scores[str(checkpoint.step)] = [float(r) if math.isfinite(r) else None for r in returns]
+        for name, value in (
+            ("scores", scores),
+            ("environment_steps", checkpoint.environment_steps * settings.seeds),
+            ("training_seconds", training),
+            ("evaluation_seconds", evaluation),
+            ("diverged_seeds", np.flatnonzero(~finite).tolist()),
+        ):
+            trial.set_user_attr(name, value)
+        if observer is not None:
+            observer(checkpoint)
+        if not finite.any():
+            raise optuna.TrialPruned("every seed has diverged")
+        means.append(float(returns[finite].mean()))
+        trial.report(means[-1], checkpoint.step)
+        last = checkpoint.step == settings.total_steps
+        if not baseline and (not finite.all() or (trial.should_prune() and not last)):
+            raise optuna.TrialPruned
+    return settings.score(means)
+
+
+def settings_of(study: optuna.Study) -> Settings | None:
+    """Return the settings stored with `study`, None where it has none."""
+    stored = study.user_attrs.get("settings")
+    return None if stored is None else Settings.from_dict(stored)

@@ -1,0 +1,196 @@
+"""The files of a study: results, trials, pictures, page. Made from the study alone."""
+
+import base64
+import dataclasses
+import statistics
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ppo_jax.errors import UserError
+from ppo_jax.files import read_json, replacing, write_json
+from ppo_jax.versions import device_description, versions
+from tune.objective import settings_of
+from tune.plots import plot_optimization
+from tune.settings import Settings
+from tune.study import FINISHED, best_trial, default_output, is_baseline
+
+
+def save_optimization_results(
+    study: optuna.Study, output: str | Path | None = None
+) -> dict[str, Any]:
+    """Write ``optimization_results.json``, ``all_trials.json``, the picture and the page.
+
+    Args:
+      study: of :func:`tune.run_optimization`, or any study that optimized
+        :func:`tune.objective`.
+      output: a folder; ``runs/<study name>`` by default.
+
+    Returns:
+      The content of ``optimization_results.json``.
+    """
+    folder = Path(output) if output is not None else default_output(study.study_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(study) or Settings()
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    importances = parameter_importances(study, settings)
+    results = _results(study, settings, trials, importances, _verdict(folder))
+    write_json(folder / "optimization_results.json", results)
+    write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
+    picture = folder / "optimization_results.png"
+    plot_optimization(finished, settings, importances, picture)
+    _write_page(folder, study.study_name, settings, results, finished)
+    return results
+
+
+def parameter_importances(study: optuna.Study, settings: Settings) -> dict[str, float]:
+    """Return parameter -> importance by fANOVA (Hutter et al., 2014), largest first.
+
+    Empty where there are too few complete trials, or all of them have the same score.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in complete}) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=settings.seed)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (RuntimeError, ValueError):  # No parameter that varies over all trials.
+        return {}
+
+
+def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial as ``all_trials.json`` holds it."""
+    attributes = trial.user_attrs
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "baseline": is_baseline(trial),
+        "params": trial.params,
+        "hyperparameters": attributes.get("hyperparameters"),
+        "value": trial.value,
+        "intermediate_values": {str(k): v for k, v in sorted(trial.intermediate_values.items())},
+        "per_seed_scores": attributes.get("scores", {}),
+        "diverged_seeds": attributes.get("diverged_seeds", []),
+        "environment_steps": attributes.get("environment_steps", 0),
+        "interrupted": attributes.get("interrupted", 0),
+        "duration": trial.duration.total_seconds() if trial.duration else None,
+        "training_seconds": attributes.get("training_seconds"),
+        "evaluation_seconds": attributes.get("evaluation_seconds"),
+        "started": _utc(trial.datetime_start),
+        "finished": _utc(trial.datetime_complete),
+    }
+
+
+def programs_compiled(study: optuna.Study) -> dict[str, int]:
+    """Return how often each program was compiled, in the process that compiled it most."""
+    recorded = study.user_attrs.get("compilations", {}).values()
+    names = sorted({name for log in recorded for name in log["programs"]})
+    return {name: max(log["programs"].get(name, 0) for log in recorded) for name in names}
+
+
+def _results(
+    study: optuna.Study,
+    settings: Settings,
+    trials: list[FrozenTrial],
+    importances: dict[str, float],
+    verdict: str | None,
+) -> dict[str, Any]:
+    best = best_trial(study)
+    baseline = next((t.value for t in trials if is_baseline(t)), None)
+    states = {state.name.lower(): 0 for state in TrialState}
+    for trial in trials:
+        states[trial.state.name.lower()] += 1
+
+    def total(name: str) -> float:
+        return sum(trial.user_attrs.get(name, 0) for trial in trials)
+
+    improvement = None
+    if best is not None and baseline:
+        improvement = 100 * (best.value - baseline) / abs(baseline)
+    recorded = study.user_attrs.get("compilations", {}).values()
+    return {
+        "study_name": study.study_name,
+        "best_params": None if best is None else best.user_attrs.get("hyperparameters"),
+        "best_value": None if best is None else best.value,
+        "best_trial": None if best is None else best.number,
+        "baseline_value": baseline,
+        "improvement_percent": improvement,
+        "reference_score": settings.reference_score,
+        "verdict": verdict,
+        "n_trials": {"total": len(trials), **{k: v for k, v in states.items() if v}},
+        "environment": {
+            "name": settings.env,
+            "kwargs": dict(settings.env_kwargs),
+            "num_envs": settings.config.num_envs,
+        },
+        "seeds": {"purpose": "tuning", "root": settings.seed, "count": settings.seeds},
+        "protocol": {
+            field.name: getattr(settings, field.name)
+            for field in dataclasses.fields(settings)
+            if field.name not in ("env", "env_kwargs", "space", "reference_score")
+        }
+        | {"checkpoints": settings.checkpoints()},
+        "search_space": settings.space.to_tables(),
+        "moved_defaults": settings.space.moved_defaults(),
+        "importances": importances,
+        "programs_compiled": programs_compiled(study),
+        "environment_steps": total("environment_steps"),
+        "seconds": {
+            "trials": sum(t.duration.total_seconds() for t in trials if t.duration),
+            "compilation": sum(log["seconds"] for log in recorded),
+            "training": total("training_seconds"),
+            "evaluation": total("evaluation_seconds"),
+        },
+        "versions": versions(),
+        "device": device_description(),
+    }
+
+
+def _verdict(folder: Path) -> str | None:
+    try:
+        return read_json(folder / "validation.json")["verdict"]
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _utc(moment: Any) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _write_page(
+    folder: Path,
+    study_name: str,
+    settings: Settings,
+    results: dict[str, Any],
+    finished: list[FrozenTrial],
+) -> None:
+    """Write ``report.html``: one file that needs nothing beside it."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tune"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    pictures = [
+        (title, base64.b64encode(path.read_bytes()).decode())
+        for title, path in (
+            ("Validation on fresh seeds", folder / "validation.png"),
+            ("The study", folder / "optimization_results.png"),
+        )
+        if path.exists() and (title == "The study" or results["verdict"])
+    ]
+    durations = [t.duration.total_seconds() for t in finished if t.duration]
+    page = environment.get_template("report.html").render(
+        study_name=study_name,
+        settings=settings,
+        results=results,
+        trials=[describe_trial(trial) for trial in finished],
+        tuned=[name for name, _ in settings.space.tuned],
+        pictures=pictures,
+        median_seconds=statistics.median(durations) if durations else 0.0,
+    )
+    with replacing(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")

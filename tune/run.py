@@ -1,0 +1,190 @@
+"""``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ppo_jax import command_line
+from ppo_jax.errors import require_count
+from tune.search_space import SearchSpace
+from tune.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
+
+    Every trial trains one configuration on several seeds at once; trial 0 is the default
+    configuration. The same command continues a study that was stopped.
+    """
+
+    env: str = Settings.env
+    """Environment to train on."""
+    env_kwargs: tuple[str, ...] = ()
+    """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    trials: int = 20
+    """Trials in all, the default configuration included."""
+    quick: bool = False
+    """Five trials, whatever --trials says."""
+    seeds: int = Settings.seeds
+    """Seeds of a trial, trained at once."""
+    total_steps: int = Settings.total_steps
+    """Environment steps of each seed."""
+    eval_every: int = Settings.eval_every
+    """Environment steps between checkpoints, where a trial is scored and may be pruned."""
+    eval_episodes: int = Settings.eval_episodes
+    """Episodes of each seed at a checkpoint."""
+    objective: Literal["mean", "final", "tail"] = "mean"
+    """Score of a trial: mean over all checkpoints, the final one, or the last third."""
+    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
+    """How configurations are chosen."""
+    sampler_startup_trials: int = Settings.sampler_startup_trials
+    """Random trials before TPE, CMA-ES or GP begin to model."""
+    grid_points: int = Settings.grid_points
+    """Values of each range in a grid search."""
+    pruner: Literal["median", "percentile", "hyperband", "none"] = "median"
+    """How hopeless trials are stopped early."""
+    pruner_startup_trials: int = Settings.pruner_startup_trials
+    """Complete trials before the median or percentile pruner begins."""
+    pruner_warmup_checkpoints: int = Settings.pruner_warmup_checkpoints
+    """First checkpoints of a trial at which it is never pruned."""
+    pruner_percentile: float = Settings.pruner_percentile
+    """Share of trials that the percentile pruner keeps, in percent."""
+    space: Path | None = None
+    """TOML file that changes the search space."""
+    storage: str | None = None
+    """Optuna storage URL. SQLite in the output folder if not given."""
+    study_name: str | None = None
+    """Name of the study. The environment's name if not given."""
+    output: Path | None = None
+    """Folder for all results. runs/STUDY_NAME if not given."""
+    seed: int = Settings.seed
+    """Root of all random numbers."""
+    validate_steps: int = 1_000_000
+    """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
+    validate_seeds: int = 10
+    """Fresh seeds for that comparison."""
+    reference_score: float | None = None
+    """An earlier result to draw and report beside the study's own."""
+
+    def settings(self) -> Settings:
+        """Return the protocol of the study."""
+        own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
+        return Settings(
+            env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
+            space=SearchSpace() if self.space is None else SearchSpace.from_file(self.space),
+            **{name: getattr(self, name) for name in own},
+        )
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m tune.run``."""
+    arguments = command_line.parse(Arguments, "python -m tune.run", args)
+    command_line.run(
+        lambda: _run(arguments), "; what has finished is kept, the same command continues"
+    )
+
+
+def _run(arguments: Arguments) -> None:
+    start = time.perf_counter()
+    n_trials = 5 if arguments.quick else arguments.trials
+    require_count("--trials", n_trials)
+    require_count("--validate-steps", arguments.validate_steps, low=0)
+    require_count("--validate-seeds", arguments.validate_seeds)
+    settings = arguments.settings()
+
+    command_line.start_backend()
+    import optuna
+    from rich.console import Console
+
+    from tune.objective import programs_for
+    from tune.progress import ConsoleProgress
+    from tune.report import save_optimization_results
+    from tune.study import best_trial, default_output, record_compilations, run_optimization
+    from tune.validation import find_validation, train_best_config
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study_name = arguments.study_name or settings.env
+    output = arguments.output or default_output(study_name)
+    console = Console()
+    with ConsoleProgress(console) as progress:
+        study = run_optimization(
+            n_trials,
+            settings,
+            output=output,
+            storage=arguments.storage,
+            study_name=study_name,
+            progress=progress,
+        )
+        results = save_optimization_results(study, output)
+        best = best_trial(study)
+        verdict = None
+        if best is not None and arguments.validate_steps:
+            params, steps, seeds = (
+                results["best_params"],
+                arguments.validate_steps,
+                arguments.validate_seeds,
+            )
+            found = find_validation(output, params, settings, steps, seeds)
+            if found is not None:
+                verdict = found["verdict"]
+            else:
+                progress.line(
+                    f"validation: trial {best.number} and the defaults on {seeds} fresh seeds "
+                    f"× {steps:,} steps"
+                )
+                verdict = train_best_config(
+                    params,
+                    steps,
+                    settings=settings,
+                    seeds=seeds,
+                    output=output,
+                    tuning_score=best.value,
+                    observer=progress.validation_checkpoint,
+                ).sentence
+                record_compilations(study, programs_for(settings.config, settings.seeds))
+                results = save_optimization_results(study, output)
+    _print_summary(console, settings, results, verdict, output, time.perf_counter() - start)
+
+
+def _print_summary(
+    console: "Console",
+    settings: Settings,
+    results: dict[str, Any],
+    verdict: str | None,
+    output: Path,
+    seconds: float,
+) -> None:
+    """Print what a person wants to know at the end."""
+    best, baseline = results["best_value"], results["baseline_value"]
+    gain = results["improvement_percent"]
+    rows = {
+        "best": f"{best:.1f} (trial {results['best_trial']})" if best is not None else "–",
+        "default": f"{baseline:.1f}" if baseline is not None else "–",
+        "gain on tuning seeds": f"{gain:+.1f}%" if gain is not None else "–",
+    }
+    if settings.reference_score is not None:
+        against = "" if best is None else f" ({best - settings.reference_score:+.1f} for the best)"
+        rows["reference"] = f"{settings.reference_score:g}{against}"
+    counts = results["n_trials"]
+    spent = results["seconds"]
+    rows |= {
+        "trials": f"{counts.get('complete', 0)} complete, {counts.get('pruned', 0)} pruned",
+        "time": f"{seconds:.0f} s in all; {spent['compilation']:.0f} s compiling, "
+        f"{spent['training']:.0f} s training, {spent['evaluation']:.1f} s evaluating trials",
+        "programs compiled": ", ".join(f"{k} {v}" for k, v in results["programs_compiled"].items()),
+        "results": str(output),
+    }
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  {text}" for name, text in rows.items()]
+    text = "\n".join(["", *lines, "", verdict or "Not validated on fresh seeds."])
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
