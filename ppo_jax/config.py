@@ -99,3 +99,12 @@ def config_for(hyperparameters: Hyperparameters, **static: object) -> TrainConfi
         batch_size_choices=(hyperparameters.batch_size,),
         **static,  # type: ignore[arg-type]
     )
+
+
+def checkpoint_steps(every: int, total: int) -> list[int]:
+    """Return the nominal steps of a run's checkpoints; the last is the end of training.
+
+    >>> checkpoint_steps(50_000, 120_000)
+    [50000, 100000, 120000]
+    """
+    return [*range(every, total, every), total]

@@ -34,7 +34,9 @@ def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
         )
 
 
-def require_count(name: str, value: object, low: int = 1) -> None:
-    """Raise a ``UserError`` unless `value` is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"{name} must be an integer of at least {low}, but got {value!r}")
+def require_count(name: str, value: object, low: int = 1, high: int | None = None) -> None:
+    """Raise a ``UserError`` unless `value` is an integer from `low` to `high`, both included."""
+    fits = type(value) is int and low <= value and (high is None or value <= high)
+    if not fits:
+        limit = "" if high is None else f" and at most {high}"
+        raise UserError(f"{name} must be an integer of at least {low}{limit}, but got {value!r}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
-from ppo_jax.networks import make_network
+from ppo_jax.networks import action_logits, make_network
 
 _STEPS_PER_CHECK = 32
 """Environment steps between two looks at whether every episode has ended."""
@@ -32,7 +32,7 @@ def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
 
     def step(carry: tuple, index: jax.Array) -> tuple[tuple, None]:
         env_state, observation, running, returns = carry
-        action = distributions.categorical_mode(network.apply(params, observation, method="logits"))
+        action = distributions.categorical_mode(action_logits(network, params, observation))
         keys = jax.random.split(jax.random.fold_in(step_key, index), episodes)
         timestep = jax.vmap(environment.step)(keys, env_state, action)
         returns += jnp.where(running, timestep.reward, 0.0)

@@ -127,7 +127,8 @@ class Hyperparameters:
         """
         for name in values:
             require_hyperparameter(name)
-        return cls(**{name: DOMAINS[name].check(name, v) for name, v in values.items()})
+        checked: dict[str, Any] = {n: DOMAINS[n].check(n, v) for n, v in values.items()}
+        return cls(**checked)
 
     def to_dict(self) -> dict[str, bool | int | float]:
         """Return name -> plain Python number, in the order of the fields."""

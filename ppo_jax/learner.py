@@ -12,7 +12,7 @@ from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics, normalize, ppo_loss
-from ppo_jax.networks import ActorCritic
+from ppo_jax.networks import ActorCritic, action_logits, state_value
 
 ADAM_EPSILON = 1e-5
 
@@ -112,7 +112,7 @@ def _run_epochs(
     return params, optimizer_state, jax.tree.map(lambda total: total / n_updates, sums)
 
 
-def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array) -> jax.Array:
+def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array | int) -> jax.Array:
     """Return ``[config.max_n_steps]`` rows whose first `n_steps` are a permutation.
 
     One branch a rollout size, so that a short rollout does not pay for sorting a long one.
@@ -140,7 +140,7 @@ def shuffle(key: jax.Array, size: int) -> jax.Array:
     return (jnp.sort((bits & ~mask) | index) & mask).astype(jnp.int32)
 
 
-def index_of(value: jax.Array, choices: tuple[int, ...]) -> jax.Array:
+def index_of(value: jax.Array | int, choices: tuple[int, ...]) -> jax.Array:
     """Return where `value`, a traced scalar, stands among static `choices`."""
     return jnp.argmax(jnp.array(choices) == value)
 
@@ -151,13 +151,13 @@ def _loss(
     batch: Experience,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    logits, value = network.apply(params, batch.observation)
+    logits = action_logits(network, params, batch.observation)
     return ppo_loss(
         log_prob=distributions.categorical_log_prob(logits, batch.action),
         old_log_prob=batch.log_prob,
         advantages=normalize(batch.advantage),
         entropy=distributions.categorical_entropy(logits),
-        value=value,
+        value=state_value(network, params, batch.observation),
         old_value=batch.value,
         returns=batch.returns,
         clip_epsilon=hyperparameters.clip_epsilon,

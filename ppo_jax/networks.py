@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,6 +64,16 @@ class ActorCritic(nn.Module):
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (logits, value) of `observation`."""
         return self.logits(observation), self.value(observation)
+
+
+def action_logits(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
+    """Run the actor alone; see :meth:`ActorCritic.logits`."""
+    return network.apply(params, observation, method="logits")  # type: ignore[return-value]
+
+
+def state_value(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
+    """Run the critic alone; see :meth:`ActorCritic.value`."""
+    return network.apply(params, observation, method="value")  # type: ignore[return-value]
 
 
 def make_network(config: TrainConfig, environment: Environment) -> ActorCritic:

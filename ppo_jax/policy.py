@@ -19,7 +19,7 @@ from ppo_jax.config import ACTIVATIONS, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, replacing, write_json
-from ppo_jax.networks import ActorCritic
+from ppo_jax.networks import ActorCritic, action_logits
 from ppo_jax.versions import versions
 
 FORMAT = 1
@@ -61,7 +61,7 @@ class Policy:
                 f"observation must have shape [..., {', '.join(map(str, shape))}], "
                 f"but got {observation.shape}"
             )
-        logits = self.network.apply(self.params, observation, method="logits")
+        logits = action_logits(self.network, self.params, jnp.asarray(observation))
         if key is None:
             return np.asarray(distributions.categorical_mode(logits))
         return np.asarray(distributions.categorical_sample(key, logits))

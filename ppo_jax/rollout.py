@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Environment
-from ppo_jax.networks import ActorCritic
+from ppo_jax.networks import ActorCritic, action_logits, state_value
 
 
 class Transition(NamedTuple):
@@ -67,7 +67,7 @@ def collect(
     params: Any,
     actors: Actors,
     key: jax.Array,
-    n_steps: jax.Array,
+    n_steps: jax.Array | int,
 ) -> tuple[Actors, Transition, EpisodeTotals]:
     """Collect `n_steps` transitions over the parallel environments of a seed.
 
@@ -81,10 +81,10 @@ def collect(
     """
     steps_per_block = config.block_size // config.num_envs
 
-    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array):
+    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array) -> tuple:
         actors, totals = carry
         action_key, env_key = jax.random.split(key)
-        logits = network.apply(params, actors.observation, method="logits")
+        logits = action_logits(network, params, actors.observation)
         action = distributions.categorical_sample(action_key, logits)
         timestep = jax.vmap(environment.step)(
             jax.random.split(env_key, config.num_envs), actors.env_state, action
@@ -97,7 +97,7 @@ def collect(
             totals.return_sum + jnp.where(ended, episode_return, 0).sum(),
             totals.length_sum + jnp.where(ended, episode_length, 0).sum(),
         )
-        transition = (
+        acted = (
             actors.observation,
             action,
             distributions.categorical_log_prob(logits, action),
@@ -111,22 +111,19 @@ def collect(
             jnp.where(ended, 0, episode_return),
             jnp.where(ended, 0, episode_length),
         )
-        return (actors, totals), (transition, timestep.final_observation)
+        return (actors, totals), (acted, timestep.final_observation)
 
-    def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]):
+    def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]) -> tuple:
         actors, totals, buffer = carry
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        (actors, totals), (transition, final_observation) = jax.lax.scan(
-            step, (actors, totals), keys
-        )
+        (actors, totals), scanned = jax.lax.scan(step, (actors, totals), keys)
+        acted, final_observation = scanned
         # The critic sees the block at once: wide products in place of many narrow ones.
-        collected = Transition(
-            *transition,
-            value=network.apply(params, transition[0], method="value"),
-            next_value=network.apply(params, final_observation, method="value"),
-        )
+        value = state_value(network, params, acted[0])
+        next_value = state_value(network, params, final_observation)
+        collected = Transition(*acted, value=value, next_value=next_value)
         buffer = jax.tree.map(
             lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
             buffer,

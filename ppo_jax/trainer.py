@@ -168,7 +168,7 @@ def annealed(hyperparameters: Hyperparameters, progress: jax.Array) -> Hyperpara
     """
     remaining = 1.0 - progress
 
-    def rate(value: jax.Array, anneal: jax.Array) -> jax.Array:
+    def rate(value: Any, anneal: Any) -> Any:
         return jnp.where(anneal, value * remaining, value)
 
     return dataclasses.replace(

@@ -1,46 +1,20 @@
 """Pictures of a study and of its validation. No numbers are made here, only drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
-from ppo_jax.files import replacing
+from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from tune.settings import Settings
 from tune.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     from tune.validation import Validation
-
-BLUE, ORANGE, GREEN, GREY, DARK = "#2563a8", "#d97706", "#15803d", "#9ca3af", "#374151"
-
-_STYLE = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-
-
-def new_figure(*args: Any, **kwargs: Any) -> Figure:
-    """Return a figure that needs no display and no global state."""
-    return Figure(*args, layout="constrained", **kwargs)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
 
 
 def plot_optimization(
@@ -56,10 +30,7 @@ def plot_optimization(
       importances: parameter -> share of the variance; may be empty.
       path: a PNG file.
     """
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
-        figure = new_figure(figsize=(13, 8.5))
+    with picture(path, 13, 8.5) as figure:
         (history, importance), (left, right) = figure.subplots(2, 2)
         figure.suptitle(
             f"{settings.env}: {len(trials)} trials of {settings.seeds} seeds × "
@@ -70,15 +41,11 @@ def plot_optimization(
         _draw_importance(importance, importances)
         _draw_slice(left, trials, settings, "learning_rate", log=True)
         _draw_slice(right, trials, settings, "clip_epsilon", log=False)
-        save_figure(figure, path)
 
 
 def plot_validation(validation: "Validation", settings: Settings, path: Path) -> None:
     """Draw mean and 95% interval of winner and baseline over environment steps."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
-        figure = new_figure(figsize=(10, 5.5))
+    with picture(path, 10, 5.5) as figure:
         axes = figure.subplots()
         draw_curve(axes, validation.steps, validation.baseline.returns, GREY, "default")
         if not validation.is_baseline:
@@ -86,10 +53,8 @@ def plot_validation(validation: "Validation", settings: Settings, path: Path) ->
         draw_reference(axes, settings.reference_score)
         seeds = validation.winner.returns.shape[1]
         axes.set_title(f"{settings.env}: training on {seeds} fresh seeds")
-        axes.set(xlabel="environment steps", ylabel="mean return (greedy)")
-        axes.xaxis.set_major_formatter(FuncFormatter(_short_steps))
+        label_steps(axes)
         axes.legend(loc="best")
-        save_figure(figure, path)
 
 
 def draw_curve(
@@ -122,7 +87,7 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     _scatter(axes, trials, lambda trial: trial.number)
     if complete:
-        best = np.maximum.accumulate([trial.value for trial in complete])
+        best = np.maximum.accumulate(_values(complete))
         numbers = [trial.number for trial in complete]
         axes.step(
             [*numbers, max(t.number for t in trials)],
@@ -131,10 +96,9 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings)
             color=GREEN,
             label="best so far",
         )
-    baseline = next((t for t in complete if t.user_attrs.get("baseline")), None)
-    if baseline is not None:
-        label = f"default {baseline.value:.1f}"
-        axes.axhline(baseline.value, color=DARK, linestyle="--", linewidth=1.2, label=label)
+    for value in _values([t for t in complete if t.user_attrs.get("baseline")]):
+        label = f"default {value:.1f}"
+        axes.axhline(value, color=DARK, linestyle="--", linewidth=1.2, label=label)
     draw_reference(axes, settings.reference_score)
     if trials:
         axes.legend(loc="lower right", fontsize=9)
@@ -147,8 +111,7 @@ def _draw_importance(axes: Axes, importances: Mapping[str, float]) -> None:
         return
     names = list(importances)[::-1]
     values = [importances[name] for name in names]
-    axes.barh(names, values, color=BLUE)
-    axes.bar_label(axes.containers[0], fmt="%.2f", padding=3, fontsize=9)
+    axes.bar_label(axes.barh(names, values, color=BLUE), fmt="%.2f", padding=3, fontsize=9)
     axes.set(xlabel="share of the variance of the score", xlim=(0, max(values) * 1.15 or 1))
     axes.grid(visible=False, axis="y")
 
@@ -172,23 +135,29 @@ def _draw_slice(
     axes.legend(loc="best", fontsize=9)
 
 
-def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Any) -> None:
-    """Draw complete trials filled, pruned ones hollow at their last report."""
-    for state, label, style in (
-        (TrialState.COMPLETE, "complete", {"color": BLUE, "s": 45}),
-        (TrialState.PRUNED, "pruned (last checkpoint)", {"color": GREY, "marker": "x", "s": 40}),
+def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial], float]) -> None:
+    """Draw complete trials as dots, pruned ones as crosses at their last report."""
+    for state, label, color, marker in (
+        (TrialState.COMPLETE, "complete", BLUE, "o"),
+        (TrialState.PRUNED, "pruned (last checkpoint)", GREY, "x"),
     ):
         shown = [t for t in trials if t.state == state and t.value is not None]
         if shown:
             axes.scatter(
-                [x(t) for t in shown], [t.value for t in shown], label=label, zorder=3, **style
+                [x(trial) for trial in shown],
+                _values(shown),
+                label=label,
+                color=color,
+                marker=marker,
+                s=45,
+                zorder=3,
             )
+
+
+def _values(trials: Sequence[FrozenTrial]) -> list[float]:
+    return [trial.value for trial in trials if trial.value is not None]
 
 
 def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color=DARK, transform=axes.transAxes)
     axes.set_axis_off()
-
-
-def _short_steps(steps: float, _: int) -> str:
-    return f"{steps / 1e6:g}M" if steps >= 1e6 else f"{steps / 1e3:g}k" if steps else "0"

@@ -108,14 +108,15 @@ def _results(
     def total(name: str) -> float:
         return sum(trial.user_attrs.get(name, 0) for trial in trials)
 
+    best_value = None if best is None else best.value
     improvement = None
-    if best is not None and baseline:
-        improvement = 100 * (best.value - baseline) / abs(baseline)
+    if best_value is not None and baseline:
+        improvement = 100 * (best_value - baseline) / abs(baseline)
     recorded = study.user_attrs.get("compilations", {}).values()
     return {
         "study_name": study.study_name,
         "best_params": None if best is None else best.user_attrs.get("hyperparameters"),
-        "best_value": None if best is None else best.value,
+        "best_value": best_value,
         "best_trial": None if best is None else best.number,
         "baseline_value": baseline,
         "improvement_percent": improvement,

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.config import EnvKwargs, TrainConfig
+from ppo_jax.config import EnvKwargs, TrainConfig, checkpoint_steps
 from ppo_jax.errors import UserError, require_choice, require_count
 from tune.search_space import SearchSpace
 
@@ -64,11 +64,9 @@ class Settings:
             "sampler_startup_trials",
             "pruner_startup_trials",
             "pruner_warmup_checkpoints",
-            "seed",
         ):
             require_count(name, getattr(self, name), low=0)
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2**32, but got {self.seed}")
+        require_count("seed", self.seed, low=0, high=2**32 - 1)
         if self.eval_every > self.total_steps:
             raise UserError(
                 f"eval_every must be at most total_steps, but got eval_every={self.eval_every} "
@@ -88,20 +86,18 @@ class Settings:
     @property
     def config(self) -> TrainConfig:
         """The configuration whose programs run every trial of the study."""
-        sizes = {} if self.space.num_envs is None else {"num_envs": self.space.num_envs}
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,
             n_steps_choices=self.space.choices("n_steps"),
             batch_size_choices=self.space.choices("batch_size"),
             eval_episodes=self.eval_episodes,
-            **sizes,
+            num_envs=self.space.num_envs or TrainConfig.num_envs,
         )
 
     def checkpoints(self, total_steps: int | None = None) -> list[int]:
         """Return the nominal steps of the checkpoints; the last is the end of training."""
-        total = self.total_steps if total_steps is None else total_steps
-        return [*range(self.eval_every, total, self.eval_every), total]
+        return checkpoint_steps(self.eval_every, total_steps or self.total_steps)
 
     def score(self, checkpoint_means: list[float]) -> float:
         """Return the score of a run whose seeds had these mean returns at its checkpoints."""

@@ -1,0 +1,60 @@
+"""Drawing without a display, and the learning curve of a training run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from ppo_jax.files import replacing
+
+BLUE, ORANGE, GREEN, GREY, DARK = "#2563a8", "#d97706", "#15803d", "#9ca3af", "#374151"
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of `width` × `height` inches and write it as PNG, whole or not at all."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
+
+
+def label_steps(axes: Axes) -> None:
+    """Label an axis of environment steps and of greedy returns over them."""
+    axes.set(xlabel="environment steps", ylabel="mean return (greedy)")
+    axes.xaxis.set_major_formatter(FuncFormatter(_short_steps))
+
+
+def plot_learning_curve(title: str, steps: Sequence[int], returns: np.ndarray, path: Path) -> None:
+    """Draw ``[checkpoints, seeds]`` returns: a thin line a seed, and their mean."""
+    with picture(path, 10, 5.5) as figure:
+        axes = figure.subplots()
+        axes.plot(steps, returns, color=BLUE, alpha=0.35, linewidth=1)
+        mean = np.nanmean(np.where(np.isfinite(returns), returns, np.nan), axis=1)
+        axes.plot(steps, mean, color=BLUE, marker="o", linewidth=2.5, label="mean over seeds")
+        axes.set_title(title)
+        label_steps(axes)
+        axes.legend(loc="best")
+
+
+def _short_steps(steps: float, _: int) -> str:
+    return f"{steps / 1e6:g}M" if steps >= 1e6 else f"{steps / 1e3:g}k" if steps else "0"

@@ -1,0 +1,154 @@
+"""``python -m ppo_jax.train``: train PPO with given hyperparameters on several seeds."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import ArrayLike
+
+from ppo_jax import command_line
+from ppo_jax.config import TrainConfig, checkpoint_steps, config_for
+from ppo_jax.errors import require_count
+from ppo_jax.files import require_writable, write_json
+from ppo_jax.hyperparameters import Hyperparameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train PPO with given hyperparameters on several seeds at once.
+
+    Prints the return of every seed at every checkpoint, and saves the policy of the best
+    seed and a picture of the learning curve.
+    """
+
+    hyperparameters: Annotated[Hyperparameters, tyro.conf.arg(name="")] = Hyperparameters()
+    env: str = TrainConfig.env
+    """Environment to train on."""
+    env_kwargs: tuple[str, ...] = ()
+    """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    total_steps: int = 500_000
+    """Environment steps of each seed."""
+    seeds: int = 4
+    """Seeds, trained at once."""
+    seed: int = 0
+    """Root of all random numbers."""
+    num_envs: int = TrainConfig.num_envs
+    """Parallel environments of each seed."""
+    hidden_sizes: tuple[int, ...] = TrainConfig.hidden_sizes
+    """Widths of the hidden layers of the actor and of the critic."""
+    activation: str = TrainConfig.activation
+    """Activation of the hidden layers: tanh, relu, gelu or silu."""
+    eval_every: int = 50_000
+    """Environment steps between checkpoints."""
+    eval_episodes: int = TrainConfig.eval_episodes
+    """Episodes of each seed at a checkpoint."""
+    output: Path | None = None
+    """Folder for the results. runs/train/ENV if not given."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m ppo_jax.train``."""
+    arguments = command_line.parse(Arguments, "python -m ppo_jax.train", args)
+    command_line.run(lambda: _run(arguments))
+
+
+def _run(arguments: Arguments) -> None:
+    for name in ("total_steps", "seeds", "eval_every"):
+        require_count(f"--{name.replace('_', '-')}", getattr(arguments, name))
+    require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
+    hyperparameters = arguments.hyperparameters.validated()
+    config = config_for(
+        hyperparameters,
+        env=arguments.env,
+        env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
+        num_envs=arguments.num_envs,
+        hidden_sizes=arguments.hidden_sizes,
+        activation=arguments.activation,
+        eval_episodes=arguments.eval_episodes,
+    )
+    output = arguments.output or Path("runs") / "train" / arguments.env.replace("/", "-")
+
+    command_line.start_backend()
+    from ppo_jax import policy
+    from ppo_jax.environments import make
+    from ppo_jax.plots import plot_learning_curve
+    from ppo_jax.programs import TUNING, Programs, lane_params, seed_keys
+    from ppo_jax.versions import device_description, versions
+
+    make(config.env, config.env_kwargs)
+    require_writable(output)
+    programs = Programs(config, arguments.seeds)
+    keys = seed_keys(arguments.seed, TUNING, arguments.seeds)
+    steps = checkpoint_steps(arguments.eval_every, arguments.total_steps)
+    print(f"{config.env}: {arguments.seeds} seeds × {arguments.total_steps:,} steps", flush=True)
+
+    start = time.perf_counter()
+    rows: list[np.ndarray] = []
+    training_seconds = 0.0
+    for checkpoint in programs.run(keys, hyperparameters, steps):
+        rows.append(checkpoint.returns)
+        training_seconds += checkpoint.training_seconds
+        loss = checkpoint.metrics.loss
+        print(
+            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
+            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+            f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+            f"  entropy {_mean(loss.entropy):.2f}"
+            f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
+            flush=True,
+        )
+    returns = np.stack(rows)
+    diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
+    total = checkpoint.environment_steps * arguments.seeds
+    print(
+        f"{total:,} steps in {time.perf_counter() - start:.1f} s, "
+        f"{programs.compile_log.seconds:.1f} s of it compiling; "
+        f"{total / training_seconds:,.0f} steps/s in training"
+    )
+
+    output.mkdir(parents=True, exist_ok=True)
+    results = {
+        "hyperparameters": hyperparameters.to_dict(),
+        "config": dataclasses.asdict(config),
+        "seeds": {"root": arguments.seed, "count": arguments.seeds},
+        "steps": steps,
+        "environment_steps_per_seed": checkpoint.environment_steps,
+        "returns": returns,
+        "diverged_seeds": diverged,
+        "training_seconds": training_seconds,
+        "compile_seconds": programs.compile_log.seconds,
+        "versions": versions(),
+        "device": device_description(),
+    }
+    write_json(output / "training.json", results)
+    plot_learning_curve(
+        f"{config.env}: {arguments.seeds} seeds", steps, returns, output / "learning_curve.png"
+    )
+    if len(diverged) == arguments.seeds:
+        print(f"every seed has diverged, so there is no policy; the rest is in {output}")
+        return
+    best = int(np.nanargmax(returns[-1]))
+    policy.save(
+        output / "policy",
+        config,
+        lane_params(checkpoint.state, best),
+        hyperparameters=hyperparameters.to_dict(),
+        training={"steps": arguments.total_steps, "seed": best, "final_return": returns[-1, best]},
+    )
+    if diverged:
+        print(f"diverged and left out of the means: seeds {', '.join(map(str, diverged))}")
+    print(f"final return {_mean(returns[-1]):.1f}; policy of seed {best} and results in {output}")
+
+
+def _mean(values: ArrayLike) -> float:
+    values = np.asarray(values)
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+if __name__ == "__main__":
+    main()
