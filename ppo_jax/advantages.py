@@ -1,5 +1,6 @@
 """Generalized advantage estimation."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +40,7 @@ def generalized_advantage_estimation(
       ``(advantages, returns)``, each ``[T, ...]``; zero advantage where not valid.
       The returns are the value targets, advantages + values.
     """
+    chex.assert_equal_shape([rewards, values, next_values, terminated, truncated])
     deltas = rewards + gamma * jnp.where(terminated, 0.0, next_values) - values
     decays = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)
     if valid is not None:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -84,6 +85,11 @@ def ppo_loss(
       ``(loss, metrics)``; `approx_kl` is the estimator k3 of Schulman
       (http://joschu.net/blog/kl-approx.html), always at least zero.
     """
+    # A [B, 1] among the [B] would broadcast to [B, B] and train without a word.
+    chex.assert_equal_shape(
+        [log_prob, old_log_prob, advantages, entropy, value, old_value, returns]
+    )
+    chex.assert_rank(log_prob, 1)
     surrogate = policy_loss(log_prob, old_log_prob, advantages, clip_epsilon)
     error = value_loss(value, old_value, returns, clip_epsilon, clip_value_loss)
     mean_entropy = entropy.mean()

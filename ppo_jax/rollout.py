@@ -81,7 +81,7 @@ def collect(
     """
     steps_per_block = config.block_size // config.num_envs
 
-    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array) -> tuple:
+    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array) -> tuple[tuple, tuple]:
         actors, totals = carry
         action_key, env_key = jax.random.split(key)
         logits = action_logits(network, params, actors.observation)
@@ -123,7 +123,7 @@ def collect(
         # The critic sees the block at once: wide products in place of many narrow ones.
         value = state_value(network, params, acted[0])
         next_value = state_value(network, params, final_observation)
-        collected = Transition(*acted, value=value, next_value=next_value)
+        collected = Transition._make((*acted, value, next_value))
         buffer = jax.tree.map(
             lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
             buffer,

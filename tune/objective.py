@@ -1,5 +1,6 @@
 """One trial: a configuration trained on all tuning seeds, scored at checkpoints, prunable."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -51,32 +52,50 @@ def objective(
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
 
     means: list[float] = []
-    scores: dict[str, list[float | None]] = {}
-    training = evaluation = 0.0
-    for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
+    record = _Record()
+    try:
+        for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
+            finite = record.add(checkpoint)
+            trial.set_user_attr("scores", record.scores)
+            if observer is not None:
+                observer(checkpoint)
+            if not finite.any():
+                raise optuna.TrialPruned("every seed has diverged")
+            means.append(float(checkpoint.returns[finite].mean()))
+            trial.report(means[-1], checkpoint.step)
+            last = checkpoint.step == settings.total_steps
+            if not baseline and (not finite.all() or (trial.should_prune() and not last)):
+                raise optuna.TrialPruned
+    finally:
+        trial.set_user_attr("environment_steps", record.environment_steps)
+        trial.set_user_attr("training_seconds", record.training_seconds)
+        trial.set_user_attr("evaluation_seconds", record.evaluation_seconds)
+        trial.set_user_attr("diverged_seeds", record.diverged_seeds)
+    return settings.score(means)
+
+
+@dataclasses.dataclass
+class _Record:
+    """What a trial keeps as user attributes."""
+
+    scores: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
+    environment_steps: int = 0
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    diverged_seeds: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, checkpoint: Checkpoint) -> np.ndarray:
+        """Take in a checkpoint and return which seeds are finite, bool ``[seeds]``."""
         returns = checkpoint.returns
         finite = np.isfinite(returns)
-        training += checkpoint.training_seconds
-        evaluation += checkpoint.evaluation_seconds
-        scores[str(checkpoint.step)] = [float(r) if math.isfinite(r) else None for r in returns]
-        for name, value in (
-            ("scores", scores),
-            ("environment_steps", checkpoint.environment_steps * settings.seeds),
-            ("training_seconds", training),
-            ("evaluation_seconds", evaluation),
-            ("diverged_seeds", np.flatnonzero(~finite).tolist()),
-        ):
-            trial.set_user_attr(name, value)
-        if observer is not None:
-            observer(checkpoint)
-        if not finite.any():
-            raise optuna.TrialPruned("every seed has diverged")
-        means.append(float(returns[finite].mean()))
-        trial.report(means[-1], checkpoint.step)
-        last = checkpoint.step == settings.total_steps
-        if not baseline and (not finite.all() or (trial.should_prune() and not last)):
-            raise optuna.TrialPruned
-    return settings.score(means)
+        self.scores[str(checkpoint.step)] = [
+            float(r) if math.isfinite(r) else None for r in returns
+        ]
+        self.environment_steps = checkpoint.environment_steps * len(returns)
+        self.training_seconds += checkpoint.training_seconds
+        self.evaluation_seconds += checkpoint.evaluation_seconds
+        self.diverged_seeds = np.flatnonzero(~finite).tolist()
+        return finite
 
 
 def settings_of(study: optuna.Study) -> Settings | None:

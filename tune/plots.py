@@ -100,8 +100,7 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings)
         label = f"default {value:.1f}"
         axes.axhline(value, color=DARK, linestyle="--", linewidth=1.2, label=label)
     draw_reference(axes, settings.reference_score)
-    if trials:
-        axes.legend(loc="lower right", fontsize=9)
+    _legend(axes, "lower right")
 
 
 def _draw_importance(axes: Axes, importances: Mapping[str, float]) -> None:
@@ -132,7 +131,7 @@ def _draw_slice(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     draw_reference(axes, settings.reference_score)
-    axes.legend(loc="best", fontsize=9)
+    _legend(axes, "best")
 
 
 def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial], float]) -> None:
@@ -156,6 +155,11 @@ def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial
 
 def _values(trials: Sequence[FrozenTrial]) -> list[float]:
     return [trial.value for trial in trials if trial.value is not None]
+
+
+def _legend(axes: Axes, place: str) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place, fontsize=9)
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ppo_jax import policy
+from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
@@ -153,17 +154,9 @@ def train_best_config(
     make(settings.env, settings.env_kwargs)
     folder = Path(output) if output is not None else default_output(settings.env)
     require_writable(folder)
+    config = _config_with(settings.config, winner)
     folder.mkdir(parents=True, exist_ok=True)
 
-    config = settings.config
-    if not {winner.n_steps} <= set(config.n_steps_choices) or not {winner.batch_size} <= set(
-        config.batch_size_choices
-    ):
-        config = dataclasses.replace(
-            config,
-            n_steps_choices=tuple(sorted({*config.n_steps_choices, winner.n_steps})),
-            batch_size_choices=tuple(sorted({*config.batch_size_choices, winner.batch_size})),
-        )
     programs = programs_for(config, settings.seeds)
     steps = validation_steps(settings, num_steps)
 
@@ -198,17 +191,18 @@ def train_best_config(
         },
     )
     plot_validation(validation, settings, folder / "validation.png")
-    policy.save(
-        folder / "policy",
-        config,
-        best_params,
-        hyperparameters=winner.to_dict(),
-        training={
-            "steps": num_steps,
-            "seed": best_seed,
-            "final_return": curve.final[best_seed],
-        },
-    )
+    if validation.winner_summary is not None:
+        policy.save(
+            folder / "policy",
+            config,
+            best_params,
+            hyperparameters=winner.to_dict(),
+            training={
+                "steps": num_steps,
+                "seed": best_seed,
+                "final_return": curve.final[best_seed],
+            },
+        )
     return validation
 
 
@@ -279,6 +273,18 @@ def _complete(params: Mapping[str, Any] | Hyperparameters, settings: Settings) -
     if isinstance(params, Hyperparameters):
         return params.validated()
     return settings.space.complete(params)
+
+
+def _config_with(config: TrainConfig, hyperparameters: Hyperparameters) -> TrainConfig:
+    """Return `config`, with the shapes of `hyperparameters` added where it lacks them."""
+
+    def choices(name: str) -> tuple[int, ...]:
+        present, value = getattr(config, f"{name}_choices"), getattr(hyperparameters, name)
+        return present if value in present else (*present, value)
+
+    return dataclasses.replace(
+        config, n_steps_choices=choices("n_steps"), batch_size_choices=choices("batch_size")
+    )
 
 
 def _train(

@@ -1,0 +1,46 @@
+"""Trials without training: programs whose returns are a formula."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from ppo_jax.programs import Checkpoint, CompileLog
+
+
+class FakePrograms:
+    """Stands in for ``ppo_jax.programs.Programs``; learns instantly, as `returns` says.
+
+    `returns(hyperparameters, step, seed)` is a seed's mean return at a checkpoint.
+    """
+
+    def __init__(self, seeds=4):
+        self.seeds = seeds
+        self.compile_log = CompileLog({"training": 1, "evaluation": 1}, seconds=1.0)
+        self.runs = []
+        self.returns = lambda hyperparameters, step, seed: (
+            step / 1000 + 100 * hyperparameters.gamma + seed
+        )
+
+    def run(self, keys, hyperparameters, checkpoints):
+        self.runs.append((jax.random.key_data(keys).tolist(), hyperparameters, checkpoints))
+        for step in checkpoints:
+            seeds = range(len(keys))
+            yield Checkpoint(
+                step=step,
+                environment_steps=step + 24,
+                returns=np.array([self.returns(hyperparameters, step, s) for s in seeds], float),
+                metrics=None,
+                state=SimpleNamespace(params={"kernel": np.arange(len(keys), dtype=np.float32)}),
+                training_seconds=0.25,
+                evaluation_seconds=0.125,
+            )
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    fake = FakePrograms()
+    for module in ("objective", "study", "validation"):
+        monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
+    return fake

@@ -1,0 +1,149 @@
+"""The command line, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ppo_jax import policy
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = (
+    *("--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4", "--seeds", "3"),
+    *("--pruner-startup-trials", "1", "--validate-steps", "4096", "--validate-seeds", "4"),
+)
+
+
+def states(folder):
+    return [trial["state"] for trial in json.loads((folder / "all_trials.json").read_text())]
+
+
+def test_small_study_from_start_to_end(command, tmp_path):
+    output = tmp_path / "a study with späces"
+    done = command("tune.run", "--trials", 4, "--output", output, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 4
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith(("Improved:", "No clear difference:", "Worse:"))
+    results = json.loads((output / "optimization_results.json").read_text())
+    assert results["programs_compiled"] == {"evaluation": 1, "initialisation": 1, "training": 1}
+    assert results["verdict"] == last
+    assert len(states(output)) == 4
+    observation = [0.0, 0.0, 0.1, 0.0]
+    assert policy.load(output / "policy").act(observation) in (0, 1)
+    assert {path.name for path in output.iterdir()} == {
+        "all_trials.json",
+        "config.json",
+        "optimization_results.json",
+        "optimization_results.png",
+        "policy",
+        "report.html",
+        "study.db",
+        "validation.json",
+        "validation.png",
+    }
+
+    # The same command has nothing left to do, and says the same.
+    before = (output / "validation.json").stat().st_mtime_ns
+    again = command("tune.run", "--trials", 4, "--output", output, *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip().splitlines()[-1] == last
+    assert (output / "validation.json").stat().st_mtime_ns == before
+    after = json.loads((output / "optimization_results.json").read_text())
+    assert after["programs_compiled"] == results["programs_compiled"]
+
+    # The same command elsewhere gives the same scores.
+    command("tune.run", "--trials", 4, "--output", tmp_path / "twin", *SMALL)
+    scores = [
+        [trial["per_seed_scores"] for trial in json.loads((o / "all_trials.json").read_text())]
+        for o in (output, tmp_path / "twin")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_killed_study_continues_to_the_exact_total(tmp_path):
+    arguments = [sys.executable, "-m", "tune.run", "--trials", "6", "--output", str(tmp_path)]
+    arguments += [*SMALL, "--validate-steps", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    for line in process.stdout:
+        if line.startswith("trial  2"):
+            break
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((tmp_path / "all_trials.json").read_text())
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    assert len({json.dumps(trial["params"]) for trial in trials}) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "CartPol-v1"], "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1'"),
+        (["--env", "Pendulum-v1"], "continuous actions"),
+        (["--trials", "0"], "--trials must be an integer of at least 1, but got 0"),
+        (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
+        (["--trials", "many"], "'many'"),
+        (["--trails", "3"], "did you mean --trials?"),
+        (["--sampler", "tpee"], "'tpee'"),
+        (["--seeds", "0"], "seeds"),
+        (["--env-kwargs", "max_steps"], "name=value"),
+        (["--env-kwargs", "max_step_in_episode=5"], "did you mean 'max_steps_in_episode'"),
+        (["--storage", "nosuchdb://x"], "cannot open the storage nosuchdb"),
+        (["--validate-steps", "-1"], "--validate-steps"),
+    ],
+)
+def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, message):
+    done = command("tune.run", *arguments, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("[learning_rat]\nvalue = 1e-3", "did you mean 'learning_rate'"),
+        ("[gamma]\nlow = 0.99\nhigh = 0.9", "low must be below high"),
+        ("[batch_size]\nchoices = [8192]", "batch_size=8192"),
+        ("not toml", "cannot read search space"),
+    ],
+)
+def test_mistakes_in_a_space_give_one_line_and_status_2(command, tmp_path, space, message):
+    (tmp_path / "space.toml").write_text(space)
+    output = tmp_path / "out"
+    done = command("tune.run", "--space", tmp_path / "space.toml", "--output", output)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not output.exists()
+
+
+def test_output_that_cannot_be_written_is_refused(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = command("tune.run", "--output", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert "output folder" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_help_names_every_option_without_starting_a_backend(command):
+    done = command("tune.run", "--help")
+    assert done.returncode == 0
+    for option in ("--env", "--reference-score", "--pruner-warmup-checkpoints", "--quick"):
+        assert option in done.stdout
