@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import jax
 
@@ -22,10 +23,19 @@ def versions() -> dict[str, str]:
 
 
 def device_description() -> dict[str, str | int]:
-    """Return kind and number of the local devices."""
+    """Return platform, kind and number of the local devices; a CPU by its model."""
     devices = jax.local_devices()
-    return {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "count": len(devices),
-    }
+    platform_name, kind = devices[0].platform, devices[0].device_kind
+    if platform_name == "cpu":
+        kind = _processor() or kind
+    return {"platform": platform_name, "kind": kind, "count": len(devices)}
+
+
+def _processor() -> str:
+    """Return the processor's model, which only Linux's own list knows in full."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()

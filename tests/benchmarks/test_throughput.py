@@ -1,0 +1,73 @@
+"""The throughput benchmark from the command line; nothing here depends on how fast it is."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+MODULE = "benchmarks.throughput"
+
+
+def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    output = tmp_path / "results"
+
+    done = command(MODULE, "--seeds", 4, "--steps", 2049, "--rounds", 3, "--output", output)
+
+    assert done.returncode == 0, done.stderr
+    results = json.loads((output / "throughput.json").read_text(encoding="utf-8"))
+    assert results["sizes"]["steps"] == 2 * 2048  # Rounded up to whole iterations.
+    assert [m["variant"] for m in results["measurements"]] == [
+        {"seeds": 4, "devices": 2, "shapes": "traced"},
+        {"seeds": 4, "devices": 2, "shapes": "static"},
+        {"seeds": 4, "devices": 1, "shapes": "traced"},
+    ]
+    speeds = [m["steps_per_second"] for m in results["measurements"]]
+    ratios = results["ratios"]
+    assert list(ratios) == ["traced / static shapes", "2 devices / 1 device"]
+    for spread in (*speeds, *ratios.values()):
+        assert len(spread["rounds"]) == 3
+        assert spread["median"] == statistics.median(spread["rounds"])
+        assert 0 < min(spread["rounds"]) == spread["min"] <= spread["max"] == max(spread["rounds"])
+    for ratio, below in zip(ratios.values(), speeds[1:], strict=True):
+        expected = [a / b for a, b in zip(speeds[0]["rounds"], below["rounds"], strict=True)]
+        assert ratio["rounds"] == pytest.approx(expected)
+    for measurement in results["measurements"]:
+        programs = ["initialisation", "training", "evaluation"]
+        assert list(measurement["compile_seconds"]) == programs
+        assert all(seconds > 0 for seconds in measurement["compile_seconds"].values())
+    for shown in (
+        results["versions"]["jax"],
+        *(f"{speed['median']:,.0f}" for speed in speeds),
+        *(f"{ratio['median']:.2f}" for ratio in ratios.values()),
+        str(output / "throughput.json"),
+        str(output / "throughput.png"),
+    ):
+        assert shown in done.stdout
+    assert (output / "throughput.png").read_bytes().startswith(b"\x89PNG")
+    assert not cache.exists() or not any(cache.iterdir()), "compile times are to be cold"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", 1, 0), "--seeds must be an integer of at least 1, but got 0"),
+        (("--rounds", 0), "--rounds must be an integer of at least 1, but got 0"),
+        (("--steps", -1), "--steps must be an integer of at least 1, but got -1"),
+        (("--env", "CartPol-v1"), "did you mean 'CartPole-v1'?"),
+    ],
+)
+def test_mistakes_are_one_line(command, tmp_path: Path, arguments: tuple, message: str):
+    output = tmp_path / "results"
+
+    done = command(MODULE, *arguments, "--output", output)
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert not output.exists()
