@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,9 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from tune.settings import Settings
 from tune.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from tune.validation import Validation
 
 
 def plot_optimization(
@@ -43,16 +39,31 @@ def plot_optimization(
         _draw_slice(right, trials, settings, "clip_epsilon", log=False)
 
 
-def plot_validation(validation: "Validation", settings: Settings, path: Path) -> None:
-    """Draw mean and 95% interval of winner and baseline over environment steps."""
+def plot_validation(
+    title: str,
+    steps: Sequence[int],
+    winner: np.ndarray | None,
+    baseline: np.ndarray,
+    reference_score: float | None,
+    path: Path,
+) -> None:
+    """Draw mean and 95% interval over seeds of winner and baseline.
+
+    Args:
+      title: of the picture.
+      steps: nominal steps of the checkpoints.
+      winner: returns ``[checkpoints, seeds]``; None where the baseline has won.
+      baseline: the same of the baseline.
+      reference_score: an earlier result, if there is one.
+      path: a PNG file.
+    """
     with picture(path, 10, 5.5) as figure:
         axes = figure.subplots()
-        draw_curve(axes, validation.steps, validation.baseline.returns, GREY, "default")
-        if not validation.is_baseline:
-            draw_curve(axes, validation.steps, validation.winner.returns, BLUE, "best of the study")
-        draw_reference(axes, settings.reference_score)
-        seeds = validation.winner.returns.shape[1]
-        axes.set_title(f"{settings.env}: training on {seeds} fresh seeds")
+        draw_curve(axes, steps, baseline, GREY, "default")
+        if winner is not None:
+            draw_curve(axes, steps, winner, BLUE, "best of the study")
+        draw_reference(axes, reference_score)
+        axes.set_title(title)
         label_steps(axes)
         axes.legend(loc="best")
 
@@ -100,7 +111,7 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings)
         label = f"default {value:.1f}"
         axes.axhline(value, color=DARK, linestyle="--", linewidth=1.2, label=label)
     draw_reference(axes, settings.reference_score)
-    _legend(axes, "lower right")
+    _legend(axes)
 
 
 def _draw_importance(axes: Axes, importances: Mapping[str, float]) -> None:
@@ -131,7 +142,7 @@ def _draw_slice(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     draw_reference(axes, settings.reference_score)
-    _legend(axes, "best")
+    _legend(axes)
 
 
 def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial], float]) -> None:
@@ -157,9 +168,9 @@ def _values(trials: Sequence[FrozenTrial]) -> list[float]:
     return [trial.value for trial in trials if trial.value is not None]
 
 
-def _legend(axes: Axes, place: str) -> None:
+def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place, fontsize=9)
+        axes.legend(loc="best", fontsize=9)
 
 
 def _say(axes: Axes, text: str) -> None:

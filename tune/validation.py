@@ -190,7 +190,14 @@ def train_best_config(
             "device": device_description(),
         },
     )
-    plot_validation(validation, settings, folder / "validation.png")
+    plot_validation(
+        f"{settings.env}: training on {seeds} fresh seeds",
+        steps,
+        None if validation.is_baseline else curve.returns,
+        baseline_curve.returns,
+        settings.reference_score,
+        folder / "validation.png",
+    )
     if validation.winner_summary is not None:
         policy.save(
             folder / "policy",

@@ -1,6 +1,5 @@
-"""The protocol every environment follows, and ``make``."""
+"""The protocol every environment follows."""
 
-import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -43,20 +42,3 @@ class Environment(Protocol):
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
         """Take one step with `action`, an int32 scalar."""
         ...
-
-
-@functools.lru_cache(maxsize=64)
-def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
-    """Return the environment `name` with its parameters overridden by `kwargs`.
-
-    Args:
-      name: a name that a suite registers, for example ``CartPole-v1``.
-      kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
-
-    Raises:
-      UserError: for an unknown name, an environment that is not supported yet, or a
-        parameter that the environment does not have.
-    """
-    from ppo_jax.environments.gymnax import GymnaxEnvironment
-
-    return GymnaxEnvironment(name, dict(kwargs))
