@@ -38,7 +38,8 @@ def save_optimization_results(
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state in FINISHED]
     importances = parameter_importances(study, settings)
-    results = _results(study, settings, trials, importances, _verdict(folder))
+    results = _results(study, settings, trials, importances)
+    results["verdict"] = _verdict(folder, results["best_params"])
     write_json(folder / "optimization_results.json", results)
     write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
     picture = folder / "optimization_results.png"
@@ -97,7 +98,6 @@ def _results(
     settings: Settings,
     trials: list[FrozenTrial],
     importances: dict[str, float],
-    verdict: str | None,
 ) -> dict[str, Any]:
     best = best_trial(study)
     baseline = next((t.value for t in trials if is_baseline(t)), None)
@@ -121,7 +121,7 @@ def _results(
         "baseline_value": baseline,
         "improvement_percent": improvement,
         "reference_score": settings.reference_score,
-        "verdict": verdict,
+        "verdict": None,
         "n_trials": {"total": len(trials), **{k: v for k, v in states.items() if v}},
         "environment": {
             "name": settings.env,
@@ -151,9 +151,12 @@ def _results(
     }
 
 
-def _verdict(folder: Path) -> str | None:
+def _verdict(folder: Path, best_params: dict[str, Any] | None) -> str | None:
+    """Return the verdict of the validation in `folder`, if it is one of `best_params`."""
     try:
-        return read_json(folder / "validation.json")["verdict"]
+        validation = read_json(folder / "validation.json")
+        same = validation["winner"]["hyperparameters"] == best_params
+        return validation["verdict"] if same else None
     except (UserError, KeyError, TypeError):
         return None
 

@@ -123,22 +123,20 @@ def _run(arguments: Arguments) -> None:
         )
         results = save_optimization_results(study, output)
         best = best_trial(study)
-        verdict = None
+        validation = None
         if best is not None and arguments.validate_steps:
             params, steps, seeds = (
                 results["best_params"],
                 arguments.validate_steps,
                 arguments.validate_seeds,
             )
-            found = find_validation(output, params, settings, steps, seeds)
-            if found is not None:
-                verdict = found["verdict"]
-            else:
+            validation = find_validation(output, params, settings, steps, seeds)
+            if validation is None:
                 progress.line(
                     f"validation: trial {best.number} and the defaults on {seeds} fresh seeds "
                     f"× {steps:,} steps"
                 )
-                verdict = train_best_config(
+                validation = train_best_config(
                     params,
                     steps,
                     settings=settings,
@@ -146,17 +144,17 @@ def _run(arguments: Arguments) -> None:
                     output=output,
                     tuning_score=best.value,
                     observer=progress.validation_checkpoint,
-                ).sentence
+                ).to_dict()
                 record_compilations(study, programs_for(settings.config, settings.seeds))
                 results = save_optimization_results(study, output)
-    _print_summary(console, settings, results, verdict, output, time.perf_counter() - start)
+    _print_summary(console, settings, results, validation, output, time.perf_counter() - start)
 
 
 def _print_summary(
     console: "Console",
     settings: Settings,
     results: dict[str, Any],
-    verdict: str | None,
+    validation: dict[str, Any] | None,
     output: Path,
     seconds: float,
 ) -> None:
@@ -171,6 +169,13 @@ def _print_summary(
     if settings.reference_score is not None:
         against = "" if best is None else f" ({best - settings.reference_score:+.1f} for the best)"
         rows["reference"] = f"{settings.reference_score:g}{against}"
+    learning = (validation or {}).get("over_training")
+    if learning is not None:
+        interval = learning["difference_interval"]
+        spread = f", 95% interval {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
+        rows["best − default on fresh seeds"] = (
+            f"{learning['difference']:+.1f} averaged over training{spread}"
+        )
     counts = results["n_trials"]
     spent = results["seconds"]
     rows |= {
@@ -182,7 +187,8 @@ def _print_summary(
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {text}" for name, text in rows.items()]
-    text = "\n".join(["", *lines, "", verdict or "Not validated on fresh seeds."])
+    verdict = "Not validated on fresh seeds." if validation is None else validation["verdict"]
+    text = "\n".join(["", *lines, "", verdict])
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

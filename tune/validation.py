@@ -55,7 +55,10 @@ class Validation:
       steps: nominal steps of the checkpoints, ``[checkpoints]``.
       winner, baseline: their curves.
       winner_summary, baseline_summary: of the final returns; None if every seed diverged.
-      comparison: of the final returns; None if every seed of one of them diverged.
+      comparison: of the final returns; None if every seed of one of them diverged. The
+        verdict rests on it.
+      over_training: of the mean over all checkpoints, which tells how fast and how
+        steadily they learn; None likewise.
       tuning_score: what the study gave the winner, where it is known.
       validation_score: the same score on validation seeds, at equal steps.
       seconds: wall clock.
@@ -67,6 +70,7 @@ class Validation:
     winner_summary: Summary | None
     baseline_summary: Summary | None
     comparison: Comparison | None
+    over_training: Comparison | None
     tuning_score: float | None
     validation_score: float | None
     seconds: float
@@ -95,15 +99,15 @@ class Validation:
             return {
                 "hyperparameters": curve.hyperparameters.to_dict(),
                 "returns": curve.returns,
-                "summary": None if summary is None else dataclasses.asdict(summary),
+                "summary": _asdict(summary),
                 "diverged_seeds": np.flatnonzero(~np.isfinite(curve.final)).tolist(),
                 "environment_steps": curve.environment_steps,
             }
 
-        comparison = None if self.comparison is None else dataclasses.asdict(self.comparison)
         return {
             "verdict": self.sentence,
-            "comparison": comparison,
+            "comparison": None if self.is_baseline else _asdict(self.comparison),
+            "over_training": None if self.is_baseline else _asdict(self.over_training),
             "steps": self.steps,
             "winner": configuration(self.winner, self.winner_summary),
             "baseline": configuration(self.baseline, self.baseline_summary),
@@ -174,6 +178,7 @@ def train_best_config(
         winner_summary=summarize(curve.final),
         baseline_summary=summarize(baseline_curve.final),
         comparison=compare(curve.final, baseline_curve.final),
+        over_training=compare(curve.returns.mean(axis=0), baseline_curve.returns.mean(axis=0)),
         tuning_score=tuning_score,
         validation_score=_score_at_equal_steps(settings, steps, curve),
         seconds=time.perf_counter() - start,
@@ -274,6 +279,10 @@ def verdict_sentence(validation: Validation) -> str:
         case "worse":
             return f"Worse: the best configuration reaches {figures}; keep the defaults."
     return f"No clear difference: the best configuration reaches {figures}; keep the defaults."
+
+
+def _asdict(record: Summary | Comparison | None) -> dict[str, Any] | None:
+    return None if record is None else dataclasses.asdict(record)
 
 
 def _complete(params: Mapping[str, Any] | Hyperparameters, settings: Settings) -> Hyperparameters:

@@ -68,10 +68,15 @@ def test_page_stands_alone_and_escapes(programs, tmp_path):
     assert page.count("data:image/png;base64,") == 1
 
 
-def test_verdict_of_the_validation_is_taken_in(study, tmp_path):
-    (tmp_path / "validation.json").write_text('{"verdict": "Improved: by a lot."}')
+def test_verdict_is_the_one_of_this_winner(study, tmp_path):
+    params = save_optimization_results(study, tmp_path)["best_params"]
+    validation = {"verdict": "Improved: by a lot.", "winner": {"hyperparameters": params}}
+    (tmp_path / "validation.json").write_text(json.dumps(validation))
     assert save_optimization_results(study, tmp_path)["verdict"] == "Improved: by a lot."
     assert "Improved: by a lot." in (tmp_path / "report.html").read_text()
+    validation["winner"]["hyperparameters"] = params | {"gamma": 0.5}
+    (tmp_path / "validation.json").write_text(json.dumps(validation))
+    assert save_optimization_results(study, tmp_path)["verdict"] is None
 
 
 def test_study_without_a_complete_trial_is_reported(programs, tmp_path):

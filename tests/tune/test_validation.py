@@ -25,7 +25,7 @@ def test_improved(programs, tmp_path, saved_policies):
     programs.returns = lambda hp, step, seed: 400.0 + 50 * (hp.gamma == 0.98) + seed
     result = train_best_config({"gamma": 0.98}, 300_000, output=tmp_path, tuning_score=460.0)
     assert result.sentence.startswith("Improved: the best configuration reaches 45")
-    assert result.comparison.difference == 50.0
+    assert result.comparison.difference == result.over_training.difference == 50.0
     assert result.optimism == pytest.approx(460.0 - result.validation_score)
     assert result.winner.returns.shape == (6, 10)
     data = json.loads((tmp_path / "validation.json").read_text())
