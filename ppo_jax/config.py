@@ -45,6 +45,8 @@ class TrainConfig:
             require_count(name, getattr(self, name))
         for name in ("hidden_sizes", "n_steps_choices", "batch_size_choices"):
             sizes = getattr(self, name)
+            if not isinstance(sizes, tuple):
+                raise UserError(f"{name} must be a tuple of integers, but got {sizes!r}")
             if not sizes and name != "hidden_sizes":
                 raise UserError(f"{name} must name at least one size, but got {sizes!r}")
             for size in sizes:

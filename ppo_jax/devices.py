@@ -59,7 +59,13 @@ class SeedMesh:
         self.mesh = Mesh(np.array(used), (SEED_AXIS,))
 
     def pad(self, keys: jax.Array) -> jax.Array:
-        """Repeat the last of `keys`, ``[n]``, until every lane has one, ``[lanes]``."""
+        """Repeat the last of `keys`, ``[n]``, until every lane has one, ``[lanes]``.
+
+        Raises:
+          ValueError: unless n is from 1 to the number of seeds.
+        """
+        if not 1 <= len(keys) <= self.seeds:
+            raise ValueError(f"expected 1 to {self.seeds} keys, but got {len(keys)}")
         missing = self.lanes - len(keys)
         return jax.numpy.concatenate([keys, jax.numpy.repeat(keys[-1:], missing, axis=0)])
 

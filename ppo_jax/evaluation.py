@@ -37,11 +37,12 @@ def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
         timestep = jax.vmap(environment.step)(keys, env_state, action)
         returns += jnp.where(running, timestep.reward, 0.0)
         running &= ~(timestep.terminated | timestep.truncated)
+        running &= index + 1 < environment.max_episode_steps
         return (timestep.state, timestep.observation, running, returns), None
 
     def unfinished(loop: tuple) -> jax.Array:
-        index, (_, _, running, _) = loop
-        return running.any() & (index < environment.max_episode_steps)
+        _, (_, _, running, _) = loop
+        return running.any()
 
     def chunk(loop: tuple) -> tuple:
         index, carry = loop

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from ppo_jax import distributions
 from ppo_jax.config import ACTIVATIONS, TrainConfig
 from ppo_jax.environments import make
-from ppo_jax.errors import UserError
+from ppo_jax.errors import UserError, require_choice, require_count
 from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, action_logits
 from ppo_jax.versions import versions
@@ -105,33 +105,48 @@ def load(folder: str | Path) -> Policy:
     folder = Path(folder)
     description = read_json(folder / _DESCRIPTION)
     try:
-        if description["format"] != FORMAT:
-            raise UserError(
-                f"{folder} has policy format {description['format']!r}, this version reads {FORMAT}"
-            )
-        if description["observation_statistics"] is not None:
-            raise UserError(f"{folder} normalises observations, which is not supported yet")
-        if description["network"]["activation"] not in ACTIVATIONS:
-            raise UserError(
-                f"{folder}: unknown activation {description['network']['activation']!r}"
-            )
-        network = ActorCritic(
-            int(description["environment"]["num_actions"]),
-            tuple(int(size) for size in description["network"]["hidden_sizes"]),
-            description["network"]["activation"],
-        )
-        shape = tuple(int(size) for size in description["environment"]["observation_shape"])
+        network, shape = _network_of(description)
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / _DESCRIPTION} is not a policy: {error!r}") from error
+    except UserError as error:
+        raise UserError(f"{folder / _DESCRIPTION}: {error}") from error
     try:
         tensors = load_file(folder / _TENSORS)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {folder / _TENSORS}: {error}") from error
-    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
-    shapes = {name: tuple(leaf.shape) for name, leaf in _flatten(expected).items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+    expected = _flatten(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape)))
+    if _signature(tensors) != _signature(expected):
         raise UserError(f"{folder / _TENSORS} does not hold the network of {_DESCRIPTION}")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise UserError(f"{folder / _TENSORS} holds numbers that are not finite")
     return Policy(network, _unflatten(tensors), description)
+
+
+def _network_of(description: Mapping[str, Any]) -> tuple[ActorCritic, tuple[int, ...]]:
+    """Return the network that a ``policy.json`` describes and its observation shape."""
+    if description["format"] != FORMAT:
+        raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
+    if description["observation_statistics"] is not None:
+        raise UserError("it normalises observations, which is not supported yet")
+    environment, network = description["environment"], description["network"]
+    shape, sizes = environment["observation_shape"], network["hidden_sizes"]
+    require_count("num_actions", environment["num_actions"])
+    for name, counts in (("observation_shape", shape), ("hidden_sizes", sizes)):
+        if not isinstance(counts, list):
+            raise UserError(f"{name} must be a list, but got {counts!r}")
+        for count in counts:
+            require_count(name, count)
+    if len(shape) != 1:
+        raise UserError(f"observation_shape must have one dimension, but got {shape!r}")
+    require_choice("activation", network["activation"], ACTIVATIONS)
+    return (
+        ActorCritic(environment["num_actions"], tuple(sizes), network["activation"]),
+        tuple(shape),
+    )
+
+
+def _signature(tensors: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tuple(t.shape), str(t.dtype)) for name, t in tensors.items()}
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from ppo_jax import evaluation, trainer
 from ppo_jax.config import TrainConfig
 from ppo_jax.devices import SeedMesh
+from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
 
@@ -85,6 +86,7 @@ class Programs:
     def __init__(
         self, config: TrainConfig, seeds: int, devices: Sequence[jax.Device] | None = None
     ) -> None:
+        make(config.env, config.env_kwargs)  # Fails here rather than inside a trace.
         self.config = config
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()

@@ -4,15 +4,15 @@
 environments is asked for: importing gymnax takes seconds and starts the backend.
 """
 
-import functools
 from typing import Any
+
+import jax
 
 from ppo_jax.environments.base import Environment, Timestep
 
 __all__ = ["Environment", "Timestep", "make"]
 
 
-@functools.lru_cache(maxsize=64)
 def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     """Return the environment `name` with its parameters overridden by `kwargs`.
 
@@ -26,4 +26,6 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     """
     from ppo_jax.environments.gymnax import GymnaxEnvironment
 
-    return GymnaxEnvironment(name, dict(kwargs))
+    # An environment may hold arrays; made inside a trace they would not outlive it.
+    with jax.ensure_compile_time_eval():
+        return GymnaxEnvironment(name, dict(kwargs))

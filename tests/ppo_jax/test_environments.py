@@ -1,0 +1,160 @@
+"""The gymnax suite behind the protocol."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.environments import make
+from ppo_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "actions", "limit"),
+    [
+        ("CartPole-v1", (4,), 2, 500),
+        ("Acrobot-v1", (6,), 3, 500),
+        ("MountainCar-v0", (2,), 3, 200),
+    ],
+)
+def test_supported_environments(name, shape, actions, limit):
+    environment = make(name)
+    assert environment.name == name
+    assert environment.observation_shape == shape
+    assert environment.num_actions == actions
+    assert environment.max_episode_steps == limit
+    state, observation = environment.reset(jax.random.key(0))
+    timestep = environment.step(jax.random.key(1), state, jnp.int32(0))
+    for x in (observation, timestep.observation, timestep.final_observation):
+        assert x.shape == shape
+        assert x.dtype == jnp.float32
+    assert timestep.reward.shape == ()
+    assert timestep.reward.dtype == jnp.float32
+    for flag in (timestep.terminated, timestep.truncated):
+        assert flag.shape == ()
+        assert flag.dtype == bool
+        assert not flag
+
+
+def play(environment, action, steps, seed=0):
+    """Return the timesteps of `steps` steps with one action; no choice for MountainCar."""
+    state, observation = environment.reset(jax.random.key(seed))
+    step, timesteps = jax.jit(environment.step), []
+    for t in range(steps):
+        timestep = step(jax.random.fold_in(jax.random.key(seed), t), state, jnp.int32(action))
+        timesteps.append(timestep)
+        state = timestep.state
+    return observation, timesteps
+
+
+def test_the_time_limit_truncates_and_resets():
+    environment = make("MountainCar-v0", (("max_steps_in_episode", 7),))
+    assert environment.max_episode_steps == 7
+    _, timesteps = play(environment, 1, 15)
+    assert [bool(t.truncated) for t in timesteps] == ([False] * 6 + [True]) * 2 + [False]
+    assert not any(t.terminated for t in timesteps)
+    for t in timesteps:
+        same = np.array_equal(t.observation, t.final_observation)
+        assert same == (not t.truncated)
+        # MountainCar starts at rest; at the end of an episode it does not.
+        assert (t.observation[1] == 0) == bool(t.truncated)
+
+
+def test_a_falling_pole_terminates_and_is_not_truncated():
+    environment = make("CartPole-v1")
+    _, timesteps = play(environment, 1, 12)
+    ends = [i for i, t in enumerate(timesteps) if t.terminated]
+    assert ends
+    assert not any(t.truncated for t in timesteps)
+    end = timesteps[ends[0]]
+    assert abs(end.final_observation[2]) > 12 * 2 * np.pi / 360
+    assert (np.abs(end.observation) <= 0.05).all()
+    assert end.reward == 1
+
+
+def test_falling_in_the_last_step_is_both():
+    _, timesteps = play(make("CartPole-v1"), 1, 12)
+    length = [bool(t.terminated) for t in timesteps].index(True) + 1
+    _, timesteps = play(make("CartPole-v1", (("max_steps_in_episode", length),)), 1, length)
+    assert timesteps[-1].terminated
+    assert timesteps[-1].truncated
+
+
+def test_parameters_change_the_dynamics():
+    heavy = make("CartPole-v1", (("force_mag", 1.0), ("gravity", 20.0)))
+    _, ours = play(heavy, 1, 1)
+    _, default = play(make("CartPole-v1"), 1, 1)
+    assert abs(ours[0].observation[1]) < abs(default[0].observation[1])
+
+
+def test_an_integer_is_a_number():
+    one, other = (make("CartPole-v1", (("gravity", g),)) for g in (10, 10.5))
+    _, (first,) = play(one, 1, 1)
+    assert first.observation.dtype == jnp.float32
+    _, (second,) = play(other, 1, 1)
+    assert not np.array_equal(first.observation, second.observation)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("CartPol-v1", "CartPole-v1"), ("cartpole-v1", "CartPole-v1"), ("Acrobat-v1", "Acrobot-v1")],
+)
+def test_an_unknown_name_gets_the_nearest(name, suggestion):
+    with pytest.raises(UserError, match=f"'{name}'; did you mean '{suggestion}'.*MountainCar-v0"):
+        make(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("Pendulum-v1", "continuous actions"),
+        ("Breakout-MinAtar", "flat vector"),
+        ("MNISTBandit-bsuite", "downloads"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(name, missing):
+    with pytest.raises(UserError, match=f"'{name}' is not supported.*{missing}"):
+        make(name)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_steps": 10}, "no parameter 'max_steps'; did you mean 'max_steps_in_episode'"),
+        ({"gravitiy": 9.0}, "did you mean 'gravity'"),
+        ({"zzz": 1}, r"no parameter 'zzz' \(known: .*gravity"),
+        ({"gravity": "heavy"}, "takes gravity as float .*but got 'heavy'"),
+        ({"gravity": True}, "takes gravity as float .*but got True"),
+        ({"max_steps_in_episode": 10.5}, "takes max_steps_in_episode as int .*but got 10.5"),
+        ({"max_steps_in_episode": 0}, "at least 1, but got 0"),
+        ({"max_steps_in_episode": -5}, "at least 1, but got -5"),
+    ],
+)
+def test_wrong_parameters_are_refused(kwargs, message):
+    with pytest.raises(UserError, match=message):
+        make("CartPole-v1", tuple(kwargs.items()))
+
+
+@pytest.mark.parametrize("name", ["DiscountingChain-bsuite", "FourRooms-misc", "MetaMaze-misc"])
+def test_an_environment_can_be_made_while_a_program_is_traced(name):
+    kwargs = (("max_steps_in_episode", 23),)
+    observation = jax.jit(lambda key: make(name, kwargs).reset(key)[1])(jax.random.key(0))
+    environment = make(name, kwargs)
+    state, again = environment.reset(jax.random.key(0))
+    np.testing.assert_array_equal(observation, again)
+    environment.step(jax.random.key(1), state, jnp.int32(0))
+
+
+@pytest.mark.parametrize("value", [31.0, True])
+def test_a_wrong_type_is_refused_also_where_an_equal_value_was_used(value):
+    make("CartPole-v1", (("max_steps_in_episode", int(value)),))
+    with pytest.raises(UserError, match=f"but got {value}"):
+        make("CartPole-v1", (("max_steps_in_episode", value),))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_steps_in_episode", 2**40), ("gravity", float("nan"))]
+)
+def test_numbers_that_do_not_fit_are_refused(name, value):
+    with pytest.raises(UserError, match=name):
+        make("CartPole-v1", ((name, value),))

@@ -1,0 +1,148 @@
+"""Result files: strict JSON, whole or not at all."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from ppo_jax.errors import UserError
+from ppo_jax.files import read_json, replacing, require_writable, write_json
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def strict(path):
+    """Parse as a strict parser does, which knows no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("data", "written"),
+    [
+        ({"a": NAN, "b": [INFINITY, -INFINITY, 1.5]}, {"a": None, "b": [None, None, 1.5]}),
+        (
+            {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True)},
+            {"a": 0.5, "b": 3, "c": True},
+        ),
+        (np.array([[1.0, NAN], [2.0, 3.0]]), [[1.0, None], [2.0, 3.0]]),
+        ({"a": (1, 2), "b": {"c": np.float64(NAN)}}, {"a": [1, 2], "b": {"c": None}}),
+        ({1: "x"}, {"1": "x"}),
+        ({"name": "Größe λ", "nothing": None, "no": False}, None),
+        ([], None),
+    ],
+)
+def test_json_is_strict_and_plain(tmp_path, data, written):
+    path = tmp_path / "data.json"
+    write_json(path, data)
+    expected = data if written is None else written
+    assert strict(path) == expected
+    assert read_json(path) == expected
+    assert path.read_text(encoding="utf-8").endswith("\n")
+
+
+def test_text_is_readable(tmp_path):
+    write_json(tmp_path / "data.json", {"größe": "λ"})
+    assert "größe" in (tmp_path / "data.json").read_text(encoding="utf-8")
+
+
+def test_replacing_takes_the_place_of_the_old_file(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent
+        assert temporary.suffix == path.suffix
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["data.json"]
+
+
+@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path, existing, error):
+    path = tmp_path / "data.json"
+    if existing:
+        path.write_text("old")
+
+    def fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert os.listdir(tmp_path) == (["data.json"] if existing else [])
+    assert not existing or path.read_text() == "old"
+
+
+def test_data_that_is_no_json_leaves_the_old_file(tmp_path):
+    path = tmp_path / "data.json"
+    write_json(path, [1])
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path) == [1]
+    assert os.listdir(tmp_path) == ["data.json"]
+
+
+def test_files_get_the_permissions_of_the_user(tmp_path):
+    path = tmp_path / "data.json"
+    mask = os.umask(0o027)
+    try:
+        write_json(path, 1)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"{'a': 1}"])
+def test_unreadable_files_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "data.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*data\.json"):
+        read_json(path)
+
+
+def test_a_folder_is_no_json(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        read_json(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [(), ("a",), ("a", "b", "c")])
+def test_require_writable_creates_nothing(tmp_path, parts):
+    require_writable(tmp_path.joinpath(*parts))
+    assert os.listdir(tmp_path) == []
+
+
+def test_require_writable_takes_a_relative_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_writable((tmp_path / "runs" / "x").relative_to(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("parts", [("file",), ("file", "below")])
+def test_a_file_in_the_way_is_refused(tmp_path, parts):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a folder"):
+        require_writable(tmp_path.joinpath(*parts))
+
+
+def test_a_name_that_is_too_long_is_refused_or_left_to_the_maker(tmp_path):
+    # Only that the check itself does not fall over.
+    require_writable(tmp_path / ("x" * 5000))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            require_writable(tmp_path / "a")
+    finally:
+        tmp_path.chmod(0o700)

@@ -1,0 +1,240 @@
+"""Policies on disk."""
+
+import json
+import os
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ppo_jax import policy
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import make
+from ppo_jax.errors import UserError
+from ppo_jax.networks import make_network
+from ppo_jax.policy import load, save
+
+CONFIG = TrainConfig(
+    env="Acrobot-v1",
+    env_kwargs=(("max_steps_in_episode", 50),),
+    hidden_sizes=(16, 8),
+    activation="relu",
+)
+NETWORK = make_network(CONFIG, make(CONFIG.env, CONFIG.env_kwargs))
+OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 40, 6)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = NETWORK.init(jax.random.key(0), jnp.zeros(6))
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+
+
+@pytest.fixture
+def folder(tmp_path, params):
+    save(tmp_path / "deep" / "policy", CONFIG, params, score=np.float32(1.5))
+    return tmp_path / "deep" / "policy"
+
+
+def test_a_loaded_policy_acts_as_the_network_did(folder, params):
+    loaded = load(folder)
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    expected = NETWORK.apply(params, OBSERVATIONS, method="logits").argmax(-1)
+    assert len(np.unique(expected)) > 1
+    actions = loaded.act(OBSERVATIONS)
+    assert isinstance(actions, np.ndarray)
+    assert actions.dtype == np.int32
+    np.testing.assert_array_equal(actions, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (40,), (3, 40)])
+def test_one_observation_or_any_batch(folder, shape):
+    loaded = load(str(folder))
+    observations = OBSERVATIONS[(0,) * (2 - len(shape))]
+    everything = loaded.act(OBSERVATIONS)
+    assert loaded.act(observations).shape == shape
+    np.testing.assert_array_equal(loaded.act(observations), everything[(0,) * (2 - len(shape))])
+    sampled = loaded.act(observations, jax.random.key(0))
+    assert sampled.shape == shape
+    assert sampled.dtype == np.int32
+
+
+def test_plain_lists_are_observations(folder):
+    assert load(folder).act([0.0, 1, 2, 3, 4, 5]).shape == ()
+
+
+def test_actions_are_drawn_from_the_distribution(folder, params):
+    loaded = load(folder)
+    observation = np.broadcast_to(OBSERVATIONS[0, 0], (4000, 6))
+    actions = loaded.act(observation, jax.random.key(0))
+    np.testing.assert_array_equal(actions, loaded.act(observation, jax.random.key(0)))
+    probabilities = jax.nn.softmax(NETWORK.apply(params, OBSERVATIONS[0, 0], method="logits"))
+    frequencies = np.bincount(actions, minlength=3) / len(actions)
+    np.testing.assert_allclose(frequencies, probabilities, atol=0.04)
+    assert (actions != loaded.act(observation, jax.random.key(1))).any()
+
+
+@pytest.mark.parametrize("shape", [(5,), (7,), (3, 5), (6, 1), ()])
+def test_observations_of_another_shape_are_refused(folder, shape):
+    with pytest.raises(UserError, match=r"shape \[\.\.\., 6\], but got "):
+        load(folder).act(np.zeros(shape))
+
+
+def test_the_description_says_what_it_is(folder):
+    description = json.loads((folder / "policy.json").read_text())
+    assert description["format"] == policy.FORMAT
+    assert description["environment"] == {
+        "name": "Acrobot-v1",
+        "kwargs": {"max_steps_in_episode": 50},
+        "observation_shape": [6],
+        "num_actions": 3,
+    }
+    assert description["network"] == {"hidden_sizes": [16, 8], "activation": "relu"}
+    assert description["observation_statistics"] is None
+    assert description["score"] == 1.5
+    assert {"jax", "flax", "python", "ppo_jax"} <= set(description["versions"])
+    assert load(folder).description == description
+
+
+def test_saving_replaces_an_older_policy_and_leaves_nothing_else(folder, params):
+    save(folder, CONFIG, jax.tree.map(jnp.zeros_like, params))
+    assert sorted(os.listdir(folder)) == ["model.safetensors", "policy.json"]
+    assert not any(leaf.any() for leaf in jax.tree.leaves(load(folder).params))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+def test_a_missing_file_is_refused_by_name(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"cannot read .*{name}"):
+        load(folder)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused_by_name(folder, name, part):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UserError, match=f"cannot read .*{name}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"not a policy at all", b"\xff" * 100])
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+def test_another_kind_of_file_is_refused(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        load(folder)
+
+
+def rewrite(folder, change):
+    path = folder / "policy.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.clear(), "is not a policy"),
+        (lambda d: d.update(format=99), "format must be 1, but got 99"),
+        (lambda d: d.pop("network"), "is not a policy: .*network"),
+        (lambda d: d["environment"].pop("num_actions"), "is not a policy"),
+        (lambda d: d.update(observation_statistics={"mean": 0}), "not supported yet"),
+        (lambda d: d["network"].update(activation="cube"), "activation must be .* but got 'cube'"),
+        (lambda d: d["network"].update(hidden_sizes=[16]), "does not hold the network"),
+        (lambda d: d["network"].update(hidden_sizes=[16, 9]), "does not hold the network"),
+        (lambda d: d["network"].update(hidden_sizes=None), "must be a list, but got None"),
+        (lambda d: d["environment"].update(num_actions=4), "does not hold the network"),
+        (lambda d: d["environment"].update(observation_shape=[5]), "does not hold the network"),
+    ],
+)
+def test_an_altered_description_is_refused(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(UserError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("network", {"hidden_sizes": ["wide"]}),
+        ("network", {"hidden_sizes": [-8]}),
+        ("network", {"hidden_sizes": [float("inf")]}),
+        ("environment", {"num_actions": "two"}),
+        ("environment", {"num_actions": -1}),
+        ("environment", {"observation_shape": []}),
+    ],
+)
+def test_sizes_that_are_none_are_refused(folder, part, change):
+    rewrite(folder, lambda d: d[part].update(change))
+    with pytest.raises(UserError):
+        load(folder)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.float16])
+def test_tensors_of_another_type_are_refused(folder, dtype):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor.astype(dtype) for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+    )
+    with pytest.raises(UserError, match="does not hold the network"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"policy"'])
+def test_a_description_of_another_kind_is_refused(folder, content):
+    (folder / "policy.json").write_text(content)
+    with pytest.raises(UserError, match="is not a policy"):
+        load(folder)
+
+
+@pytest.mark.parametrize("change", ["missing", "added", "reshaped", "renamed"])
+def test_altered_tensors_are_refused(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    name = "params/actor/Dense_0/kernel"
+    if change == "missing":
+        del tensors[name]
+    elif change == "added":
+        tensors["params/extra"] = np.zeros(3, np.float32)
+    elif change == "reshaped":
+        tensors[name] = np.ascontiguousarray(tensors[name].T)
+    else:
+        tensors["params/actor/Dense_0/weights"] = tensors.pop(name)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match="does not hold the network"):
+        load(folder)
+
+
+class Bomb:
+    def __reduce__(self):
+        return partial(pytest.fail, "unpickled"), ()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
+def test_nothing_is_unpickled(folder, monkeypatch, name):
+    for function in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, function, partial(pytest.fail, f"pickle.{function}"))
+    load(folder)
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError):
+        load(folder)
+
+
+def test_numbers_that_are_not_finite_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    next(iter(tensors.values())).flat[0] = np.nan
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match="not finite"):
+        load(folder)

@@ -1,0 +1,211 @@
+"""The compiled programs: sharding, padding, repeatability and how often they compile."""
+
+import dataclasses
+import itertools
+import logging
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax import programs
+from ppo_jax.config import TrainConfig
+from ppo_jax.errors import UserError
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import TUNING, VALIDATION, Programs, lane_params, seed_keys
+
+CONFIG = TrainConfig(
+    env_kwargs=(("max_steps_in_episode", 60),),
+    num_envs=4,
+    hidden_sizes=(),  # These tests wait for compilations, and small programs compile faster.
+    n_steps_choices=(32,),
+    batch_size_choices=(16,),
+    eval_episodes=4,
+)
+HYPERPARAMETERS = Hyperparameters(learning_rate=1e-2, n_steps=32, batch_size=16, n_epochs=2)
+CHECKPOINTS = (100, 200)
+
+
+def run(seeds, devices=2):
+    """Train fresh programs; return the returns ``[checkpoints, seeds]`` and the last state."""
+    assert len(jax.devices()) >= 2, "tests/conftest.py makes two devices"
+    compiled = Programs(CONFIG, seeds, jax.devices()[:devices])
+    keys = seed_keys(0, TUNING, seeds)
+    checkpoints = list(compiled.run(keys, HYPERPARAMETERS, CHECKPOINTS))
+    return np.stack([c.returns for c in checkpoints]), checkpoints[-1]
+
+
+cached_run = cache(run)
+
+
+def params_of(checkpoint, seeds):
+    return [lane_params(checkpoint.state, lane) for lane in range(seeds)]
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, other)
+
+
+def test_two_devices_equal_one():
+    returns, checkpoint = cached_run(2)
+    expected_returns, expected = cached_run(2, devices=1)
+    assert len(checkpoint.state.key.sharding.device_set) == 2
+    assert len(expected.state.key.sharding.device_set) == 1
+    assert_close(params_of(checkpoint, 2), params_of(expected, 2))
+    np.testing.assert_allclose(returns, expected_returns)
+    assert_close(checkpoint.metrics, expected.metrics)
+
+
+def test_padding_changes_nothing():
+    returns, checkpoint = cached_run(3)
+    expected_returns, expected = cached_run(4)
+    np.testing.assert_array_equal(returns, expected_returns[:, :3])
+    jax.tree.map(
+        np.testing.assert_array_equal, params_of(checkpoint, 3), params_of(expected, 4)[:3]
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(checkpoint.metrics), jax.tree.leaves(expected.metrics), strict=True
+    ):
+        assert ours.shape == (3,)
+        np.testing.assert_array_equal(ours, theirs[:3])
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_any_number_of_seeds(seeds):
+    returns, checkpoint = cached_run(seeds)
+    assert returns.shape == (len(CHECKPOINTS), seeds)
+    assert np.isfinite(returns).all()
+    assert len(set(returns[0])) > 1 or seeds == 1
+    # A seed does not depend on how many run beside it.
+    expected_returns, expected = cached_run(4)
+    both = min(seeds, 4)
+    np.testing.assert_allclose(returns[:, :both], expected_returns[:, :both])
+    assert_close(params_of(checkpoint, both), params_of(expected, both))
+
+
+def test_fewer_keys_than_seeds():
+    compiled = Programs(CONFIG, 4)
+    (checkpoint,) = compiled.run(seed_keys(0, TUNING, 2), HYPERPARAMETERS, CHECKPOINTS[:1])
+    np.testing.assert_array_equal(checkpoint.returns, cached_run(4)[0][0, :2])
+    assert all(x.shape == (2,) for x in jax.tree.leaves(checkpoint.metrics))
+
+
+def test_fresh_programs_repeat_bit_for_bit():
+    returns, checkpoint = cached_run(2)
+    again, its_checkpoint = run(2)
+    np.testing.assert_array_equal(returns, again)
+    jax.tree.map(
+        np.testing.assert_array_equal, params_of(checkpoint, 2), params_of(its_checkpoint, 2)
+    )
+
+
+def test_steps_are_counted_on_one_grid_and_really():
+    _, checkpoint = cached_run(2)
+    assert checkpoint.step == 200
+    assert checkpoint.environment_steps == 7 * 32
+    assert checkpoint.state.iteration == 7
+    assert checkpoint.training_seconds > 0
+    assert checkpoint.evaluation_seconds > 0
+
+
+def data(keys):
+    return {tuple(row) for row in np.asarray(jax.random.key_data(keys))}
+
+
+@pytest.mark.parametrize("root", [0, 1, 42])
+def test_keys_of_purposes_are_disjoint(root):
+    tuning, validation = (data(seed_keys(root, p, 1000)) for p in (TUNING, VALIDATION))
+    assert len(tuning) == len(validation) == 1000
+    assert not tuning & validation
+
+
+def test_keys_of_roots_are_disjoint():
+    keys = [data(seed_keys(root, p, 100)) for root in range(5) for p in (TUNING, VALIDATION)]
+    assert len(set.union(*keys)) == sum(map(len, keys))
+
+
+@pytest.mark.parametrize("purpose", [TUNING, VALIDATION])
+def test_a_seed_is_the_same_however_many_there_are(purpose):
+    few, many = (jax.random.key_data(seed_keys(3, purpose, n)) for n in (3, 50))
+    np.testing.assert_array_equal(few, many[:3])
+
+
+def test_evaluation_and_training_never_share_a_key():
+    key = seed_keys(0, TUNING, 1)[0]
+    iterations = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(10_000))
+    assert not data(iterations) & data(jax.random.fold_in(key, programs.EVALUATION)[None])
+
+
+def compilations(caplog):
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if line.startswith("Finished XLA compilation")]
+
+
+def test_a_study_over_all_shapes_compiles_once(caplog):
+    config = dataclasses.replace(CONFIG, n_steps_choices=(32, 64), batch_size_choices=(16, 32))
+    compiled = Programs(config, 2)
+    keys, biases = seed_keys(0, TUNING, 2), set()
+    shapes = itertools.product((32, 64), (16, 32), (1, 3))
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for number, (n_steps, batch_size, n_epochs) in enumerate(shapes):
+            hyperparameters = Hyperparameters(
+                learning_rate=10.0 ** -(2 + number % 3),
+                gamma=0.9 + number / 100,
+                n_steps=n_steps,
+                batch_size=batch_size,
+                n_epochs=n_epochs,
+                clip_value_loss=bool(number % 2),
+            )
+            for checkpoint in compiled.run(keys, hyperparameters, CHECKPOINTS):
+                assert np.isfinite(checkpoint.returns).all()
+            biases.add(float(checkpoint.state.params["params"]["critic"]["Dense_0"]["bias"][0, 0]))
+            if number == 0:
+                first = compilations(caplog)
+                for name in ("training", "evaluation", "initialisation"):
+                    assert sum(name in line for line in first) == 1, first
+    assert compilations(caplog) == first
+    assert len(biases) == 8, "settings were compiled in"
+    assert compiled.compile_log.programs == {"initialisation": 1, "training": 1, "evaluation": 1}
+    assert compiled.compile_log.seconds > 0
+
+
+def test_shapes_outside_the_configuration_are_refused():
+    compiled = Programs(CONFIG, 1)
+    state = compiled.init(seed_keys(0, TUNING, 1))
+    for wrong in ({"n_steps": 64}, {"batch_size": 8}):
+        hyperparameters = dataclasses.replace(HYPERPARAMETERS, **wrong)
+        (name,) = wrong
+        with pytest.raises(UserError, match=f"{name} must be one of .* but got {wrong[name]}"):
+            compiled.train_until(state, hyperparameters, 100, 100)
+    assert "training" not in compiled.compile_log.programs
+
+
+def test_a_diverged_seed_is_nan_and_the_others_are_not():
+    compiled = Programs(CONFIG, 3)
+    state = compiled.init(seed_keys(0, TUNING, 3))
+    params = jax.tree.map(lambda x: x.at[1].set(jnp.nan), state.params)
+    state = dataclasses.replace(state, params=compiled.mesh.put(params))
+    for number, steps in enumerate(CHECKPOINTS):
+        state, metrics = compiled.train_until(state, HYPERPARAMETERS, steps, CHECKPOINTS[-1])
+        returns = compiled.evaluate(state, number)
+        assert returns.shape == (3, CONFIG.eval_episodes)
+        assert np.isnan(returns[1]).all()
+        expected = cached_run(3)[0][number]
+        np.testing.assert_array_equal(returns.mean(1, dtype=np.float64)[[0, 2]], expected[[0, 2]])
+        assert np.isfinite(metrics.loss.policy_loss).tolist() == [True, False, True]
+
+
+def test_evaluation_depends_on_parameters_seed_and_checkpoint_alone():
+    compiled = Programs(CONFIG, 2)
+    state = compiled.init(seed_keys(0, TUNING, 2))
+    params = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.params)
+    state = dataclasses.replace(state, params=compiled.mesh.put(params))
+    first, second = compiled.evaluate(state, 0), compiled.evaluate(state, 1)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first[0], first[1])
+    later = compiled.mesh.put(
+        dataclasses.replace(state, iteration=state.iteration + 5), programs.STATE_AXES
+    )
+    np.testing.assert_array_equal(compiled.evaluate(later, 0), first)

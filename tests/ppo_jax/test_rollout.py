@@ -1,0 +1,183 @@
+"""Collecting transitions from an environment whose every step is known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import Timestep, make
+from ppo_jax.networks import make_network
+from ppo_jax.rollout import collect, reset_actors
+
+NUM_ENVS = 3
+CONFIG = TrainConfig(
+    env="counter",
+    num_envs=NUM_ENVS,
+    hidden_sizes=(8,),
+    n_steps_choices=(12, 24, 60),
+    batch_size_choices=(6,),
+)
+# Environment n has episodes of this length.
+LENGTHS = np.array([3, 5, 4])
+
+
+class Counter:
+    """Observes [steps of the episode, length of its episodes, last action]; pays the action + 1.
+
+    Episodes of odd length terminate, those of even length are truncated.
+    """
+
+    name = "counter"
+    observation_shape = (3,)
+    num_actions = 2
+    max_episode_steps = 5
+
+    def reset(self, key):
+        state = jnp.zeros(3, jnp.float32)
+        return state, state
+
+    def step(self, key, state, action):
+        time, length, _ = state
+        after = jnp.array([time + 1, length, action], jnp.float32)
+        ended = after[0] == length
+        new = jnp.array([0, length, -1], jnp.float32)
+        odd = length % 2 == 1
+        observation = jnp.where(ended, new, after)
+        return Timestep(
+            state=observation,
+            observation=observation,
+            reward=action + jnp.float32(1),
+            terminated=ended & odd,
+            truncated=ended & ~odd,
+            final_observation=after,
+        )
+
+
+ENVIRONMENT = Counter()
+NETWORK = make_network(CONFIG, ENVIRONMENT)
+roll = jax.jit(partial(collect, CONFIG, ENVIRONMENT, NETWORK))
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = NETWORK.init(jax.random.key(0), jnp.zeros(3))
+    # The first policy is nearly uniform; make it lean, each observation its own way.
+    return jax.tree.map(lambda x: x * 200 if x.shape == (8, 2) else x, params)
+
+
+@pytest.fixture
+def actors():
+    actors = reset_actors(CONFIG, ENVIRONMENT, jax.random.key(1))
+    start = jnp.stack([jnp.zeros(3), jnp.asarray(LENGTHS, jnp.float32), -jnp.ones(3)], axis=1)
+    return type(actors)(start, start, actors.episode_return, actors.episode_length)
+
+
+@pytest.mark.parametrize("n_steps", CONFIG.n_steps_choices)
+def test_transitions_are_what_happened_in_the_order_of_time(params, actors, n_steps):
+    rows = n_steps // NUM_ENVS
+    after, rollout, totals = roll(params, actors, jax.random.key(2), jnp.int32(n_steps))
+    rollout = jax.tree.map(np.asarray, rollout)
+    assert set(np.unique(rollout.action[:rows])) == {0, 1}
+
+    episodes, returns, lengths = 0, 0.0, 0
+    for n in range(NUM_ENVS):
+        time, last_action, episode_return = 0, -1, 0.0
+        for t in range(rows):
+            assert rollout.observation[t, n].tolist() == [time, LENGTHS[n], last_action]
+            last_action, time = rollout.action[t, n], time + 1
+            assert rollout.reward[t, n] == last_action + 1
+            episode_return += last_action + 1
+            ended = time == LENGTHS[n]
+            assert rollout.terminated[t, n] == (ended and LENGTHS[n] % 2 == 1)
+            assert rollout.truncated[t, n] == (ended and LENGTHS[n] % 2 == 0)
+            if ended:
+                episodes, returns, lengths = (
+                    episodes + 1,
+                    returns + episode_return,
+                    lengths + time,
+                )
+                time, last_action, episode_return = 0, -1, 0.0
+        assert after.observation[n].tolist() == [time, LENGTHS[n], last_action]
+        assert after.episode_length[n] == time
+        assert after.episode_return[n] == episode_return
+    assert totals == (episodes, returns, lengths)
+
+
+@pytest.mark.parametrize("n_steps", CONFIG.n_steps_choices)
+def test_the_tail_of_the_buffer_is_zero(params, actors, n_steps):
+    rows = n_steps // NUM_ENVS
+    _, rollout, _ = roll(params, actors, jax.random.key(2), jnp.int32(n_steps))
+    for leaf in jax.tree.leaves(rollout):
+        assert leaf.shape[:2] == (CONFIG.max_n_steps // NUM_ENVS, NUM_ENVS)
+        np.testing.assert_array_equal(leaf[rows:], 0)
+    assert (rollout.reward[:rows] > 0).all()
+
+
+def test_values_and_log_probabilities_are_those_of_the_network(params, actors):
+    _, rollout, _ = roll(params, actors, jax.random.key(2), jnp.int32(60))
+    logits, value = NETWORK.apply(params, rollout.observation)
+    np.testing.assert_allclose(rollout.value, value, rtol=1e-5, atol=1e-6)
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    expected = np.take_along_axis(log_probs, np.asarray(rollout.action)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(rollout.log_prob, expected, rtol=1e-4, atol=1e-5)
+    assert log_probs.std() > 0.1
+
+
+def test_next_value_is_that_of_the_observation_before_the_reset(params, actors):
+    _, rollout, _ = roll(params, actors, jax.random.key(2), jnp.int32(60))
+    time, length, _ = np.moveaxis(np.asarray(rollout.observation), -1, 0)
+    final = np.stack([time + 1, length, rollout.action], axis=-1)
+    expected = NETWORK.apply(params, jnp.asarray(final), method="value")
+    np.testing.assert_allclose(rollout.next_value, expected, rtol=1e-5, atol=1e-6)
+    # At an end it is not the value of what comes next.
+    ended = np.asarray(rollout.terminated | rollout.truncated)[:-1]
+    assert (np.abs(rollout.next_value[:-1] - rollout.value[1:])[ended] > 1e-3).all()
+    np.testing.assert_allclose(
+        rollout.next_value[:-1][~ended], rollout.value[1:][~ended], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_actors_carry_on_where_they_stopped(params, actors):
+    first, _, first_totals = roll(params, actors, jax.random.key(2), jnp.int32(24))
+    then, rollout, then_totals = roll(params, first, jax.random.key(3), jnp.int32(24))
+    np.testing.assert_array_equal(rollout.observation[0], first.observation)
+    assert first.episode_length.any()
+    steps = np.full(NUM_ENVS, 2 * 24 // NUM_ENVS)
+    assert first_totals.episodes + then_totals.episodes == (steps // LENGTHS).sum()
+    lengths = first_totals.length_sum + then_totals.length_sum
+    assert lengths == (steps // LENGTHS * LENGTHS).sum()
+    np.testing.assert_array_equal(then.episode_length, steps % LENGTHS)
+
+
+def test_a_rollout_is_the_beginning_of_a_longer_one(params, actors):
+    key = jax.random.key(2)
+    _, short, _ = roll(params, actors, key, jnp.int32(12))
+    _, long, _ = roll(params, actors, key, jnp.int32(60))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:4], b[:4], rtol=1e-5), short, long)
+
+
+def test_actions_depend_on_the_key(params, actors):
+    one, other = (
+        roll(params, actors, jax.random.key(seed), jnp.int32(60))[1].action for seed in (2, 3)
+    )
+    assert (one != other).any()
+
+
+def test_environments_and_blocks_draw_their_own_actions(params, actors):
+    uniform = jax.tree.map(jnp.zeros_like, params)
+    _, rollout, _ = roll(uniform, actors, jax.random.key(2), jnp.int32(60))
+    assert (rollout.action[:, 0] != rollout.action[:, 1]).any()
+    rows = CONFIG.block_size // NUM_ENVS
+    assert len(np.unique(rollout.action.reshape(-1, rows * NUM_ENVS), axis=0)) == 60 // 12
+    assert 15 < rollout.action.sum() < 45
+
+
+def test_environments_start_in_states_of_their_own():
+    actors = reset_actors(CONFIG, make("CartPole-v1"), jax.random.key(0))
+    assert actors.observation.shape == (NUM_ENVS, 4)
+    assert len(np.unique(actors.observation)) == NUM_ENVS * 4
+    np.testing.assert_array_equal(actors.episode_return, 0)
+    np.testing.assert_array_equal(actors.episode_length, 0)
