@@ -109,15 +109,10 @@ class Contender:
         self.total_steps = self.steps * (rounds + 1)
         self.trained = 0
 
-        log = self.programs.compile_log
         self.state = self.programs.init(seed_keys(0, TUNING, variant.seeds))
-        initialisation = log.seconds
         self.train()
-        training = log.seconds - initialisation
         self.programs.evaluate(self.state, 0)
-        evaluation = log.seconds - initialisation - training
-        seconds = (initialisation, training, evaluation)
-        self.compile_seconds = dict(zip(log.programs, seconds, strict=True))
+        self.compile_seconds = self.programs.compile_log.program_seconds
 
     def train(self) -> float:
         """Train one call further and return environment steps of all seeds per second."""

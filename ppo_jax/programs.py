@@ -43,10 +43,20 @@ def lane_params(state: TrainState, lane: int) -> Any:
 
 @dataclasses.dataclass
 class CompileLog:
-    """Programs compiled, and the wall-clock seconds that tracing and compiling them took."""
+    """How often each program was compiled, and the seconds that took, tracing included."""
 
     programs: dict[str, int] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
+    program_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Take in one more compilation of the program `name`."""
+        self.programs[name] = self.programs.get(name, 0) + 1
+        self.program_seconds[name] = self.program_seconds.get(name, 0.0) + seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all compilations together."""
+        return sum(self.program_seconds.values())
 
 
 class Checkpoint(NamedTuple):
@@ -194,6 +204,5 @@ class Programs:
             function.__name__ = name  # What JAX's own log of compilations calls it.
             lowered = jax.jit(function, donate_argnums=donate).lower(*args)
             self._compiled[name] = lowered.compile()
-            self.compile_log.programs[name] = self.compile_log.programs.get(name, 0) + 1
-            self.compile_log.seconds += time.perf_counter() - start
+            self.compile_log.add(name, time.perf_counter() - start)
         return self._compiled[name](*args)

@@ -1,7 +1,6 @@
 """A study: storage, sampler, pruner, baseline, resume."""
 
 import contextlib
-import dataclasses
 import fcntl
 import importlib.util
 import os
@@ -174,7 +173,7 @@ def record_compilations(study: optuna.Study, programs: Programs) -> None:
     log = programs.compile_log
     if log.programs:
         recorded = study.user_attrs.get("compilations", {})
-        recorded[_PROCESS] = dataclasses.asdict(log)
+        recorded[_PROCESS] = {"programs": log.programs, "seconds": log.seconds}
         study.set_user_attr("compilations", recorded)
 
 

@@ -17,7 +17,9 @@ class FakePrograms:
 
     def __init__(self, seeds=4):
         self.seeds = seeds
-        self.compile_log = CompileLog({"training": 1, "evaluation": 1}, seconds=1.0)
+        self.compile_log = CompileLog()
+        self.compile_log.add("training", 0.75)
+        self.compile_log.add("evaluation", 0.25)
         self.runs = []
         self.returns = lambda hyperparameters, step, seed: (
             step / 1000 + 100 * hyperparameters.gamma + seed
