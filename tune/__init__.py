@@ -13,7 +13,7 @@ from typing import Any
 _PUBLIC = {
     "Settings": "tune.settings",
     "SearchSpace": "tune.search_space",
-    "objective": "tune.objective",
+    "objective": "tune.trial",
     "run_optimization": "tune.study",
     "save_optimization_results": "tune.report",
     "train_best_config": "tune.validation",
@@ -25,5 +25,5 @@ __all__ = list(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tune' has no attribute {name!r}")
-    # Not set as a global: the function `objective` would hide the module of its name.
+    # No module here has the name of one of these functions: importing it would hide the function.
     return getattr(importlib.import_module(_PUBLIC[name]), name)

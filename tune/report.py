@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.versions import device_description, versions
-from tune.objective import settings_of
 from tune.plots import plot_optimization
 from tune.settings import Settings
 from tune.study import FINISHED, best_trial, default_output, is_baseline
+from tune.trial import settings_of
 
 
 def save_optimization_results(

@@ -102,10 +102,10 @@ def _run(arguments: Arguments) -> None:
     import optuna
     from rich.console import Console
 
-    from tune.objective import programs_for
     from tune.progress import ConsoleProgress
     from tune.report import save_optimization_results
     from tune.study import best_trial, default_output, record_compilations, run_optimization
+    from tune.trial import programs_for
     from tune.validation import find_validation, train_best_config
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -17,8 +17,8 @@ from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
-from tune.objective import objective, programs_for, settings_of
 from tune.settings import Settings
+from tune.trial import objective, programs_for, settings_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 

@@ -17,11 +17,11 @@ from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import VALIDATION, Programs, lane_params, seed_keys
 from ppo_jax.versions import device_description, versions
-from tune.objective import programs_for
 from tune.plots import plot_validation
 from tune.settings import Settings
 from tune.statistics import Comparison, Summary, compare, summarize
 from tune.study import default_output
+from tune.trial import programs_for
 
 ValidationObserver = Callable[[str, int, int, int, np.ndarray], None]
 """Called with the configuration's name, its first and last seed, the step, and returns."""

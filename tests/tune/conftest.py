@@ -43,6 +43,6 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("objective", "study", "validation"):
+    for module in ("trial", "study", "validation"):
         monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
     return fake

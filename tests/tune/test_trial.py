@@ -1,8 +1,8 @@
 import optuna
 import pytest
 
-from tune.objective import objective
 from tune.settings import Settings
+from tune.trial import objective
 
 
 def new_study(settings=None, pruner=None):
