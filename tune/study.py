@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.environments import make
-from ppo_jax.errors import UserError
+from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
 from tune.settings import Settings
@@ -65,8 +65,7 @@ def run_optimization(
       UserError: before anything is created or trained, when the request cannot work.
     """
     settings = settings or Settings()
-    if isinstance(n_trials, bool) or n_trials < 1:
-        raise UserError(f"trials must be an integer of at least 1, but got {n_trials!r}")
+    require_count("n_trials", n_trials)
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
     make(settings.env, settings.env_kwargs)
@@ -220,9 +219,9 @@ def _create_or_load(
             raise UserError(
                 f"study {study_name!r} was not made by this tuner; choose another --study-name"
             )
-        study.set_user_attr("settings", settings.to_dict())
     else:
         _require_same(study_name, stored, settings)
+    study.set_user_attr("settings", settings.to_dict())
     trials = study.get_trials(deepcopy=False)
     study.sampler = make_sampler(settings, len(trials))
     if not any(is_baseline(trial) for trial in trials):
@@ -264,9 +263,10 @@ def _only_process_in(folder: Path) -> Iterator[None]:
     """Hold the folder for this process, so that two runs never mix their trials."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is running a study in {folder}") from error
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is running a study in {folder}") from error
     finally:
         os.close(descriptor)

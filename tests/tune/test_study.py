@@ -9,6 +9,7 @@ from ppo_jax.errors import UserError
 from tune.search_space import SearchSpace
 from tune.settings import PRUNERS, Settings
 from tune.study import best_trial, run_optimization
+from tune.trial import settings_of
 
 
 class Interrupt:
@@ -85,7 +86,13 @@ def test_another_protocol_is_refused(programs, tmp_path):
     space = SearchSpace.from_tables({"gamma": {"value": 0.9}})
     with pytest.raises(UserError, match=r"space = \[gamma\]"):
         run_optimization(2, Settings(space=space), output=tmp_path)
-    assert len(run_optimization(2, Settings(reference_score=1.0), output=tmp_path).trials) == 2
+
+
+def test_reference_may_change(programs, tmp_path):
+    run_optimization(1, output=tmp_path)
+    study = run_optimization(2, Settings(reference_score=561.5), output=tmp_path)
+    assert len(study.trials) == 2
+    assert settings_of(study).reference_score == 561.5
 
 
 def test_study_of_somebody_else_is_left_alone(programs, tmp_path):
