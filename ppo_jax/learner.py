@@ -105,8 +105,7 @@ def _run_epochs(
 
         return jax.lax.fori_loop(0, n_blocks, block, carry)
 
-    zeros = LossMetrics(*(jnp.float32(0) for _ in LossMetrics._fields))
-    start = (params, optimizer_state, zeros)
+    start = (params, optimizer_state, LossMetrics.zero())
     params, optimizer_state, sums = jax.lax.fori_loop(0, hyperparameters.n_epochs, epoch, start)
     n_updates = hyperparameters.n_epochs * n_blocks * batches_per_block
     return params, optimizer_state, jax.tree.map(lambda total: total / n_updates, sums)

@@ -16,6 +16,10 @@ class LossMetrics(NamedTuple):
     approx_kl: jax.Array
     clip_fraction: jax.Array
 
+    @classmethod
+    def zero(cls) -> "LossMetrics":
+        return cls(*(jnp.float32(0) for _ in cls._fields))
+
 
 def normalize(advantages: jax.Array) -> jax.Array:
     """Shift and scale a minibatch of advantages ``[B]`` to mean 0 and deviation 1."""

@@ -74,14 +74,12 @@ def _run(arguments: Arguments) -> None:
 
     command_line.start_backend()
     from ppo_jax import policy
-    from ppo_jax.environments import make
     from ppo_jax.plots import plot_learning_curve
     from ppo_jax.programs import TUNING, Programs, lane_params, seed_keys
     from ppo_jax.versions import device_description, versions
 
-    make(config.env, config.env_kwargs)
-    require_writable(output)
     programs = Programs(config, arguments.seeds)
+    require_writable(output)
     keys = seed_keys(arguments.seed, TUNING, arguments.seeds)
     steps = checkpoint_steps(arguments.eval_every, arguments.total_steps)
     print(f"{config.env}: {arguments.seeds} seeds × {arguments.total_steps:,} steps", flush=True)

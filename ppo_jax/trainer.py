@@ -128,7 +128,7 @@ def train_until(
         episodes = jax.tree.map(jnp.add, episodes, totals)
         return params, optimizer_state, actors, finite, sums, episodes
 
-    zeros = (LossMetrics(*(jnp.float32(0) for _ in LossMetrics._fields)), jnp.float32(0))
+    zeros = (LossMetrics.zero(), jnp.float32(0))
     params, optimizer_state, actors, finite, sums, episodes = jax.lax.fori_loop(
         state.iteration,
         target_iteration,

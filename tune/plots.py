@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from tune.settings import Settings
 from tune.statistics import bootstrap_interval
+from tune.trial import is_baseline
 
 
 def plot_optimization(
@@ -107,7 +108,7 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings)
             color=GREEN,
             label="best so far",
         )
-    for value in _values([t for t in complete if t.user_attrs.get("baseline")]):
+    for value in _values([t for t in complete if is_baseline(t)]):
         label = f"default {value:.1f}"
         axes.axhline(value, color=DARK, linestyle="--", linewidth=1.2, label=label)
     draw_reference(axes, settings.reference_score)

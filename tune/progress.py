@@ -11,7 +11,8 @@ from rich.status import Status
 
 from ppo_jax.programs import Checkpoint
 from tune.settings import Settings
-from tune.study import FINISHED, best_trial, is_baseline
+from tune.study import FINISHED, best_trial
+from tune.trial import is_baseline
 
 _SHORT = {
     "learning_rate": "lr",
@@ -39,7 +40,6 @@ class ConsoleProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status: Status | None = None
-        self._settings = Settings()
         self._n_trials = self._finished = 0
         self._new_trials: list[float] = []
         self._best: float | None = None
@@ -63,7 +63,7 @@ class ConsoleProgress:
             self._status.stop()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
-        self._settings, self._n_trials = settings, n_trials
+        self._n_trials = n_trials
         self._finished = len(study.get_trials(deepcopy=False, states=FINISHED))
         best = best_trial(study)
         self._best = None if best is None else best.value

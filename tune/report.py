@@ -15,8 +15,8 @@ from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.versions import device_description, versions
 from tune.plots import plot_optimization
 from tune.settings import Settings
-from tune.study import FINISHED, best_trial, default_output, is_baseline
-from tune.trial import settings_of
+from tune.study import FINISHED, best_trial, default_output
+from tune.trial import is_baseline, settings_of
 
 
 def save_optimization_results(

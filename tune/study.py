@@ -18,11 +18,12 @@ from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
 from tune.settings import Settings
-from tune.trial import objective, programs_for, settings_of
+from tune.trial import is_baseline, objective, programs_for, settings_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_SAMPLER_PACKAGES = {"cmaes": ("cmaes", "cmaes"), "gp": ("torch", "torch")}
+_SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
+"""Packages that samplers need beyond Optuna's own dependencies; imported by the same names."""
 _PROCESS = uuid.uuid4().hex[:8]
 
 
@@ -92,11 +93,6 @@ def default_output(study_name: str) -> Path:
     return Path("runs") / study_name.replace("/", "-")
 
 
-def is_baseline(trial: FrozenTrial | optuna.Trial) -> bool:
-    """Return whether `trial` runs the default hyperparameters."""
-    return bool(trial.user_attrs.get("baseline"))
-
-
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """Return the complete trial with the highest score, the earliest of equals."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -105,8 +101,8 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def require_sampler_package(sampler: str) -> None:
     """Raise a ``UserError`` that says what to install if `sampler` needs a missing package."""
-    module, package = _SAMPLER_PACKAGES.get(sampler, ("optuna", "optuna"))
-    if importlib.util.find_spec(module) is None:
+    package = _SAMPLER_PACKAGES.get(sampler)
+    if package is not None and importlib.util.find_spec(package) is None:
         raise UserError(
             f"sampler {sampler!r} needs the package {package}: run 'pip install {package}'"
         )

@@ -46,7 +46,6 @@ def objective(
     """
     settings = settings or settings_of(trial.study) or Settings()
     hyperparameters = settings.space.suggest(trial)
-    baseline = bool(trial.user_attrs.get("baseline"))
     programs = programs_for(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
@@ -64,7 +63,7 @@ def objective(
             means.append(float(checkpoint.returns[finite].mean()))
             trial.report(means[-1], checkpoint.step)
             last = checkpoint.step == settings.total_steps
-            if not baseline and (not finite.all() or (trial.should_prune() and not last)):
+            if not is_baseline(trial) and (not finite.all() or (trial.should_prune() and not last)):
                 raise optuna.TrialPruned
     finally:
         trial.set_user_attr("environment_steps", record.environment_steps)
@@ -96,6 +95,11 @@ class _Record:
         self.evaluation_seconds += checkpoint.evaluation_seconds
         self.diverged_seeds = np.flatnonzero(~finite).tolist()
         return finite
+
+
+def is_baseline(trial: optuna.trial.FrozenTrial | optuna.Trial) -> bool:
+    """Return whether `trial` runs the default hyperparameters."""
+    return bool(trial.user_attrs.get("baseline"))
 
 
 def settings_of(study: optuna.Study) -> Settings | None:

@@ -228,11 +228,8 @@ def find_validation(
     folder: Path, params: Mapping[str, Any], settings: Settings, num_steps: int, seeds: int
 ) -> dict[str, Any] | None:
     """Return the ``validation.json`` in `folder` if it answers the same question."""
-    path = folder / "validation.json"
-    if not path.exists():
-        return None
     try:
-        found = read_json(path)
+        found = read_json(folder / "validation.json")
         same = (
             found["winner"]["hyperparameters"] == _complete(params, settings).to_dict()
             and found["environment"] == settings.env
