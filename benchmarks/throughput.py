@@ -5,8 +5,6 @@ of the machine meets all of them. Ratios are taken within a round for the same r
 """
 
 import dataclasses
-import os
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+from benchmarks.measuring import Spread, Table, print_setting, setting
 from ppo_jax import command_line
 from ppo_jax.config import TrainConfig, config_for
 from ppo_jax.errors import require_count
@@ -53,30 +52,6 @@ class Variant:
     devices: int
     shapes: Literal["traced", "static"] = "traced"
     """Whether one program serves all shapes of a search space, or the defaults alone."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """One number a round, and what is quoted of them."""
-
-    median: float
-    min: float
-    max: float
-    rounds: tuple[float, ...]
-
-    @classmethod
-    def of(cls, rounds: Sequence[float]) -> "Spread":
-        """Return the spread of `rounds`."""
-        return cls(statistics.median(rounds), min(rounds), max(rounds), tuple(rounds))
-
-    def __truediv__(self, other: "Spread") -> "Spread":
-        """Return the ratio of the two in each round."""
-        pairs = zip(self.rounds, other.rounds, strict=True)
-        return Spread.of([ours / theirs for ours, theirs in pairs])
-
-    def cells(self, form: str) -> tuple[str, str]:
-        """Return median and range as table cells."""
-        return f"{self.median:{form}}", f"{self.min:{form}} … {self.max:{form}}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,29 +156,22 @@ def _run(arguments: Arguments) -> None:
     from ppo_jax.environments import make
     from ppo_jax.files import require_writable, write_json
     from ppo_jax.trainer import iterations_for
-    from ppo_jax.versions import device_description, versions
 
     make(arguments.env)  # A wrong name stops here, and no timing includes the import.
     require_writable(arguments.output)
     n_steps = Hyperparameters.n_steps
     iterations = iterations_for(arguments.steps, n_steps)
-    setting: dict[str, dict[str, Any]] = {
-        "versions": versions(),
-        "device": {**device_description(), "cores": len(os.sched_getaffinity(0))},
-        "sizes": {
-            "env": arguments.env,
-            "num_envs": TrainConfig.num_envs,
-            "n_steps": n_steps,
-            "batch_size": Hyperparameters.batch_size,
-            "n_epochs": Hyperparameters.n_epochs,
-            "steps": iterations * n_steps,
-            "rounds": arguments.rounds,
-        },
-    }
+    measured_with = setting(
+        env=arguments.env,
+        num_envs=TrainConfig.num_envs,
+        n_steps=n_steps,
+        batch_size=Hyperparameters.batch_size,
+        n_epochs=Hyperparameters.n_epochs,
+        steps=iterations * n_steps,
+        rounds=arguments.rounds,
+    )
     console = Console(highlight=False)
-    for name, values in setting.items():
-        text = ", ".join(f"{key} {value}" for key, value in values.items())
-        console.print(f"{name:<9} {text}", markup=False, soft_wrap=True)
+    print_setting(measured_with, console)
     measurements = measure(arguments, iterations, console)
     speeds = {m.variant: m.steps_per_second for m in measurements}
     above = speeds[usual(COMPARED_SEEDS)]
@@ -212,7 +180,7 @@ def _run(arguments: Arguments) -> None:
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = {
-        **setting,
+        **measured_with,
         "measurements": [dataclasses.asdict(measurement) for measurement in measurements],
         "ratios": {name: dataclasses.asdict(ratio) for name, ratio in ratios.items()},
     }
@@ -226,27 +194,18 @@ def print_tables(
     measurements: Sequence[Measurement], ratios: Mapping[str, Spread], console: "Console"
 ) -> None:
     """Print one row a variant and one a ratio."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    def table(title: str, *headers: str) -> Table:
-        empty = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for header in headers:
-            empty.add_column(header, justify="right")
-        return empty
-
     names = (field.name for field in dataclasses.fields(Variant))
     programs = " + ".join(measurements[0].compile_seconds)
     title = f"Training; seconds to compile {programs}"
-    rows = table(title, *names, "steps/s", "min … max", "compile, s")
+    rows = Table(title, (*names, "steps/s", "min … max", "compile, s"))
     for m in measurements:
-        variant = map(str, dataclasses.astuple(m.variant))
         seconds = " + ".join(f"{value:.1f}" for value in m.compile_seconds.values())
-        rows.add_row(*variant, *m.steps_per_second.cells(",.0f"), seconds)
-    comparisons = table(f"Ratios with {COMPARED_SEEDS} seeds", "steps/s", "median", "min … max")
+        rows.add(*dataclasses.astuple(m.variant), *m.steps_per_second.cells(",.0f"), seconds)
+    comparisons = Table(f"Ratios with {COMPARED_SEEDS} seeds", ("steps/s", "median", "min … max"))
     for name, ratio in ratios.items():
-        comparisons.add_row(name, *ratio.cells(".2f"))
-    console.print("", rows, comparisons, sep="\n")
+        comparisons.add(name, *ratio.cells(".2f"))
+    for table in (rows, comparisons):
+        table.print(console)
 
 
 def plot(
