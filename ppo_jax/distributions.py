@@ -4,9 +4,18 @@ import jax
 import jax.numpy as jnp
 
 
-def categorical_sample(key: jax.Array, logits: jax.Array) -> jax.Array:
-    """Draw actions, int32 ``[...]``, from logits ``[..., actions]``."""
-    return jax.random.categorical(key, logits).astype(jnp.int32)
+def categorical_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw what :func:`categorical_sample` needs for logits of `shape`, ``[..., actions]``."""
+    return jax.random.gumbel(key, shape)
+
+
+def categorical_sample(logits: jax.Array, noise: jax.Array) -> jax.Array:
+    """Turn logits and Gumbel noise, ``[..., actions]``, into actions, int32 ``[...]``.
+
+    The largest of logits + noise is a sample of the distribution (Gumbel, 1954; see
+    Maddison et al., 2014, arXiv:1411.0030).
+    """
+    return categorical_mode(logits + noise)
 
 
 def categorical_mode(logits: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Full episodes with the greedy policy, compiled."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,10 +31,10 @@ def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
     reset_key, step_key = jax.random.split(key)
     episodes = config.eval_episodes
 
-    def step(carry: tuple, index: jax.Array) -> tuple[tuple, None]:
+    def step(carry: tuple, chance: tuple) -> tuple[tuple, None]:
         env_state, observation, running, returns = carry
+        index, keys = chance
         action = distributions.categorical_mode(action_logits(network, params, observation))
-        keys = jax.random.split(jax.random.fold_in(step_key, index), episodes)
         timestep = jax.vmap(environment.step)(keys, env_state, action)
         returns += jnp.where(running, timestep.reward, 0.0)
         running &= ~(timestep.terminated | timestep.truncated)
@@ -45,9 +46,11 @@ def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
         return running.any()
 
     def chunk(loop: tuple) -> tuple:
-        index, carry = loop
-        indices = index + jnp.arange(_STEPS_PER_CHECK)
-        return index + _STEPS_PER_CHECK, jax.lax.scan(step, carry, indices)[0]
+        first, carry = loop
+        index = first + jnp.arange(_STEPS_PER_CHECK)
+        keys = jax.vmap(partial(jax.random.fold_in, step_key))(index)
+        keys = jax.vmap(lambda key: jax.random.split(key, episodes))(keys)
+        return first + _STEPS_PER_CHECK, jax.lax.scan(step, carry, (index, keys))[0]
 
     env_state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
     start = (env_state, observation, jnp.ones(episodes, bool), jnp.zeros(episodes, jnp.float32))

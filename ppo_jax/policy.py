@@ -45,14 +45,14 @@ class Policy:
         """Return the actions for one observation or a batch of them.
 
         Args:
-          observation: ``[..., features]``, as the environment gives them.
+          observation: ``[..., *observation_shape]``, as the environment gives them.
           key: draws from the policy's distribution; without it the most probable action.
 
         Returns:
           Actions, int32 ``[...]``.
 
         Raises:
-          UserError: when the observation has another number of features.
+          UserError: when the observation has another shape.
         """
         observation = np.asarray(observation, np.float32)
         shape = tuple(self.description["environment"]["observation_shape"])
@@ -64,7 +64,8 @@ class Policy:
         logits = action_logits(self.network, self.params, jnp.asarray(observation))
         if key is None:
             return np.asarray(distributions.categorical_mode(logits))
-        return np.asarray(distributions.categorical_sample(key, logits))
+        noise = distributions.categorical_noise(key, logits.shape)
+        return np.asarray(distributions.categorical_sample(logits, noise))
 
 
 def save(folder: Path, config: TrainConfig, params: Any, **extra: Any) -> None:
@@ -136,11 +137,11 @@ def _network_of(description: Mapping[str, Any]) -> tuple[ActorCritic, tuple[int,
             raise UserError(f"{name} must be a list, but got {counts!r}")
         for count in counts:
             require_count(name, count)
-    if len(shape) != 1:
-        raise UserError(f"observation_shape must have one dimension, but got {shape!r}")
+    if not shape:
+        raise UserError(f"observation_shape must have at least one dimension, but got {shape!r}")
     require_choice("activation", network["activation"], ACTIVATIONS)
     return (
-        ActorCritic(environment["num_actions"], tuple(sizes), network["activation"]),
+        ActorCritic(environment["num_actions"], len(shape), tuple(sizes), network["activation"]),
         tuple(shape),
     )
 

@@ -30,6 +30,22 @@ class Transition(NamedTuple):
     next_value: jax.Array
 
 
+class Chance(NamedTuple):
+    """All that is random about an environment step, ``[num_envs, ...]``.
+
+    Drawn for a block of steps at once: a few wide draws in place of many narrow ones.
+
+    Attributes:
+      action_noise: see :func:`distributions.categorical_sample`.
+      step_key: a key for each environment.
+      start: state and observation of a new episode, for environments whose episode ends.
+    """
+
+    action_noise: jax.Array
+    step_key: jax.Array
+    start: tuple[Any, jax.Array]
+
+
 class EpisodeTotals(NamedTuple):
     """Sums over the episodes that ended; scalars, so memory does not grow."""
 
@@ -55,9 +71,13 @@ class Actors:
 
 def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
     """Return all environments of a seed at the start of an episode."""
-    env_state, observation = jax.vmap(environment.reset)(jax.random.split(key, config.num_envs))
+    env_state, observation = _reset(config, environment, key)
     zeros = jnp.zeros(config.num_envs, jnp.float32)
     return Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+
+
+def _reset(config: TrainConfig, environment: Environment, key: jax.Array) -> tuple[Any, jax.Array]:
+    return jax.vmap(environment.reset)(jax.random.split(key, config.num_envs))
 
 
 def collect(
@@ -81,14 +101,20 @@ def collect(
     """
     steps_per_block = config.block_size // config.num_envs
 
-    def step(carry: tuple[Actors, EpisodeTotals], key: jax.Array) -> tuple[tuple, tuple]:
-        actors, totals = carry
-        action_key, env_key = jax.random.split(key)
-        logits = action_logits(network, params, actors.observation)
-        action = distributions.categorical_sample(action_key, logits)
-        timestep = jax.vmap(environment.step)(
-            jax.random.split(env_key, config.num_envs), actors.env_state, action
+    def draw(key: jax.Array) -> Chance:
+        action_key, step_key, reset_key = jax.random.split(key, 3)
+        shape = (config.num_envs, environment.num_actions)
+        return Chance(
+            distributions.categorical_noise(action_key, shape),
+            jax.random.split(step_key, config.num_envs),
+            _reset(config, environment, reset_key),
         )
+
+    def step(carry: tuple[Actors, EpisodeTotals], chance: Chance) -> tuple[tuple, tuple]:
+        actors, totals = carry
+        logits = action_logits(network, params, actors.observation)
+        action = distributions.categorical_sample(logits, chance.action_noise)
+        timestep = jax.vmap(environment.step)(chance.step_key, actors.env_state, action)
         ended = timestep.terminated | timestep.truncated
         episode_return = actors.episode_return + timestep.reward
         episode_length = actors.episode_length + 1
@@ -105,20 +131,25 @@ def collect(
             timestep.terminated,
             timestep.truncated,
         )
+        env_state, observation = jax.tree.map(
+            lambda new, old: jax.vmap(jnp.where)(ended, new, old),
+            chance.start,
+            (timestep.state, timestep.observation),
+        )
         actors = Actors(
-            timestep.state,
-            timestep.observation,
+            env_state,
+            observation,
             jnp.where(ended, 0, episode_return),
             jnp.where(ended, 0, episode_length),
         )
-        return (actors, totals), (acted, timestep.final_observation)
+        return (actors, totals), (acted, timestep.observation)
 
     def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]) -> tuple:
         actors, totals, buffer = carry
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        (actors, totals), scanned = jax.lax.scan(step, (actors, totals), keys)
+        (actors, totals), scanned = jax.lax.scan(step, (actors, totals), jax.vmap(draw)(keys))
         acted, final_observation = scanned
         # The critic sees the block at once: wide products in place of many narrow ones.
         value = state_value(network, params, acted[0])
@@ -141,7 +172,7 @@ def _empty_buffer(config: TrainConfig, environment: Environment) -> Transition:
     shape = (config.max_n_steps // config.num_envs, config.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
     return Transition(
-        observation=jnp.zeros(shape + environment.observation_shape, jnp.float32),
+        observation=jnp.zeros(shape + environment.observation_shape, environment.observation_dtype),
         action=jnp.zeros(shape, jnp.int32),
         log_prob=number,
         reward=number,

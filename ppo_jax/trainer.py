@@ -72,7 +72,7 @@ def init(config: TrainConfig, key: jax.Array) -> TrainState:
     """Return the state of a seed before its first iteration."""
     environment = make(config.env, config.env_kwargs)
     params_key, reset_key, train_key = jax.random.split(key, 3)
-    observation = jnp.zeros(environment.observation_shape, jnp.float32)
+    observation = jnp.zeros(environment.observation_shape, environment.observation_dtype)
     params = make_network(config, environment).init(params_key, observation)
     return TrainState(
         params=params,

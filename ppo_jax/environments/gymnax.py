@@ -16,7 +16,7 @@ _NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
 
 
 class GymnaxEnvironment:
-    """A gymnax environment with flat observations and discrete actions."""
+    """A gymnax environment with discrete actions."""
 
     def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
         if name not in gymnax.registered_envs:
@@ -32,24 +32,27 @@ class GymnaxEnvironment:
         action_space = self._env.action_space(self._params)
         _check_supported(name, observation_space, action_space)
         self.observation_shape = tuple(observation_space.shape)
+        # MinAtar shows which objects stand where: yes or no, in a byte in place of four.
+        binary = name.endswith("-MinAtar")
+        self.observation_dtype = jnp.dtype(jnp.bool_ if binary else jnp.float32)
         self.num_actions = int(action_space.n)
         self.max_episode_steps = int(self._params.max_steps_in_episode)
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         observation, state = self._env.reset(key, self._params)
-        return state, observation.astype(jnp.float32)
+        return state, observation.astype(self.observation_dtype)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
-        observation, state, reward, terminated, truncated, info = self._env.step(
+        # `step` of gymnax would draw a fresh start with every step and mostly drop it.
+        observation, state, reward, terminated, _ = self._env.step_env(
             key, state, action, self._params
         )
         return Timestep(
             state=state,
-            observation=observation.astype(jnp.float32),
+            observation=observation.astype(self.observation_dtype),
             reward=jnp.asarray(reward, jnp.float32),
-            terminated=terminated,
-            truncated=truncated,
-            final_observation=info["final_observation"].astype(jnp.float32),
+            terminated=jnp.asarray(terminated, jnp.bool_),
+            truncated=jnp.asarray(self._env.is_truncated(state, self._params), jnp.bool_),
         )
 
 
@@ -94,11 +97,11 @@ def _check_supported(name: str, observation_space: Any, action_space: Any) -> No
     missing = []
     if not isinstance(action_space, spaces.Discrete):
         missing.append(f"continuous actions, {action_space}")
-    if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
+    if not isinstance(observation_space, spaces.Box) or not observation_space.shape:
         shape = getattr(observation_space, "shape", "?")
-        missing.append(f"observations that are not a flat vector of numbers (shape {shape})")
+        missing.append(f"observations that are not an array of numbers (shape {shape})")
     if missing:
         raise UserError(
             f"environment {name!r} is not supported yet: it has {' and '.join(missing)}; "
-            "supported are flat observations with discrete actions"
+            "supported are arrays of numbers as observations, with discrete actions"
         )

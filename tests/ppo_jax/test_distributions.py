@@ -42,9 +42,8 @@ def test_mode(shape):
 
 def test_sampling_frequencies():
     draws, logits = 20_000, LOGITS[0]
-    actions = distributions.categorical_sample(
-        jax.random.key(0), jnp.broadcast_to(logits, (draws, *logits.shape))
-    )
+    noise = distributions.categorical_noise(jax.random.key(0), (draws, *logits.shape))
+    actions = distributions.categorical_sample(logits, noise)
     assert actions.shape == (draws, 4)
     assert actions.dtype == jnp.int32
     frequencies = np.stack([(np.asarray(actions) == a).mean(0) for a in range(3)], axis=-1)
@@ -53,8 +52,8 @@ def test_sampling_frequencies():
 
 
 def test_sampling_draws_independently_along_a_batch():
-    actions = distributions.categorical_sample(jax.random.key(0), jnp.zeros((1000, 2)))
-    assert 400 < actions.sum() < 600
+    noise = distributions.categorical_noise(jax.random.key(0), (1000, 2))
+    assert 400 < distributions.categorical_sample(jnp.zeros(2), noise).sum() < 600
 
 
 def test_extreme_logits_stay_finite():

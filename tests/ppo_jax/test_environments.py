@@ -1,5 +1,6 @@
 """The gymnax suite behind the protocol."""
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from ppo_jax.errors import UserError
         ("CartPole-v1", (4,), 2, 500),
         ("Acrobot-v1", (6,), 3, 500),
         ("MountainCar-v0", (2,), 3, 200),
+        ("Breakout-MinAtar", (10, 10, 4), 3, 1000),
     ],
 )
 def test_supported_environments(name, shape, actions, limit):
@@ -25,9 +27,9 @@ def test_supported_environments(name, shape, actions, limit):
     assert environment.max_episode_steps == limit
     state, observation = environment.reset(jax.random.key(0))
     timestep = environment.step(jax.random.key(1), state, jnp.int32(0))
-    for x in (observation, timestep.observation, timestep.final_observation):
+    for x in (observation, timestep.observation):
         assert x.shape == shape
-        assert x.dtype == jnp.float32
+        assert x.dtype == environment.observation_dtype
     assert timestep.reward.shape == ()
     assert timestep.reward.dtype == jnp.float32
     for flag in (timestep.terminated, timestep.truncated):
@@ -47,29 +49,56 @@ def play(environment, action, steps, seed=0):
     return observation, timesteps
 
 
-def test_the_time_limit_truncates_and_resets():
+def test_the_time_limit_truncates():
     environment = make("MountainCar-v0", (("max_steps_in_episode", 7),))
     assert environment.max_episode_steps == 7
-    _, timesteps = play(environment, 1, 15)
-    assert [bool(t.truncated) for t in timesteps] == ([False] * 6 + [True]) * 2 + [False]
+    _, timesteps = play(environment, 1, 7)
+    assert [bool(t.truncated) for t in timesteps] == [False] * 6 + [True]
     assert not any(t.terminated for t in timesteps)
-    for t in timesteps:
-        same = np.array_equal(t.observation, t.final_observation)
-        assert same == (not t.truncated)
-        # MountainCar starts at rest; at the end of an episode it does not.
-        assert (t.observation[1] == 0) == bool(t.truncated)
 
 
 def test_a_falling_pole_terminates_and_is_not_truncated():
     environment = make("CartPole-v1")
     _, timesteps = play(environment, 1, 12)
-    ends = [i for i, t in enumerate(timesteps) if t.terminated]
-    assert ends
     assert not any(t.truncated for t in timesteps)
-    end = timesteps[ends[0]]
-    assert abs(end.final_observation[2]) > 12 * 2 * np.pi / 360
-    assert (np.abs(end.observation) <= 0.05).all()
+    end = next(t for t in timesteps if t.terminated)
+    # The observation is that of the fallen pole, not of a new episode.
+    assert abs(end.observation[2]) > 12 * 2 * np.pi / 360
     assert end.reward == 1
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "Breakout-MinAtar"])
+def test_steps_are_those_of_gymnax_itself(name):
+    environment, (suite, parameters) = make(name), gymnax.make(name)
+    state, _ = environment.reset(jax.random.key(3))
+    step, its_step = jax.jit(environment.step), jax.jit(suite.step)
+    ends = 0
+    for t in range(60):
+        key, action = jax.random.fold_in(jax.random.key(4), t), jnp.int32(t % 2)
+        timestep = step(key, state, action)
+        _, _, reward, terminated, truncated, info = its_step(key, state, action, parameters)
+        np.testing.assert_allclose(timestep.observation, info["final_observation"], atol=1e-5)
+        assert (timestep.reward, timestep.terminated) == (reward, terminated)
+        assert timestep.truncated == truncated
+        ends += bool(terminated)
+        state = environment.reset(key)[0] if terminated else timestep.state
+    assert ends or name == "Acrobot-v1"
+
+
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_a_byte_holds_an_observation_of_minatar(game):
+    suite, parameters = gymnax.make(f"{game}-MinAtar")
+
+    def step(carry, key):
+        action_key, step_key = jax.random.split(key)
+        action = suite.action_space(parameters).sample(action_key)
+        observation, state, *_ = suite.step(step_key, carry[0], action, parameters)
+        return (state, jnp.asarray(observation, jnp.float32)), observation
+
+    observation, state = suite.reset(jax.random.key(0), parameters)
+    keys = jax.random.split(jax.random.key(1), 400)
+    _, observations = jax.lax.scan(step, (state, jnp.asarray(observation, jnp.float32)), keys)
+    assert set(np.unique(observations)) == {0, 1}
 
 
 def test_falling_in_the_last_step_is_both():
@@ -108,7 +137,7 @@ def test_an_unknown_name_gets_the_nearest(name, suggestion):
     ("name", "missing"),
     [
         ("Pendulum-v1", "continuous actions"),
-        ("Breakout-MinAtar", "flat vector"),
+        ("FrozenLake-misc", "not an array of numbers"),
         ("MNISTBandit-bsuite", "downloads"),
     ],
 )

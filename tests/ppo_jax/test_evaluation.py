@@ -85,6 +85,7 @@ class Ramp:
 
     name = "ramp"
     observation_shape = (1,)
+    observation_dtype = jnp.float32
     num_actions = 2
     max_episode_steps = 40
 
@@ -95,15 +96,12 @@ class Ramp:
     def step(self, key, state, action):
         after = state + jnp.array([1, 0])
         ended = after[0] == after[1]
-        new, _ = self.reset(key)
-        state = jnp.where(ended, new, after)
         return Timestep(
-            state=state,
-            observation=state[:1].astype(jnp.float32),
+            state=after,
+            observation=after[:1].astype(jnp.float32),
             reward=after[0].astype(jnp.float32),
             terminated=ended & (after[1] % 2 == 0),
             truncated=ended & (after[1] % 2 == 1),
-            final_observation=after[:1].astype(jnp.float32),
         )
 
 

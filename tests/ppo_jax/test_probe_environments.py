@@ -34,6 +34,7 @@ class Probe:
         self.length, self.ending = length, ending
 
     observation_shape = (2,)
+    observation_dtype = jnp.float32
 
     def reset(self, key):
         state = (jnp.int32(0), jax.random.rademacher(key, (), jnp.int32), jnp.int32(0))
@@ -44,14 +45,12 @@ class Probe:
         first_action = jnp.where(time == 0, action, first_action)
         after = (time + 1, sign, first_action)
         ended = time + 1 == self.length
-        new, observation = self.reset(key)
         return Timestep(
-            state=jax.tree.map(lambda a, b: jnp.where(ended, a, b), new, after),
-            observation=jnp.where(ended, observation, self.observe(after)),
+            state=after,
+            observation=self.observe(after),
             reward=jnp.where(ended, self.reward(sign, first_action), 0.0).astype(jnp.float32),
             terminated=ended & (self.ending != "truncated"),
             truncated=ended & (self.ending != "terminated"),
-            final_observation=self.observe(after),
         )
 
     def observe(self, state):

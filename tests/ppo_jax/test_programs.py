@@ -209,3 +209,14 @@ def test_evaluation_depends_on_parameters_seed_and_checkpoint_alone():
         dataclasses.replace(state, iteration=state.iteration + 5), programs.STATE_AXES
     )
     np.testing.assert_array_equal(compiled.evaluate(later, 0), first)
+
+
+def test_images_train_from_bytes():
+    config = dataclasses.replace(
+        CONFIG, env="Breakout-MinAtar", env_kwargs=(("max_steps_in_episode", 20),)
+    )
+    checkpoint = list(Programs(config, 2).run(seed_keys(0, TUNING, 2), HYPERPARAMETERS, (64,)))[-1]
+    assert checkpoint.state.actors.observation.dtype == jnp.bool_
+    assert checkpoint.state.actors.observation.shape == (2, 4, 10, 10, 4)
+    assert np.isfinite(checkpoint.returns).all()
+    assert checkpoint.state.finite.all()

@@ -20,7 +20,7 @@ CONFIG = TrainConfig(
     n_steps_choices=(12, 24, 60),
     batch_size_choices=(6,),
 )
-# Environment n has episodes of this length.
+# Of the first episode of each environment.
 LENGTHS = np.array([3, 5, 4])
 
 
@@ -32,27 +32,25 @@ class Counter:
 
     name = "counter"
     observation_shape = (3,)
+    observation_dtype = jnp.float32
     num_actions = 2
     max_episode_steps = 5
 
     def reset(self, key):
-        state = jnp.zeros(3, jnp.float32)
+        state = jnp.array([0, jax.random.randint(key, (), 3, 6), -1], jnp.float32)
         return state, state
 
     def step(self, key, state, action):
         time, length, _ = state
         after = jnp.array([time + 1, length, action], jnp.float32)
         ended = after[0] == length
-        new = jnp.array([0, length, -1], jnp.float32)
         odd = length % 2 == 1
-        observation = jnp.where(ended, new, after)
         return Timestep(
-            state=observation,
-            observation=observation,
+            state=after,
+            observation=after,
             reward=action + jnp.float32(1),
             terminated=ended & odd,
             truncated=ended & ~odd,
-            final_observation=after,
         )
 
 
@@ -83,16 +81,20 @@ def test_transitions_are_what_happened_in_the_order_of_time(params, actors, n_st
     assert set(np.unique(rollout.action[:rows])) == {0, 1}
 
     episodes, returns, lengths = 0, 0.0, 0
+    drawn = []
     for n in range(NUM_ENVS):
-        time, last_action, episode_return = 0, -1, 0.0
+        time, length, last_action, episode_return = 0, LENGTHS[n], -1, 0.0
         for t in range(rows):
-            assert rollout.observation[t, n].tolist() == [time, LENGTHS[n], last_action]
+            if time == 0 and t > 0:
+                length = rollout.observation[t, n, 1]
+                drawn.append(length)
+            assert rollout.observation[t, n].tolist() == [time, length, last_action]
             last_action, time = rollout.action[t, n], time + 1
             assert rollout.reward[t, n] == last_action + 1
             episode_return += last_action + 1
-            ended = time == LENGTHS[n]
-            assert rollout.terminated[t, n] == (ended and LENGTHS[n] % 2 == 1)
-            assert rollout.truncated[t, n] == (ended and LENGTHS[n] % 2 == 0)
+            ended = time == length
+            assert rollout.terminated[t, n] == (ended and length % 2 == 1)
+            assert rollout.truncated[t, n] == (ended and length % 2 == 0)
             if ended:
                 episodes, returns, lengths = (
                     episodes + 1,
@@ -100,10 +102,12 @@ def test_transitions_are_what_happened_in_the_order_of_time(params, actors, n_st
                     lengths + time,
                 )
                 time, last_action, episode_return = 0, -1, 0.0
-        assert after.observation[n].tolist() == [time, LENGTHS[n], last_action]
+        assert after.observation[n, ::2].tolist() == [time, last_action]
         assert after.episode_length[n] == time
         assert after.episode_return[n] == episode_return
     assert totals == (episodes, returns, lengths)
+    if n_steps == CONFIG.max_n_steps:
+        assert set(drawn) == {3, 4, 5}, "episodes are to start in states of their own"
 
 
 @pytest.mark.parametrize("n_steps", CONFIG.n_steps_choices)
@@ -145,11 +149,9 @@ def test_actors_carry_on_where_they_stopped(params, actors):
     then, rollout, then_totals = roll(params, first, jax.random.key(3), jnp.int32(24))
     np.testing.assert_array_equal(rollout.observation[0], first.observation)
     assert first.episode_length.any()
-    steps = np.full(NUM_ENVS, 2 * 24 // NUM_ENVS)
-    assert first_totals.episodes + then_totals.episodes == (steps // LENGTHS).sum()
+    assert then_totals.episodes == (rollout.terminated | rollout.truncated).sum()
     lengths = first_totals.length_sum + then_totals.length_sum
-    assert lengths == (steps // LENGTHS * LENGTHS).sum()
-    np.testing.assert_array_equal(then.episode_length, steps % LENGTHS)
+    assert lengths + then.episode_length.sum() == 2 * 24
 
 
 def test_a_rollout_is_the_beginning_of_a_longer_one(params, actors):

@@ -107,16 +107,17 @@ def reference_loss(params, batch, hyperparameters, entropy_coef):
 
 
 @cache
-def environment_step():
-    return jax.jit(jax.vmap(make(CONFIG.env, CONFIG.env_kwargs).step))
+def environment_functions():
+    environment = make(CONFIG.env, CONFIG.env_kwargs)
+    return jax.jit(jax.vmap(environment.step)), jax.jit(environment.reset)
 
 
 def reference_rollout(params, actors, key, length):
-    step = environment_step()
+    step, reset = environment_functions()
     env_state, observation = actors
     rows = []
     for t in range(length):
-        action_key, env_key = jax.random.split(jax.random.fold_in(key, t))
+        action_key, env_key, reset_key = jax.random.split(jax.random.fold_in(key, t), 3)
         logits, value = forward(params, observation)
         action = jax.random.categorical(action_key, logits)
         timestep = step(jax.random.split(env_key, NUM_ENVS), env_state, action)
@@ -126,13 +127,20 @@ def reference_rollout(params, actors, key, length):
                 "action": action,
                 "log_prob": jax.nn.log_softmax(logits)[jnp.arange(NUM_ENVS), action],
                 "value": value,
-                "next_value": forward(params, timestep.final_observation)[1],
+                "next_value": forward(params, timestep.observation)[1],
                 "reward": timestep.reward,
                 "terminated": timestep.terminated,
                 "truncated": timestep.truncated,
             }
         )
         env_state, observation = timestep.state, timestep.observation
+        for n, its_key in enumerate(jax.random.split(reset_key, NUM_ENVS)):
+            if timestep.terminated[n] or timestep.truncated[n]:
+                env_state, observation = jax.tree.map(
+                    lambda all_envs, new, n=n: all_envs.at[n].set(new),
+                    (env_state, observation),
+                    reset(its_key),
+                )
     rollout = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return (env_state, observation), rollout
 
