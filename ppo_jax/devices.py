@@ -32,11 +32,14 @@ def enable_all_cpu_cores() -> None:
 def enable_compilation_cache() -> None:
     """Keep compiled programs on disk, so that the second start does not compile.
 
-    Without effect where the user has set ``JAX_COMPILATION_CACHE_DIR``.
+    In a folder of this project's, unless the user has set ``JAX_COMPILATION_CACHE_DIR``.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(root) / "ppo_jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # Also the small ones: there are dozens, and a start waits for them all.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 class SeedMesh:
@@ -66,17 +69,21 @@ class SeedMesh:
         """
         if not 1 <= len(keys) <= self.seeds:
             raise ValueError(f"expected 1 to {self.seeds} keys, but got {len(keys)}")
-        missing = self.lanes - len(keys)
-        return jax.numpy.concatenate([keys, jax.numpy.repeat(keys[-1:], missing, axis=0)])
+        return keys[np.minimum(np.arange(self.lanes), len(keys) - 1)]
 
     def put(self, tree: Any, axes: Any = 0) -> Any:
         """Place a tree on the mesh: leaves whose axis is 0 sharded, None replicated."""
-        shardings = jax.tree.map(
-            lambda spec: NamedSharding(self.mesh, spec),
-            _specs(axes),
-            is_leaf=lambda x: isinstance(x, PartitionSpec),
-        )
-        return jax.device_put(tree, shardings)
+        return jax.device_put(tree, self._shardings(axes))
+
+    def placed(self, tree: Any, axes: Any = 0) -> Any:
+        """Return what :meth:`put` would make of a tree of shapes and types, as such a tree."""
+
+        def place(sharding: NamedSharding, subtree: Any) -> Any:
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), subtree
+            )
+
+        return jax.tree.map(place, self._shardings(axes), tree)
 
     def map(self, function: Callable, in_axes: Sequence[Any], out_axes: Any) -> Callable:
         """Vmap `function` over lanes and shard the lanes over the devices.
@@ -91,6 +98,13 @@ class SeedMesh:
             out_specs=_specs(out_axes),
             # Lanes never communicate, so there is nothing for this check to find.
             check_vma=False,
+        )
+
+    def _shardings(self, axes: Any) -> Any:
+        return jax.tree.map(
+            lambda spec: NamedSharding(self.mesh, spec),
+            _specs(axes),
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
 
 

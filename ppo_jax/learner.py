@@ -33,11 +33,15 @@ def make_optimizer(hyperparameters: Hyperparameters) -> optax.GradientTransforma
 
     Made inside the traced function, so that the learning rate and the largest norm stay
     arguments of the compiled program. The optimizer's state does not depend on them.
+
+    It sees all parameters as one vector: a few wide operations in place of a few for
+    every layer, which compile faster and are fewer kernels to launch.
     """
-    return optax.chain(
+    adam = optax.chain(
         optax.clip_by_global_norm(hyperparameters.max_grad_norm),
         optax.adam(hyperparameters.learning_rate, eps=ADAM_EPSILON),
     )
+    return optax.flatten(adam)
 
 
 def update(

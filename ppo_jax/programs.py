@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,31 +33,39 @@ def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
     Keys of different purposes are disjoint by construction, and seed *i* of a purpose
     is the same however many there are.
     """
-    purpose_key = jax.random.fold_in(jax.random.key(root), purpose)
+    return _derived_keys(jax.random.key(root), purpose, count)
+
+
+@partial(jax.jit, static_argnames="count")
+def _derived_keys(key: jax.Array, purpose: int, count: int) -> jax.Array:
+    purpose_key = jax.random.fold_in(key, purpose)
     return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
 
 
 def lane_params(state: TrainState, lane: int) -> Any:
     """Return the network parameters of one lane of `state`, as NumPy arrays."""
-    return jax.tree.map(lambda x: np.asarray(x[lane]), state.params)
+    return jax.tree.map(lambda x: np.asarray(x)[lane], state.params)
 
 
 @dataclasses.dataclass
 class CompileLog:
-    """How often each program was compiled, and the seconds that took, tracing included."""
+    """How often each program was compiled, and the seconds that took, tracing included.
+
+    Attributes:
+      programs: program -> how often it was compiled.
+      program_seconds: program -> seconds. Programs are compiled side by side, so these
+        overlap.
+      seconds: wall-clock seconds that calls have waited for compilations.
+    """
 
     programs: dict[str, int] = dataclasses.field(default_factory=dict)
     program_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
     def add(self, name: str, seconds: float) -> None:
         """Take in one more compilation of the program `name`."""
         self.programs[name] = self.programs.get(name, 0) + 1
         self.program_seconds[name] = self.program_seconds.get(name, 0.0) + seconds
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all compilations together."""
-        return sum(self.program_seconds.values())
 
 
 class Checkpoint(NamedTuple):
@@ -84,8 +93,9 @@ class Checkpoint(NamedTuple):
 class Programs:
     """Training and evaluation of one configuration, for a number of seeds at once.
 
-    Each program is compiled at its first call and never again: a call with other
-    shapes is an error rather than a silent recompilation.
+    Each program is compiled at its first call, or side by side with the others by
+    :meth:`compile`, and never again: a call with other shapes is an error rather than a
+    silent recompilation.
 
     Args:
       config: the static half of the run.
@@ -100,12 +110,16 @@ class Programs:
         self.config = config
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()
-        self._compiled: dict[str, jax.stages.Compiled] = {}
+        self._compiled: dict[str, Future[jax.stages.Compiled]] = {}
 
     @property
     def seeds(self) -> int:
         """Seeds that run at once."""
         return self.mesh.seeds
+
+    def compile(self) -> None:
+        """Start to compile all programs, in threads: XLA leaves Python alone meanwhile."""
+        self._compile("initialisation", "training", "evaluation")
 
     def init(self, keys: jax.Array) -> TrainState:
         """Return the state before the first iteration, with one lane a key.
@@ -113,15 +127,7 @@ class Programs:
         Args:
           keys: ``[n]``, n at most the number of seeds; lanes without one repeat the last.
         """
-        # One seed after another: with jaxlib 0.10 a vmapped orthogonal initialiser
-        # (a batched QR) can hang on CPU. It takes milliseconds either way.
-        states = self._call(
-            "initialisation",
-            lambda keys: jax.lax.map(partial(trainer.init, self.config), keys),
-            self.mesh.pad(keys),
-        )
-        states = dataclasses.replace(states, iteration=states.iteration[0])
-        return self.mesh.put(states, STATE_AXES)
+        return self.mesh.put(self._call("initialisation", self.mesh.pad(keys)), STATE_AXES)
 
     def train_until(
         self, state: TrainState, hyperparameters: Hyperparameters, steps: int, total_steps: int
@@ -137,17 +143,7 @@ class Programs:
         target = iterations_for(steps, hyperparameters.n_steps)
         total = iterations_for(total_steps, hyperparameters.n_steps)
         state, metrics = self._call(
-            "training",
-            self.mesh.map(
-                partial(trainer.train_until, self.config),
-                in_axes=(STATE_AXES, None, None, None),
-                out_axes=(STATE_AXES, 0),
-            ),
-            state,
-            hyperparameters.to_arrays(),
-            np.int32(target),
-            np.int32(total),
-            donate=(0,),
+            "training", state, hyperparameters.to_arrays(), np.int32(target), np.int32(total)
         )
         return state, jax.tree.map(lambda x: np.asarray(x)[: self.seeds], metrics)
 
@@ -158,19 +154,7 @@ class Programs:
         run, alone. So all trials are scored on the same episodes. Returns of a seed
         that has diverged are NaN.
         """
-
-        def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), checkpoint)
-            returns = evaluation.evaluate(self.config, state.params, key)
-            return jnp.where(state.finite, returns, jnp.nan)
-
-        returns = self._call(
-            "evaluation",
-            self.mesh.map(evaluate, in_axes=(STATE_AXES, None), out_axes=0),
-            state,
-            np.int32(checkpoint),
-        )
-        return np.asarray(returns)[: self.seeds]
+        return np.asarray(self._call("evaluation", state, np.int32(checkpoint)))[: self.seeds]
 
     def run(
         self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
@@ -181,6 +165,7 @@ class Programs:
           keys: one a seed, at most as many as seeds run at once.
           checkpoints: increasing nominal steps; the last is the training budget.
         """
+        self.compile()
         state = self.init(keys)
         for number, step in enumerate(checkpoints):
             compiling, start = self.compile_log.seconds, time.perf_counter()
@@ -198,11 +183,60 @@ class Programs:
                 evaluation_seconds=evaluated - trained - (self.compile_log.seconds - compiled),
             )
 
-    def _call(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
-        if name not in self._compiled:
-            start = time.perf_counter()
-            function.__name__ = name  # What JAX's own log of compilations calls it.
-            lowered = jax.jit(function, donate_argnums=donate).lower(*args)
-            self._compiled[name] = lowered.compile()
-            self.compile_log.add(name, time.perf_counter() - start)
-        return self._compiled[name](*args)
+    def _call(self, name: str, *args: Any) -> Any:
+        self._compile(name)
+        start = time.perf_counter()
+        program = self._compiled[name].result()
+        self.compile_log.seconds += time.perf_counter() - start
+        return program(*args)
+
+    def _compile(self, *names: str) -> None:
+        missing = [name for name in names if name not in self._compiled]
+        if missing:
+            definitions = self._definitions()
+            pool = ThreadPoolExecutor(len(missing), thread_name_prefix="compile")
+            for name in missing:
+                start = time.perf_counter()
+                function, *args = definitions[name]
+                function.__name__ = name  # What JAX's own log of compilations calls it.
+                donated = (0,) if name == "training" else ()
+                # Traced in this thread, where the caller's JAX settings hold.
+                lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+                traced = time.perf_counter() - start
+                self.compile_log.seconds += traced
+                self._compiled[name] = pool.submit(self._compile_lowered, name, lowered, traced)
+            pool.shutdown(wait=False)
+
+    def _compile_lowered(
+        self, name: str, lowered: jax.stages.Lowered, traced: float
+    ) -> jax.stages.Compiled:
+        start = time.perf_counter()
+        compiled = lowered.compile()
+        self.compile_log.add(name, traced + time.perf_counter() - start)
+        return compiled
+
+    def _definitions(self) -> dict[str, tuple]:
+        """Return program -> its function and the shapes of its arguments."""
+
+        def init(keys: jax.Array) -> TrainState:
+            # One seed after another: with jaxlib 0.10 a vmapped orthogonal initialiser
+            # (a batched QR) can hang on CPU. It takes milliseconds either way.
+            states = jax.lax.map(partial(trainer.init, self.config), keys)
+            return dataclasses.replace(states, iteration=states.iteration[0])
+
+        def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), checkpoint)
+            returns = evaluation.evaluate(self.config, state.params, key)
+            return jnp.where(state.finite, returns, jnp.nan)
+
+        train_until = partial(trainer.train_until, self.config)
+        keys = jax.eval_shape(lambda: seed_keys(0, TUNING, self.mesh.lanes))
+        state = self.mesh.placed(jax.eval_shape(init, keys), STATE_AXES)
+        hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
+        training = self.mesh.map(train_until, (STATE_AXES, None, None, None), (STATE_AXES, 0))
+        evaluating = self.mesh.map(evaluate, (STATE_AXES, None), 0)
+        return {
+            "initialisation": (init, keys),
+            "training": (training, state, hyperparameters, number, number),
+            "evaluation": (evaluating, state, number),
+        }
