@@ -34,7 +34,7 @@ class GymnaxEnvironment:
         self.observation_shape = tuple(observation_space.shape)
         # MinAtar shows which objects stand where: yes or no, in a byte in place of four.
         binary = name.endswith("-MinAtar")
-        self.observation_dtype = jnp.dtype(jnp.bool_ if binary else jnp.float32)
+        self.observation_dtype = jnp.dtype(jnp.uint8 if binary else jnp.float32)
         self.num_actions = int(action_space.n)
         self.max_episode_steps = int(self._params.max_steps_in_episode)
 

@@ -216,7 +216,7 @@ def test_images_train_from_bytes():
         CONFIG, env="Breakout-MinAtar", env_kwargs=(("max_steps_in_episode", 20),)
     )
     checkpoint = list(Programs(config, 2).run(seed_keys(0, TUNING, 2), HYPERPARAMETERS, (64,)))[-1]
-    assert checkpoint.state.actors.observation.dtype == jnp.bool_
+    assert checkpoint.state.actors.observation.dtype == jnp.uint8
     assert checkpoint.state.actors.observation.shape == (2, 4, 10, 10, 4)
     assert np.isfinite(checkpoint.returns).all()
     assert checkpoint.state.finite.all()
