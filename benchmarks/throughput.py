@@ -5,14 +5,17 @@ of the machine meets all of them. Ratios are taken within a round for the same r
 """
 
 import dataclasses
+import resource
+import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
-from benchmarks.measuring import Spread, Table, print_setting, setting
+from benchmarks.measuring import Spread, Table, machine, print_setting, publish, setting
 from ppo_jax import command_line
 from ppo_jax.config import TrainConfig, config_for
 from ppo_jax.errors import require_count
@@ -21,19 +24,30 @@ from ppo_jax.hyperparameters import Hyperparameters
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from benchmarks.parts import Limits
+    from ppo_jax.programs import CompileLog, Programs
+
 COMPARED_SEEDS = 4
-"""Seeds of the two comparisons; always measured."""
+"""Seeds of all comparisons; always measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Measure training throughput and compile time, with spread.
+    """Measure training throughput, its parts and limits, and compile time, with spread.
 
-    Prints a table and writes throughput.json and throughput.png.
+    Prints tables and writes throughput.json and throughput.png.
     """
 
     seeds: tuple[int, ...] = (1, 4, 8, 16)
     """Numbers of seeds to train at once; 4 is added for the comparisons."""
+    num_envs: tuple[int, ...] = (4, 16, 64)
+    """Numbers of environments of a seed, with 4 seeds."""
+    n_steps: tuple[int, ...] = (1024, 2048, 4096)
+    """Rollout sizes, with 4 seeds."""
+    batch_size: tuple[int, ...] = (128, 256, 512)
+    """Minibatch sizes, with 4 seeds."""
+    n_epochs: tuple[int, ...] = (3, 4, 10)
+    """Numbers of epochs, with 4 seeds."""
     steps: int = 102_400
     """Environment steps of each seed in a timed call, rounded up to whole iterations."""
     rounds: int = 7
@@ -42,16 +56,39 @@ class Arguments:
     """Environment to train on."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
+    publish: bool = False
+    """Make these results the ones that the README shows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to run the same training."""
+    """One way to train."""
 
     seeds: int
     devices: int
     shapes: Literal["traced", "static"] = "traced"
     """Whether one program serves all shapes of a search space, or the defaults alone."""
+    num_envs: int = TrainConfig.num_envs
+    n_steps: int = Hyperparameters.n_steps
+    batch_size: int = Hyperparameters.batch_size
+    n_epochs: int = Hyperparameters.n_epochs
+
+    def hyperparameters(self) -> Hyperparameters:
+        """Return the defaults with these sizes."""
+        return Hyperparameters(
+            n_steps=self.n_steps, batch_size=self.batch_size, n_epochs=self.n_epochs
+        )
+
+    def config(self, arguments: Arguments) -> TrainConfig:
+        """Return what the variant compiles for; variants that agree in it share programs."""
+        if self.shapes == "static":
+            return config_for(self.hyperparameters(), env=arguments.env, num_envs=self.num_envs)
+        return TrainConfig(
+            arguments.env,
+            num_envs=self.num_envs,
+            n_steps_choices=tuple(sorted({Hyperparameters.n_steps, *arguments.n_steps})),
+            batch_size_choices=tuple(sorted({Hyperparameters.batch_size, *arguments.batch_size})),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,35 +96,33 @@ class Measurement:
     """What one variant has shown.
 
     Attributes:
-      compile_seconds: program -> seconds to trace and compile it, without any cache.
       steps_per_second: environment steps of all seeds together.
+      compile_seconds: program -> seconds to trace and compile it, without any cache.
+      memory_bytes: what the training program takes on each device: its arguments,
+        results and temporaries.
     """
 
     variant: Variant
-    compile_seconds: dict[str, float]
     steps_per_second: Spread
+    compile_seconds: dict[str, float]
+    memory_bytes: int
 
 
 class Contender:
     """A variant that is compiled, warm, and in the middle of its training."""
 
-    def __init__(self, variant: Variant, env: str, iterations: int, rounds: int) -> None:
-        from ppo_jax.programs import TUNING, Programs, seed_keys
+    def __init__(self, variant: Variant, programs: "Programs", arguments: Arguments) -> None:
+        from ppo_jax.programs import TUNING, seed_keys
+        from ppo_jax.trainer import iterations_for
 
         self.variant = variant
-        self.hyperparameters = Hyperparameters()
-        static = variant.shapes == "static"
-        config = config_for(self.hyperparameters, env=env) if static else TrainConfig(env)
-        devices = jax.local_devices()[: variant.devices]
-        self.programs = Programs(config, variant.seeds, devices)
-        self.steps = iterations * self.hyperparameters.n_steps
-        self.total_steps = self.steps * (rounds + 1)
+        self.hyperparameters = variant.hyperparameters()
+        self.programs = programs
+        self.steps = iterations_for(arguments.steps, variant.n_steps) * variant.n_steps
+        self.total_steps = self.steps * (arguments.rounds + 1)
         self.trained = 0
-
-        self.state = self.programs.init(seed_keys(0, TUNING, variant.seeds))
+        self.state = programs.init(seed_keys(0, TUNING, variant.seeds))
         self.train()
-        self.programs.evaluate(self.state, 0)
-        self.compile_seconds = self.programs.compile_log.program_seconds
 
     def train(self) -> float:
         """Train one call further and return environment steps of all seeds per second."""
@@ -100,29 +135,55 @@ class Contender:
         return self.variant.seeds * self.steps / (time.perf_counter() - start)
 
 
-def usual(seeds: int) -> Variant:
+def usual(seeds: int = COMPARED_SEEDS) -> Variant:
     """Return how a study trains so many seeds: traced shapes, all devices there is work for."""
     return Variant(seeds, min(seeds, jax.local_device_count()))
 
 
+def device_counts() -> list[int]:
+    """Return 1, 2, 4, ... and all devices there is work for."""
+    most = usual().devices
+    return sorted({most, *(2**n for n in range(most.bit_length()) if 2**n <= most)})
+
+
+def sweeps(arguments: Arguments) -> dict[str, list[Variant]]:
+    """Return what is varied -> the variants, all else as usual."""
+    found = {"seeds": [usual(seeds) for seeds in sorted({*arguments.seeds, COMPARED_SEEDS})]}
+    for name in ("num_envs", "n_steps", "batch_size", "n_epochs"):
+        values = sorted({getattr(usual(), name), *getattr(arguments, name)})
+        found[name] = [dataclasses.replace(usual(), **{name: value}) for value in values]
+    found["devices"] = [dataclasses.replace(usual(), devices=n) for n in device_counts()]
+    return found
+
+
 def compared() -> dict[str, Variant]:
     """Return ratio -> the variant that stands below its line; above is the usual one."""
-    above = usual(COMPARED_SEEDS)
+    above = usual()
     below = {"traced / static shapes": dataclasses.replace(above, shapes="static")}
     if above.devices > 1:
         below[f"{above.devices} devices / 1 device"] = dataclasses.replace(above, devices=1)
     return below
 
 
-def measure(arguments: Arguments, iterations: int, console: "Console") -> list[Measurement]:
+def measure(arguments: Arguments, console: "Console") -> list[Measurement]:
     """Compile and warm up all variants, then let them take turns."""
+    from ppo_jax.programs import Programs
+
+    everything = [variant for sweep in sweeps(arguments).values() for variant in sweep]
     # Sorted, so that the variants that are compared follow each other in every round.
-    chosen = [*map(usual, arguments.seeds), usual(COMPARED_SEEDS), *compared().values()]
-    variants = sorted(dict.fromkeys(chosen), key=lambda variant: variant.seeds)
+    variants = sorted(
+        dict.fromkeys([*everything, *compared().values()]),
+        key=lambda variant: (variant.seeds, variant.num_envs),
+    )
+    programs: dict[tuple, Programs] = {}
     contenders = []
     for variant in variants:
         with console.status(f"compiling {variant}"):
-            contenders.append(Contender(variant, arguments.env, iterations, arguments.rounds))
+            key = variant.config(arguments), variant.seeds, variant.devices
+            if key not in programs:
+                devices = jax.local_devices()[: variant.devices]
+                programs[key] = Programs(key[0], variant.seeds, devices)
+            contenders.append(Contender(variant, programs[key], arguments))
     speeds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     for number in range(arguments.rounds):
         with console.status(f"round {number + 1} of {arguments.rounds}"):
@@ -130,8 +191,47 @@ def measure(arguments: Arguments, iterations: int, console: "Console") -> list[M
             for contender in contenders[:: -1 if number % 2 else 1]:
                 speeds[contender.variant].append(contender.train())
     return [
-        Measurement(c.variant, c.compile_seconds, Spread.of(speeds[c.variant])) for c in contenders
+        Measurement(
+            c.variant,
+            Spread.of(speeds[c.variant]),
+            c.programs.compile_log.program_seconds,
+            c.programs.compile_log.program_bytes["training"],
+        )
+        for c in contenders
     ]
+
+
+def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
+    """Return start -> program -> seconds: with an empty compilation cache, then with a full one."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    from ppo_jax.devices import enable_compilation_cache
+    from ppo_jax.programs import Programs
+
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        enable_compilation_cache()
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_enable_compilation_cache", True)
+        for start in ("empty cache", "full cache"):
+            jax.clear_caches()
+            compilation_cache.reset_cache()
+            log = compile_all(Programs(usual().config(arguments), COMPARED_SEEDS))
+            seconds[start] = {**log.program_seconds, "side by side": log.seconds}
+        jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    return seconds
+
+
+def compile_all(programs: "Programs") -> "CompileLog":
+    """Compile all programs side by side, as a study does, and return how long that took."""
+    from ppo_jax.programs import TUNING, seed_keys
+
+    for _ in programs.run(
+        seed_keys(0, TUNING, COMPARED_SEEDS), Hyperparameters(), [Hyperparameters.n_steps]
+    ):
+        pass
+    return programs.compile_log
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -141,8 +241,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    for seeds in arguments.seeds:
-        require_count("--seeds", seeds)
+    for name in ("seeds", "num_envs", "n_steps", "batch_size", "n_epochs"):
+        for value in getattr(arguments, name):
+            require_count("--" + name.replace("_", "-"), value)
     require_count("--steps", arguments.steps)
     require_count("--rounds", arguments.rounds)
 
@@ -153,98 +254,225 @@ def _run(arguments: Arguments) -> None:
     enable_all_cpu_cores()
     from rich.console import Console
 
+    from benchmarks.parts import Parts, limits, spreads
     from ppo_jax.environments import make
     from ppo_jax.files import require_writable, write_json
-    from ppo_jax.trainer import iterations_for
 
     make(arguments.env)  # A wrong name stops here, and no timing includes the import.
+    for sweep in sweeps(arguments).values():
+        for variant in sweep:  # Sizes that do not fit together stop here as well.
+            variant.config(arguments).check(variant.hyperparameters())
     require_writable(arguments.output)
-    n_steps = Hyperparameters.n_steps
-    iterations = iterations_for(arguments.steps, n_steps)
     measured_with = setting(
         env=arguments.env,
         num_envs=TrainConfig.num_envs,
-        n_steps=n_steps,
+        n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,
-        steps=iterations * n_steps,
+        steps=arguments.steps,
         rounds=arguments.rounds,
     )
     console = Console(highlight=False)
     print_setting(measured_with, console)
-    measurements = measure(arguments, iterations, console)
+    measurements = measure(arguments, console)
+    with console.status("timing the parts"):
+        parts = Parts(usual().config(arguments), COMPARED_SEEDS, Hyperparameters())
+        seconds = spreads(parts, arguments.rounds)
+    near = limits(parts, seconds)
+    with console.status("compiling with a cache"):
+        compiled = compile_twice(arguments)
+
     speeds = {m.variant: m.steps_per_second for m in measurements}
-    above = speeds[usual(COMPARED_SEEDS)]
-    ratios = {name: above / speeds[variant] for name, variant in compared().items()}
-    print_tables(measurements, ratios, console)
+    ratios = {name: speeds[usual()] / speeds[variant] for name, variant in compared().items()}
+    tables = [
+        speed_table(measurements),
+        program_table(measurements),
+        ratio_table(ratios),
+        part_table(seconds),
+        limit_table(near),
+        compile_table(compiled),
+    ]
+    for table in tables:
+        table.print(console)
+    # Kilobytes, but bytes on a Mac.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    console.print(f"peak memory of this process, all variants: {peak / 2**20:,.0f} MiB")
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = {
         **measured_with,
         "measurements": [dataclasses.asdict(measurement) for measurement in measurements],
         "ratios": {name: dataclasses.asdict(ratio) for name, ratio in ratios.items()},
+        "parts_seconds": {name: dataclasses.asdict(spread) for name, spread in seconds.items()},
+        "limits": dataclasses.asdict(near),
+        "compile_seconds": compiled,
+        "peak_process_bytes": peak,
     }
     write_json(arguments.output / "throughput.json", results)
-    plot(arguments.env, measurements, ratios, arguments.output / "throughput.png")
+    plot(arguments, speeds, seconds, near, arguments.output / "throughput.png")
     paths = [str(arguments.output / f"throughput.{suffix}") for suffix in ("json", "png")]
     console.print(*paths, sep="\n", markup=False, soft_wrap=True)
+    if arguments.publish:
+        text = [
+            f"`python -m benchmarks.throughput`, {arguments.env}, {machine(measured_with)}, "
+            f"median of {arguments.rounds}; sizes not named are the defaults.",
+            *(table.markdown() for table in tables),
+            "![Training throughput](benchmarks/results/throughput.png)",
+        ]
+        publish("throughput", "\n\n".join(text), arguments.output)
 
 
-def print_tables(
-    measurements: Sequence[Measurement], ratios: Mapping[str, Spread], console: "Console"
-) -> None:
-    """Print one row a variant and one a ratio."""
-    names = (field.name for field in dataclasses.fields(Variant))
-    programs = " + ".join(measurements[0].compile_seconds)
-    title = f"Training; seconds to compile {programs}"
-    rows = Table(title, (*names, "steps/s", "min … max", "compile, s"))
+def speed_table(measurements: Sequence[Measurement]) -> Table:
+    """Return a row a variant."""
+    names = ("seeds", "devices", "shapes", "envs", "n_steps", "batch", "epochs")
+    table = Table("Training", (*names, "steps/s", "min … max"))
     for m in measurements:
-        seconds = " + ".join(f"{value:.1f}" for value in m.compile_seconds.values())
-        rows.add(*dataclasses.astuple(m.variant), *m.steps_per_second.cells(",.0f"), seconds)
-    comparisons = Table(f"Ratios with {COMPARED_SEEDS} seeds", ("steps/s", "median", "min … max"))
+        table.add(*dataclasses.astuple(m.variant), *m.steps_per_second.cells(",.0f"))
+    return table
+
+
+def program_table(measurements: Sequence[Measurement]) -> Table:
+    """Return a row a program; variants that share one share a row."""
+    programs = tuple(f"{name}, s" for name in measurements[0].compile_seconds)
+    table = Table(
+        "Compiling, without a cache", ("seeds", "devices", "shapes", "envs", *programs, "MiB")
+    )
+    for m in measurements:
+        seconds = (f"{value:.1f}" for value in m.compile_seconds.values())
+        variant = dataclasses.astuple(m.variant)[:4]
+        row = tuple(map(str, (*variant, *seconds, f"{m.memory_bytes / 2**20:,.1f}")))
+        if row not in table.rows:
+            table.add(*row)
+    return table
+
+
+def ratio_table(ratios: Mapping[str, Spread]) -> Table:
+    """Return a row a ratio."""
+    table = Table(f"Ratios with {COMPARED_SEEDS} seeds", ("steps/s", "median", "min … max"))
     for name, ratio in ratios.items():
-        comparisons.add(name, *ratio.cells(".2f"))
-    for table in (rows, comparisons):
-        table.print(console)
+        table.add(name, *ratio.cells(".2f"))
+    return table
+
+
+PARTS = ("rollout", "advantages", "updates")
+"""Parts of an iteration."""
+
+
+def part_table(seconds: Mapping[str, Spread]) -> Table:
+    """Return where the time of an iteration goes; each part timed alone."""
+    title = f"An iteration of {COMPARED_SEEDS} seeds, each part timed alone"
+    table = Table(title, ("part", "ms", "min … max", "share"))
+    whole = seconds["iteration"]
+    for name in (*PARTS, "iteration"):
+        spread = seconds[name]
+        milliseconds = Spread.of([1e3 * second for second in spread.rounds])
+        share = (spread / whole).median
+        label = "whole iteration" if name == "iteration" else name
+        table.add(label, *milliseconds.cells(".2f"), f"{share:.0%}")
+    for name, label in (
+        ("call", "host, for a call without an iteration"),
+        ("evaluation", "evaluation of an untrained policy"),
+    ):
+        milliseconds = Spread.of([1e3 * second for second in seconds[name].rounds])
+        table.add(label, *milliseconds.cells(".2f"), "")
+    return table
+
+
+def limit_table(near: "Limits") -> Table:
+    """Return how near the updates are to what the machine reached in the same rounds."""
+    table = Table(f"Limits with {COMPARED_SEEDS} seeds", ("", "median", "min … max"))
+    for label, spread, unit in (
+        ("updates, GFLOP/s", near.update_flops, 1e9),
+        ("matrix products of the same shapes, GFLOP/s", near.product_flops, 1e9),
+        ("product of large matrices, GFLOP/s", near.large_product_flops, 1e9),
+        ("updates / products of the same shapes", near.product_share, 1),
+        ("updates / large product", near.large_product_share, 1),
+        ("least memory traffic, GB/s", near.bytes_per_second, 1e9),
+        ("copy of memory, GB/s", near.copy_bytes_per_second, 1e9),
+        ("least traffic / copy", near.copy_share, 1),
+    ):
+        scaled = Spread.of([value / unit for value in spread.rounds])
+        table.add(label, *scaled.cells(".2f" if unit == 1 else ".1f"))
+    return table
+
+
+def compile_table(compiled: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return seconds to compile, by the state of the compilation cache."""
+    programs = next(iter(compiled.values()))
+    table = Table(f"Seconds to compile with {COMPARED_SEEDS} seeds", ("start", *programs))
+    for start, seconds in compiled.items():
+        table.add(start, *(f"{value:.1f}" for value in seconds.values()))
+    return table
 
 
 def plot(
-    env: str, measurements: Sequence[Measurement], ratios: Mapping[str, Spread], path: Path
+    arguments: Arguments,
+    speeds: Mapping[Variant, Spread],
+    seconds: Mapping[str, Spread],
+    near: "Limits",
+    path: Path,
 ) -> None:
-    """Draw throughput over seeds, and the ratios: a dot a round, and the medians."""
+    """Draw throughput over each size that was varied, the parts, and the limits."""
     from matplotlib.ticker import FuncFormatter
 
-    from ppo_jax.plots import BLUE, DARK, picture
+    from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, picture
 
-    dots: dict[str, Any] = {"color": BLUE, "alpha": 0.35, "linewidth": 0, "s": 45}
-    shown = [m for m in measurements if m.variant == usual(m.variant.seeds)]
-    points = {m.variant.seeds: m.steps_per_second for m in shown}
-    with picture(path, 12, 4.8) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        medians = [spread.median for spread in points.values()]
-        line: dict[str, Any] = {"color": BLUE, "marker": "_", "markersize": 16}
-        left.plot(list(points), medians, label="median", **line)
-        for seeds, spread in points.items():
-            label = None if left.collections else "one round"
-            left.scatter([seeds] * len(spread.rounds), spread.rounds, label=label, **dots)
-        left.set_title(f"{env}: training throughput")
-        left.set(xlabel="seeds at once", ylabel="environment steps / s, all seeds together")
-        left.set_xticks(list(points))
-        left.set_ylim(bottom=0)
-        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        left.legend(loc="lower right")
-
-        for row, ratio in enumerate(ratios.values()):
-            right.scatter(ratio.rounds, [row] * len(ratio.rounds), **dots)
-            right.scatter(ratio.median, row, color=BLUE, marker="|", s=600, linewidth=2.5)
-            text = right.text(ratio.median, row - 0.12, f"{ratio.median:.2f}", ha="center")
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
-        right.axvline(1, color=DARK, linestyle="--", linewidth=1.2, zorder=0)
-        right.set_title(f"Ratios of throughput, {COMPARED_SEEDS} seeds")
-        right.set(xlabel="above 1: the first of the two is faster", ylim=(len(ratios) - 0.5, -0.5))
-        right.set_yticks(range(len(ratios)), [name.replace(" / ", " /\n") for name in ratios])
-        right.set_xlim(left=0)
-        right.grid(visible=False, axis="y")
+    labels = {
+        "seeds": "seeds at once",
+        "num_envs": "environments of a seed",
+        "n_steps": "n_steps",
+        "batch_size": "batch_size",
+        "n_epochs": "n_epochs",
+        "devices": "devices",
+    }
+    with picture(path, 14, 10) as figure:
+        rows = figure.subplots(3, 1, height_ratios=(1, 1, 0.55), gridspec_kw={"hspace": 0.05})
+        for row in rows:
+            row.axis("off")
+        grid = rows[0].get_gridspec()
+        panels = [
+            *(figure.add_subplot(cell) for cell in grid[0].subgridspec(1, 3)),
+            *(figure.add_subplot(cell) for cell in grid[1].subgridspec(1, 3)),
+        ]
+        highest = max(max(spread.rounds) for spread in speeds.values())
+        for axes, (name, variants) in zip(panels, sweeps(arguments).items(), strict=True):
+            values = [getattr(variant, name) for variant in variants]
+            medians = [speeds[variant].median for variant in variants]
+            axes.plot(range(len(values)), medians, color=BLUE, marker="_", markersize=16)
+            for place, variant in enumerate(variants):
+                rounds = speeds[variant].rounds
+                axes.scatter(
+                    [place] * len(rounds), rounds, color=BLUE, alpha=0.35, linewidth=0, s=40
+                )
+            axes.set_xticks(range(len(values)), [f"{value:,}" for value in values])
+            axes.set_xlim(-0.5, len(values) - 0.5)
+            axes.set(xlabel=labels[name], ylim=(0, 1.05 * highest))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:,.0f}k"))
+        panels[0].set_title(f"{arguments.env}: environment steps / s, all seeds together")
+        panels[3].set_title("One size varied, the others as usual; a dot a round")
+        bottom = grid[2].subgridspec(1, 2)
+        axes, left = figure.add_subplot(bottom[0]), 0.0
+        for name, color in zip(PARTS, (ORANGE, GREEN, BLUE), strict=True):
+            width = 1e3 * seconds[name].median
+            axes.barh("parts", width, left=left, color=color, label=name)
+            left += width
+        axes.barh("iteration", 1e3 * seconds["iteration"].median, color=GREY)
+        axes.set(xlabel="ms")
+        axes.set_title(f"An iteration of {COMPARED_SEEDS} seeds")
+        axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+        axes = figure.add_subplot(bottom[1])
+        bars = {
+            "updates": near.update_flops,
+            "products of\nthe same shapes": near.product_flops,
+            "large product": near.large_product_flops,
+        }
+        heights = [spread.median / 1e9 for spread in bars.values()]
+        axes.barh(list(bars), heights, color=[BLUE, GREY, GREY])
+        axes.invert_yaxis()
+        axes.axvline(heights[0], color=DARK, linestyle="--", linewidth=1)
+        axes.set(xlabel="GFLOP/s")
+        axes.set_title(f"Updates reach {near.product_share.median:.0%} of their products alone")
 
 
 if __name__ == "__main__":

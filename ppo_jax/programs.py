@@ -47,6 +47,14 @@ def lane_params(state: TrainState, lane: int) -> Any:
     return jax.tree.map(lambda x: np.asarray(x)[lane], state.params)
 
 
+def _memory(program: jax.stages.Compiled) -> int:
+    memory: Any = program.memory_analysis()
+    if memory is None:  # Not every backend knows.
+        return 0
+    arguments, results = memory.argument_size_in_bytes, memory.output_size_in_bytes
+    return arguments + results + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
 @dataclasses.dataclass
 class CompileLog:
     """How often each program was compiled, and the seconds that took, tracing included.
@@ -55,11 +63,13 @@ class CompileLog:
       programs: program -> how often it was compiled.
       program_seconds: program -> seconds. Programs are compiled side by side, so these
         overlap.
+      program_bytes: program -> memory on each device: arguments, results, temporaries.
       seconds: wall-clock seconds that calls have waited for compilations.
     """
 
     programs: dict[str, int] = dataclasses.field(default_factory=dict)
     program_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    program_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
     def add(self, name: str, seconds: float) -> None:
@@ -213,6 +223,7 @@ class Programs:
         start = time.perf_counter()
         compiled = lowered.compile()
         self.compile_log.add(name, traced + time.perf_counter() - start)
+        self.compile_log.program_bytes[name] = _memory(compiled)
         return compiled
 
     def _definitions(self) -> dict[str, tuple]:

@@ -16,33 +16,44 @@ def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     output = tmp_path / "results"
 
-    done = command(MODULE, "--seeds", 4, "--steps", 2049, "--rounds", 3, "--output", output)
+    done = command(
+        *(MODULE, "--seeds", 4, "--num-envs", 16, "--n-steps", 1024, "--batch-size", 256),
+        *("--n-epochs", 4, "--steps", 2049, "--rounds", 3, "--output", output),
+    )
 
     assert done.returncode == 0, done.stderr
     results = json.loads((output / "throughput.json").read_text(encoding="utf-8"))
-    assert results["sizes"]["steps"] == 2 * 2048  # Rounded up to whole iterations.
+    usual = {"seeds": 4, "devices": 2, "shapes": "traced", "num_envs": 16}
+    usual |= {"n_steps": 2048, "batch_size": 256, "n_epochs": 4}
     assert [m["variant"] for m in results["measurements"]] == [
-        {"seeds": 4, "devices": 2, "shapes": "traced"},
-        {"seeds": 4, "devices": 2, "shapes": "static"},
-        {"seeds": 4, "devices": 1, "shapes": "traced"},
+        usual,
+        usual | {"n_steps": 1024},
+        usual | {"devices": 1},
+        usual | {"shapes": "static"},
     ]
-    speeds = [m["steps_per_second"] for m in results["measurements"]]
+    whole, _, one, static = (m["steps_per_second"] for m in results["measurements"])
     ratios = results["ratios"]
     assert list(ratios) == ["traced / static shapes", "2 devices / 1 device"]
-    for spread in (*speeds, *ratios.values()):
+    parts, limits = results["parts_seconds"], results["limits"]
+    for spread in (whole, one, static, *ratios.values(), *parts.values(), *limits.values()):
         assert len(spread["rounds"]) == 3
         assert spread["median"] == statistics.median(spread["rounds"])
         assert 0 < min(spread["rounds"]) == spread["min"] <= spread["max"] == max(spread["rounds"])
-    for ratio, below in zip(ratios.values(), speeds[1:], strict=True):
-        expected = [a / b for a, b in zip(speeds[0]["rounds"], below["rounds"], strict=True)]
+    for ratio, below in zip(ratios.values(), (static, one), strict=True):
+        expected = [a / b for a, b in zip(whole["rounds"], below["rounds"], strict=True)]
         assert ratio["rounds"] == pytest.approx(expected)
+    shares = zip(limits["update_flops"]["rounds"], limits["product_flops"]["rounds"], strict=True)
+    assert limits["product_share"]["rounds"] == pytest.approx([a / b for a, b in shares])
     for measurement in results["measurements"]:
-        programs = ["initialisation", "training", "evaluation"]
-        assert list(measurement["compile_seconds"]) == programs
+        assert set(measurement["compile_seconds"]) == {"initialisation", "training"}
         assert all(seconds > 0 for seconds in measurement["compile_seconds"].values())
+        assert measurement["memory_bytes"] > 0
+    cold, warm = (results["compile_seconds"][f"{state} cache"] for state in ("empty", "full"))
+    assert set(cold) == set(warm) == {"initialisation", "training", "evaluation", "side by side"}
+    assert "updates / products of the same shapes" in done.stdout
     for shown in (
         results["versions"]["jax"],
-        *(f"{speed['median']:,.0f}" for speed in speeds),
+        *(f"{speed['median']:,.0f}" for speed in (whole, one, static)),
         *(f"{ratio['median']:.2f}" for ratio in ratios.values()),
         str(output / "throughput.json"),
         str(output / "throughput.png"),
@@ -59,6 +70,8 @@ def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.Monk
         (("--rounds", 0), "--rounds must be an integer of at least 1, but got 0"),
         (("--steps", -1), "--steps must be an integer of at least 1, but got -1"),
         (("--env", "CartPol-v1"), "did you mean 'CartPole-v1'?"),
+        (("--batch-size", 4096), "batch_size must be at most n_steps"),
+        (("--num-envs", 3), "n_steps must be a multiple of num_envs"),
     ],
 )
 def test_mistakes_are_one_line(command, tmp_path: Path, arguments: tuple, message: str):
