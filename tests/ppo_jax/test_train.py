@@ -30,6 +30,24 @@ def test_trains_and_saves(command, tmp_path):
     assert trained.description["environment"]["kwargs"] == {"max_steps_in_episode": 50}
 
 
+def test_many_devices_give_what_one_gives(command, tmp_path, monkeypatch):
+    """As on a host with eight GPUs: ten seeds on sixteen lanes."""
+    returns = {}
+    for devices in (1, 8):
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(devices))
+        done = command(
+            *("ppo_jax.train", "--total-steps", 2048, "--eval-every", 1024, "--seeds", 10),
+            *("--n-steps", 512, "--batch-size", 128, "--hidden-sizes", 8, "--eval-episodes", 4),
+            *("--output", tmp_path / str(devices)),
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads((tmp_path / str(devices) / "training.json").read_text())
+        assert results["device"]["count"] == devices
+        returns[devices] = results["returns"]
+    assert np.shape(returns[8]) == (2, 10)
+    np.testing.assert_allclose(returns[8], returns[1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
