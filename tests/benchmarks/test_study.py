@@ -1,0 +1,66 @@
+"""The benchmark of whole studies; nothing here depends on how fast they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import peers, study
+from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
+
+TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
+
+
+def test_the_same_work_is_done_in_every_way(command, tmp_path: Path):
+    done = command(
+        "benchmarks.study", *TINY, "--starts", 1, "--zoo-trials", 0, "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "study.json").read_text())
+    ours, at_once, usual = results["ways"]
+    assert [way["name"] for way in results["ways"]] == [OURS, AT_ONCE, USUAL]
+    assert ours["environment_steps"] >= 2 * 2 * 2048
+    assert ours["environment_steps"] == at_once["environment_steps"] == usual["environment_steps"]
+    assert ours["compilations"] == 3
+    assert at_once["compilations"] == usual["compilations"] == 2 * 3
+    for way in results["ways"]:
+        assert sum(way["parts"].values()) == pytest.approx(way["seconds"]["median"])
+        ratio = ours["seconds"]["median"] / way["seconds"]["median"]
+        assert way["ratio"]["median"] == pytest.approx(ratio)
+        assert f"{way['seconds']['median']:.1f}" in done.stdout
+    for event in ("first_step", "first_checkpoint"):
+        first, second = (results["starts"][event][f"{name} start"] for name in ("first", "second"))
+        ratio = second["median"] / first["median"]
+        assert results["starts"][event]["ratio"]["median"] == pytest.approx(ratio)
+    assert results["rl_zoo"] is None
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tuner_that_cannot_be_installed_is_reported(monkeypatch):
+    def fail(*_):
+        raise peers.PeerError("cannot be installed: no network")
+
+    monkeypatch.setattr(peers, "build", fail)
+    found = study.measure_zoo(Arguments(), Console(quiet=True))
+    assert found == {"failure": "cannot be installed: no network"}
+    spread = study.Spread.of([10.0])
+    way = study.Way(OURS, spread, {}, 1000, 3, 1.0, spread / spread)
+    assert study.zoo_table(way, found).rows[1][2] == "cannot be installed: no network"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trials", 0), "--trials must be an integer of at least 1, but got 0"),
+        (("--starts", -1), "--starts must be an integer of at least 0, but got -1"),
+        (("--eval-every", 300_000), "eval_every must be at most total_steps"),
+        (("--env", "CartPol-v1"), "did you mean 'CartPole-v1'?"),
+    ],
+)
+def test_mistakes_are_one_line(command, tmp_path, arguments, message):
+    done = command("benchmarks.study", *arguments, "--output", tmp_path / "results")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "results").exists()
