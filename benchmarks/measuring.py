@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,13 @@ class Table:
         ruler = ["---", *["---:"] * (len(self.headers) - 1)]
         lines = ["| " + " | ".join(row) + " |" for row in (self.headers, ruler, *self.rows)]
         return "\n".join([f"{self.title}:", "", *lines])
+
+
+def make_console() -> "Console":
+    """Return a console that leaves tables whole where it is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def setting(**sizes: Any) -> dict[str, dict[str, Any]]:

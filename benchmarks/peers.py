@@ -18,7 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmarks.measuring import Spread, Table, machine, print_setting, publish, setting
+from benchmarks.measuring import (
+    Spread,
+    Table,
+    machine,
+    make_console,
+    print_setting,
+    publish,
+    setting,
+)
 from ppo_jax import command_line
 from ppo_jax.config import TrainConfig
 from ppo_jax.errors import require_choice, require_count
@@ -78,7 +86,7 @@ PEERS = {
     ),
     "RL Zoo tuner": Peer(
         ("rl_zoo.py",),
-        (_TORCH, ("rl_zoo3==2.9.2", "stable-baselines3==2.9.0", "pandas>=2,<3")),
+        (_TORCH, ("rl_zoo3==2.9.2", "stable-baselines3==2.9.2", "pandas>=2,<3")),
         slow=True,
         envs=("CartPole-v1",),
         why_not="RL Zoo has no settings for it",
@@ -334,8 +342,6 @@ def _run(arguments: Arguments) -> None:
         require_count("--seeds", seeds)
     for option in ("steps", "slow_steps", "rounds"):
         require_count("--" + option.replace("_", "-"), getattr(arguments, option))
-    from rich.console import Console
-
     from ppo_jax.devices import enable_all_cpu_cores
     from ppo_jax.files import require_writable, write_json
 
@@ -354,7 +360,7 @@ def _run(arguments: Arguments) -> None:
         hidden_sizes=TrainConfig.hidden_sizes,
         rounds=arguments.rounds,
     )
-    console = Console(highlight=False)
+    console = make_console()
     print_setting(measured_with, console)
     results = measure(arguments, console)
     tables = [

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
-from benchmarks.measuring import ROOT, Spread, Table, machine, print_setting, publish, setting
+from benchmarks.measuring import (
+    ROOT,
+    Spread,
+    Table,
+    machine,
+    make_console,
+    print_setting,
+    publish,
+    setting,
+)
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
 from tune.settings import Settings
@@ -209,8 +218,6 @@ def _run(arguments: Arguments) -> None:
     for name in ("starts", "zoo_trials"):
         require_count("--" + name.replace("_", "-"), getattr(arguments, name), low=0)
     Settings(**arguments.settings())
-    from rich.console import Console
-
     from ppo_jax.devices import enable_all_cpu_cores
     from ppo_jax.files import require_writable, write_json
 
@@ -223,7 +230,7 @@ def _run(arguments: Arguments) -> None:
     measured_with = setting(
         **arguments.settings(), trials=arguments.trials, rounds=arguments.rounds
     )
-    console = Console(highlight=False)
+    console = make_console()
     print_setting(measured_with, console)
     ways = measure_ways(arguments, console)
     starts = measure_starts(arguments, console)

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Literal
 
 import jax
 
-from benchmarks.measuring import Spread, Table, machine, print_setting, publish, setting
+from benchmarks.measuring import (
+    Spread,
+    Table,
+    machine,
+    make_console,
+    print_setting,
+    publish,
+    setting,
+)
 from ppo_jax import command_line
 from ppo_jax.config import TrainConfig, config_for
 from ppo_jax.errors import require_count
@@ -252,8 +260,6 @@ def _run(arguments: Arguments) -> None:
     from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
-    from rich.console import Console
-
     from benchmarks.parts import Parts, limits, spreads
     from ppo_jax.environments import make
     from ppo_jax.files import require_writable, write_json
@@ -272,7 +278,7 @@ def _run(arguments: Arguments) -> None:
         steps=arguments.steps,
         rounds=arguments.rounds,
     )
-    console = Console(highlight=False)
+    console = make_console()
     print_setting(measured_with, console)
     measurements = measure(arguments, console)
     with console.status("timing the parts"):

@@ -25,17 +25,16 @@ def prepare(work: Work) -> Callable[[], int]:
 
     def taken() -> int:
         # It counts steps of all environments as one.
-        return work.num_envs * sum(int(state.runner_state.global_step) for state, *_ in states)
+        return work.num_envs * sum(int(state.runner_state.global_step) for state in states)
 
     def train() -> int:
         before = taken()
         for seed, state in enumerate(states):
             # One evaluation of one episode is the least it can do.
-            trained, _ = algorithm.train(
+            states[seed], _ = algorithm.train(
                 *state, n_total_timesteps=work.steps, n_eval_steps=1, n_eval_episodes=1
             )
-            states[seed] = (trained, *state[1:])
-        jax.block_until_ready([state for state, *_ in states])
+        jax.block_until_ready(states)
         return taken() - before
 
     return train
