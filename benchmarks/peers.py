@@ -386,8 +386,8 @@ def _run(arguments: Arguments) -> None:
         text = [
             f"`python -m benchmarks.peers`, {machine(measured_with)}: the same networks, "
             "environments, rollouts, minibatches and epochs; training alone, compiled and warm.",
-            *(table.markdown() for table in tables),
             "![Training throughput of PPO implementations](benchmarks/results/peers.png)",
+            *(table.markdown() for table in tables),
         ]
         publish("peers", "\n\n".join(text), arguments.output)
 

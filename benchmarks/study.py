@@ -262,8 +262,8 @@ def _run(arguments: Arguments) -> None:
         text = [
             f"`python -m benchmarks.study`, {machine(measured_with)}; installing and importing "
             "do not count, compiling does.",
-            *(table.markdown() for table in tables),
             "![Wall clock of a study](benchmarks/results/study.png)",
+            *(table.markdown() for table in tables),
         ]
         publish("study", "\n\n".join(text), arguments.output)
 

@@ -290,15 +290,13 @@ def _run(arguments: Arguments) -> None:
 
     speeds = {m.variant: m.steps_per_second for m in measurements}
     ratios = {name: speeds[usual()] / speeds[variant] for name, variant in compared().items()}
-    tables = [
-        speed_table(measurements),
-        program_table(measurements),
+    summary = [
         ratio_table(ratios),
         part_table(seconds),
         limit_table(near),
         compile_table(compiled),
     ]
-    for table in tables:
+    for table in (speed_table(measurements), program_table(measurements), *summary):
         table.print(console)
     # Kilobytes, but bytes on a Mac.
     unit = 1 if sys.platform == "darwin" else 1024
@@ -323,8 +321,8 @@ def _run(arguments: Arguments) -> None:
         text = [
             f"`python -m benchmarks.throughput`, {arguments.env}, {machine(measured_with)}, "
             f"median of {arguments.rounds}; sizes not named are the defaults.",
-            *(table.markdown() for table in tables),
             "![Training throughput](benchmarks/results/throughput.png)",
+            *(table.markdown() for table in summary),
         ]
         publish("throughput", "\n\n".join(text), arguments.output)
 
