@@ -2,14 +2,12 @@
 
 import contextlib
 import fcntl
-import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,13 +15,12 @@ from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
+from tune.samplers import has_configurations_left, make_sampler, require_sampler_package
 from tune.settings import Settings
 from tune.trial import is_baseline, objective, programs_for, settings_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_SAMPLER_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
-"""Packages that samplers need beyond Optuna's own dependencies; imported by the same names."""
 _PROCESS = uuid.uuid4().hex[:8]
 
 
@@ -99,45 +96,6 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
-def require_sampler_package(sampler: str) -> None:
-    """Raise a ``UserError`` that says what to install if `sampler` needs a missing package."""
-    package = _SAMPLER_PACKAGES.get(sampler)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"sampler {sampler!r} needs the package {package}: run 'pip install {package}'"
-        )
-
-
-def make_sampler(settings: Settings, trials_so_far: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler of a study that already has `trials_so_far` trials.
-
-    The seed depends on that number, so a continued study does not repeat the random
-    start-up points of its beginning.
-    """
-    entropy = np.random.SeedSequence([settings.seed, trials_so_far])
-    seed = int(entropy.generate_state(1)[0])
-    startup = settings.sampler_startup_trials
-    match settings.sampler:
-        case "tpe":
-            return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case "qmc":
-            return optuna.samplers.QMCSampler(
-                scramble=True, seed=settings.seed, warn_independent_sampling=False
-            )
-        case "cmaes":
-            return optuna.samplers.CmaEsSampler(
-                n_startup_trials=startup, seed=seed, warn_independent_sampling=False
-            )
-        case "gp":
-            return optuna.samplers.GPSampler(n_startup_trials=startup, seed=seed)
-        case "grid":
-            grid = settings.space.grid(settings.grid_points)
-            return optuna.samplers.GridSampler(grid, seed=settings.seed)
-    raise UserError(f"unknown sampler {settings.sampler!r}")
-
-
 def make_pruner(settings: Settings) -> optuna.pruners.BasePruner:
     """Return the pruner; its steps are nominal environment steps."""
     first = settings.checkpoints()[
@@ -180,7 +138,9 @@ def _run_trials(
         trial = optuna.Trial(study, frozen._trial_id)
         trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
         _run_trial(study, trial, settings, progress)
-    while len(study.get_trials(deepcopy=False, states=FINISHED)) < n_trials:
+    while len(
+        study.get_trials(deepcopy=False, states=FINISHED)
+    ) < n_trials and has_configurations_left(study):
         _run_trial(study, study.ask(), settings, progress)
 
 
@@ -207,6 +167,7 @@ def _create_or_load(
         storage=storage,
         direction="maximize",
         load_if_exists=True,
+        sampler=make_sampler(settings),
         pruner=make_pruner(settings),
     )
     stored = settings_of(study)
@@ -219,7 +180,6 @@ def _create_or_load(
         _require_same(study_name, stored, settings)
     study.set_user_attr("settings", settings.to_dict())
     trials = study.get_trials(deepcopy=False)
-    study.sampler = make_sampler(settings, len(trials))
     if not any(is_baseline(trial) for trial in trials):
         study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
     return study

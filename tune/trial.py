@@ -50,6 +50,11 @@ def objective(
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
 
+    # Of a run of this trial that was interrupted. It was not pruned there, so the pruner,
+    # which judges by the last report, is asked again only when that has been reached.
+    reported = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    known_until = max(reported, default=0)
+
     means: list[float] = []
     record = _Record()
     try:
@@ -61,9 +66,10 @@ def objective(
             if not finite.any():
                 raise optuna.TrialPruned("every seed has diverged")
             means.append(float(checkpoint.returns[finite].mean()))
-            trial.report(means[-1], checkpoint.step)
-            last = checkpoint.step == settings.total_steps
-            if not is_baseline(trial) and (not finite.all() or (trial.should_prune() and not last)):
+            if checkpoint.step not in reported:
+                trial.report(means[-1], checkpoint.step)
+            judged = known_until <= checkpoint.step < settings.total_steps
+            if not is_baseline(trial) and (not finite.all() or (judged and trial.should_prune())):
                 raise optuna.TrialPruned
     finally:
         trial.set_user_attr("environment_steps", record.environment_steps)

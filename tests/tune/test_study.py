@@ -144,13 +144,6 @@ def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
     assert all(max(trial.intermediate_values) >= 100_000 for trial in pruned)
 
 
-def test_missing_sampler_package_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="'gp' needs the package torch: run 'pip install torch'"):
-        run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 500.0
     assert best_trial(run_optimization(4, output=tmp_path)).number == 0

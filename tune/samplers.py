@@ -1,0 +1,175 @@
+"""Samplers whose draws depend on the study's seed and a trial's number, on nothing else.
+
+So a study that was killed and continued draws what it would have drawn without, and
+workers side by side never draw the same: no sampler has a state that could be lost or
+shared. What a sampler learns from is in the storage alone.
+"""
+
+import functools
+import importlib.util
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from ppo_jax.errors import UserError
+from tune.settings import Settings
+
+_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
+"""Packages that samplers need beyond Optuna's own dependencies; imported by the same names."""
+
+
+def require_sampler_package(sampler: str) -> None:
+    """Raise a ``UserError`` that says what to install if `sampler` needs a missing package."""
+    package = _PACKAGES.get(sampler)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"sampler {sampler!r} needs the package {package}: run 'pip install {package}'"
+        )
+
+
+def make_sampler(settings: Settings) -> BaseSampler:
+    """Return the sampler of a study."""
+    startup = settings.sampler_startup_trials
+    match settings.sampler:
+        case "tpe":
+            return _SeededByTrial(
+                settings.seed,
+                lambda seed: optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed),
+            )
+        case "random":
+            return _SeededByTrial(
+                settings.seed, lambda seed: optuna.samplers.RandomSampler(seed=seed)
+            )
+        case "qmc":
+            return _SeededByTrial(settings.seed, functools.partial(_Sobol, settings.seed))
+        case "cmaes":
+            return _SeededByTrial(
+                settings.seed,
+                lambda seed: optuna.samplers.CmaEsSampler(
+                    n_startup_trials=startup, seed=seed, warn_independent_sampling=False
+                ),
+            )
+        case "gp":
+            return _SeededByTrial(
+                settings.seed,
+                lambda seed: optuna.samplers.GPSampler(n_startup_trials=startup, seed=seed),
+            )
+        case "grid":
+            # Its only draw is the order of the grid, which all trials share.
+            grid = settings.space.grid(settings.grid_points)
+            return _Grid(grid, seed=settings.seed)
+    raise UserError(f"unknown sampler {settings.sampler!r}")
+
+
+class _SeededByTrial(BaseSampler):
+    """Asks a new sampler, seeded by the trial's number, at every turn.
+
+    Args:
+      seed: of the study.
+      make: makes the sampler from a seed.
+    """
+
+    def __init__(self, seed: int, make: Callable[[int], BaseSampler]) -> None:
+        self._seed = seed
+        self._make = make
+
+    def _sampler(self, trial: FrozenTrial, *purpose: int) -> BaseSampler:
+        entropy = np.random.SeedSequence([self._seed, trial.number, *purpose])
+        return self._make(int(entropy.generate_state(1)[0]))
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._sampler(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return self._sampler(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        # By name as well: a trial that was interrupted between two parameters draws the
+        # second as if it drew both.
+        sampler = self._sampler(trial, zlib.crc32(param_name.encode()))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._sampler(trial).after_trial(study, trial, state, values)
+
+
+class _Sobol(optuna.samplers.QMCSampler):
+    """A Sobol sequence whose trial *i* takes point *i*.
+
+    Optuna counts the points in the storage, where a trial that is asked for again counts
+    twice and two workers may read the same count.
+    """
+
+    def __init__(self, scramble_seed: int, seed: int) -> None:
+        super().__init__(
+            scramble=True,
+            seed=scramble_seed,
+            warn_independent_sampling=False,
+            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+        )
+        self._point = 0
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        self._point = trial.number
+        return super().sample_relative(study, trial, search_space)
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self._point
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """A grid that leaves it to the study's own loop to stop."""
+
+    def has_points_left(self, study: optuna.Study) -> bool:
+        """Return whether there is a point that no trial has or had."""
+        taken = {trial.system_attrs.get("grid_id") for trial in study.get_trials(deepcopy=False)}
+        return len(taken - {None}) < len(self._all_grids)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Do nothing: Optuna's would stop ``Study.optimize``, which is not running."""
+
+
+def has_configurations_left(study: optuna.Study) -> bool:
+    """Return whether the study's sampler can suggest anything new; only a grid ends."""
+    return not isinstance(study.sampler, _Grid) or study.sampler.has_points_left(study)
