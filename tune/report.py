@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.versions import device_description, versions
+from tune.analysis import Analysis, analyse
 from tune.plots import plot_optimization
 from tune.settings import Settings
 from tune.study import FINISHED, best_trial, default_output
@@ -37,30 +38,16 @@ def save_optimization_results(
     settings = settings_of(study) or Settings()
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state in FINISHED]
-    importances = parameter_importances(study, settings)
-    results = _results(study, settings, trials, importances)
+    analysis = analyse(trials, settings)
+    results = _results(study, settings, trials, analysis)
     results["verdict"] = _verdict(folder, results["best_params"])
     write_json(folder / "optimization_results.json", results)
     write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
     picture = folder / "optimization_results.png"
+    importances = {name: found.fanova for name, found in analysis.importances.items()}
     plot_optimization(finished, settings, importances, picture)
     _write_page(folder, study.study_name, settings, results, finished)
     return results
-
-
-def parameter_importances(study: optuna.Study, settings: Settings) -> dict[str, float]:
-    """Return parameter -> importance by fANOVA (Hutter et al., 2014), largest first.
-
-    Empty where there are too few complete trials, or all of them have the same score.
-    """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=settings.seed)
-    try:
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (RuntimeError, ValueError):  # No parameter that varies over all trials.
-        return {}
 
 
 def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
@@ -97,7 +84,7 @@ def _results(
     study: optuna.Study,
     settings: Settings,
     trials: list[FrozenTrial],
-    importances: dict[str, float],
+    analysis: Analysis,
 ) -> dict[str, Any]:
     best = best_trial(study)
     baseline = next((t.value for t in trials if is_baseline(t)), None)
@@ -137,7 +124,7 @@ def _results(
         | {"checkpoints": settings.checkpoints()},
         "search_space": settings.space.to_tables(),
         "moved_defaults": settings.space.moved_defaults(),
-        "importances": importances,
+        "analysis": analysis.to_dict(),
         "programs_compiled": programs_compiled(study),
         "environment_steps": total("environment_steps"),
         "seconds": {

@@ -45,4 +45,6 @@ def programs(monkeypatch):
     fake = FakePrograms()
     for module in ("trial", "study", "validation"):
         monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
+    # Intervals are tested in test_analysis; elsewhere they only have to be there.
+    monkeypatch.setattr("tune.analysis._RESAMPLES", 3)
     return fake
