@@ -17,7 +17,7 @@ from ppo_jax.errors import UserError
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as strict JSON; numbers that are not finite become null."""
     with replacing(path) as temporary:
-        text = json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(plain(data), indent=2, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -77,13 +77,14 @@ def _umask() -> int:
     return mask
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as it comes back from a JSON file: lists, strings for keys, None for NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -23,7 +23,7 @@ STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, 
 EVALUATION = 2**32 - 1
 """Folded into a seed's key for its evaluations; training folds in iterations, all smaller."""
 
-TUNING, VALIDATION = 0, 1
+TUNING, VALIDATION, SELECTION = 0, 1, 2
 """Purposes that the keys of a root seed are derived for; see :func:`seed_keys`."""
 
 

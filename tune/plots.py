@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from tune.settings import Settings
-from tune.statistics import bootstrap_interval
+from tune.statistics import finite, summarize
 from tune.trial import is_baseline
 
 
@@ -43,46 +43,78 @@ def plot_optimization(
 def plot_validation(
     title: str,
     steps: Sequence[int],
-    winner: np.ndarray | None,
-    baseline: np.ndarray,
-    reference_score: float | None,
+    returns: Mapping[str, np.ndarray],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    settings: Settings,
     path: Path,
 ) -> None:
-    """Draw mean and 95% interval over seeds of winner and baseline.
+    """Draw learning curves, performance profiles, and scores on each group of seeds.
 
     Args:
       title: of the picture.
       steps: nominal steps of the checkpoints.
-      winner: returns ``[checkpoints, seeds]``; None where the baseline has won.
-      baseline: the same of the baseline.
-      reference_score: an earlier result, if there is one.
+      returns: configuration -> returns ``[checkpoints, seeds]`` on validation seeds.
+      scores: configuration -> group of seeds -> the study's objective of each seed.
+      settings: of the study.
       path: a PNG file.
     """
-    with picture(path, 10, 5.5) as figure:
-        axes = figure.subplots()
-        draw_curve(axes, steps, baseline, GREY, "default")
-        if winner is not None:
-            draw_curve(axes, steps, winner, BLUE, "best of the study")
-        draw_reference(axes, reference_score)
-        axes.set_title(title)
-        label_steps(axes)
-        axes.legend(loc="best")
+    colors = dict(zip(returns, (BLUE, GREY) if len(returns) > 1 else (GREY,), strict=True))
+    with picture(path, 15, 5) as figure:
+        curves, profile, optimism = figure.subplots(1, 3, width_ratios=(5, 3, 3))
+        figure.suptitle(title, fontsize=14)
+        for name, color in colors.items():
+            draw_curve(curves, steps, returns[name], color, name)
+            _draw_profile(profile, returns[name][-1], color, name)
+        draw_reference(curves, settings.reference_score)
+        curves.set_title("Mean over seeds, 95% intervals")
+        label_steps(curves)
+        curves.legend(loc="best")
+        profile.set_title("At the end")
+        profile.set(xlabel="return τ", ylabel="fraction of seeds above τ", ylim=(0, 1.05))
+        _draw_optimism(optimism, scores, colors)
+        optimism.set_title(f"Score of {settings.total_steps:,} steps")
+        optimism.set(ylabel=f"{settings.objective} of checkpoints, 95% intervals")
 
 
 def draw_curve(
     axes: Axes, steps: Sequence[int], returns: np.ndarray, color: str, label: str
 ) -> None:
     """Draw mean and 95% bootstrap interval over seeds of ``[checkpoints, seeds]`` returns."""
-    means, lows, highs = [], [], []
-    for row in returns:
-        finite = row[np.isfinite(row)]
-        mean = float(finite.mean()) if len(finite) else np.nan
-        low, high = bootstrap_interval([finite], np.mean) or (mean, mean)
-        means.append(mean)
-        lows.append(low)
-        highs.append(high)
+    summaries = [summarize(row) for row in returns]
+    means = [np.nan if s is None else s.mean.value for s in summaries]
+    intervals = [
+        (mean, mean) if s is None or s.mean.interval is None else s.mean.interval
+        for mean, s in zip(means, summaries, strict=True)
+    ]
     axes.plot(steps, means, color=color, marker="o", markersize=4, label=label)
+    lows, highs = zip(*intervals, strict=True)
     axes.fill_between(steps, lows, highs, color=color, alpha=0.2, linewidth=0)
+
+
+def _draw_profile(axes: Axes, values: np.ndarray, color: str, label: str) -> None:
+    """Draw the fraction of seeds above each value; a diverged seed is above none."""
+    ordered = np.sort(finite(values))
+    if len(ordered):
+        fractions = np.arange(len(ordered), 0, -1) / len(values)
+        axes.step([*ordered, ordered[-1]], [*fractions, 0], where="pre", color=color, label=label)
+
+
+def _draw_optimism(
+    axes: Axes, scores: Mapping[str, Mapping[str, np.ndarray]], colors: Mapping[str, str]
+) -> None:
+    """Draw mean and interval of each group of seeds: what falls from left to right was luck."""
+    groups = list(dict.fromkeys(group for known in scores.values() for group in known))
+    for number, (name, known) in enumerate(scores.items()):
+        for group, values in known.items():
+            summary = summarize(values)
+            if summary is None:
+                continue
+            x = groups.index(group) + 0.12 * (2 * number - 1) * (len(scores) > 1)
+            axes.plot(x, summary.mean.value, "o", color=colors[name])
+            if summary.mean.interval is not None:
+                axes.vlines(x, *summary.mean.interval, color=colors[name], linewidth=2)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.margins(x=0.2)
 
 
 def draw_reference(axes: Axes, reference_score: float | None) -> None:

@@ -105,11 +105,11 @@ class ConsoleProgress:
             f" | {self._best_so_far()} | {self._new_trials[-1]:.1f} s, {self._time_left()}"
         )
 
-    def validation_checkpoint(
+    def curve_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Tell a checkpoint of seeds `first` to `stop` - 1 of the winner or the baseline."""
-        text = f"validation, {name}, seeds {first}–{stop - 1}: {step:,} steps"
+        """Tell a checkpoint of seeds `first` to `stop` - 1 of a selection or validation run."""
+        text = f"{name}, seeds {first}–{stop - 1}: {step:,} steps"
         finite = returns[np.isfinite(returns)]
         text += f", return {finite.mean():.1f}" if len(finite) else ", diverged"
         if self._status is not None:

@@ -15,6 +15,7 @@ from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.versions import device_description, versions
 from tune.analysis import Analysis, analyse
 from tune.plots import plot_optimization
+from tune.selection import selected_params
 from tune.settings import Settings
 from tune.study import FINISHED, best_trial, default_output
 from tune.trial import is_baseline, settings_of
@@ -139,10 +140,11 @@ def _results(
 
 
 def _verdict(folder: Path, best_params: dict[str, Any] | None) -> str | None:
-    """Return the verdict of the validation in `folder`, if it is one of `best_params`."""
+    """Return the verdict of the validation in `folder`, if it is one of the winner."""
     try:
         validation = read_json(folder / "validation.json")
-        same = validation["winner"]["hyperparameters"] == best_params
+        winners = [best_params, selected_params(folder, best_params)]
+        same = validation["winner"]["hyperparameters"] in winners
         return validation["verdict"] if same else None
     except (UserError, KeyError, TypeError):
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppo_jax import command_line
-from ppo_jax.errors import require_count
+from ppo_jax.errors import UserError, require_count
 from tune.search_space import SearchSpace
 from tune.settings import Settings
 
@@ -65,6 +65,11 @@ class Arguments:
     """Folder for all results. runs/STUDY_NAME if not given."""
     seed: int = Settings.seed
     """Root of all random numbers."""
+    select_top: int | None = None
+    """Best trials that are run once more, with the default, on seeds of their own before one is
+    named the winner; 0 to take the best trial as it is. 3 if not given."""
+    select_seeds: int = 10
+    """Fresh seeds for that choice."""
     validate_steps: int = 1_000_000
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
     validate_seeds: int = 10
@@ -94,6 +99,14 @@ def _run(arguments: Arguments) -> None:
     start = time.perf_counter()
     n_trials = 5 if arguments.quick else arguments.trials
     require_count("--trials", n_trials)
+    select_top = min(3, n_trials) if arguments.select_top is None else arguments.select_top
+    require_count("--select-top", select_top, low=0)
+    if select_top > n_trials:
+        raise UserError(
+            f"--select-top must be at most the number of trials, but got --select-top {select_top} "
+            f"with {n_trials} trials"
+        )
+    require_count("--select-seeds", arguments.select_seeds)
     require_count("--validate-steps", arguments.validate_steps, low=0)
     require_count("--validate-seeds", arguments.validate_seeds)
     settings = arguments.settings()
@@ -104,9 +117,10 @@ def _run(arguments: Arguments) -> None:
 
     from tune.progress import ConsoleProgress
     from tune.report import save_optimization_results
+    from tune.selection import select_winner
     from tune.study import best_trial, default_output, record_compilations, run_optimization
     from tune.trial import programs_for
-    from tune.validation import find_validation, train_best_config
+    from tune.validation import train_best_config
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study_name = arguments.study_name or settings.env
@@ -123,30 +137,36 @@ def _run(arguments: Arguments) -> None:
         )
         results = save_optimization_results(study, output)
         best = best_trial(study)
-        validation = None
-        if best is not None and arguments.validate_steps:
-            params, steps, seeds = (
-                results["best_params"],
-                arguments.validate_steps,
-                arguments.validate_seeds,
+        selection = validation = None
+        if best is not None and select_top:
+            seeds = arguments.select_seeds
+            progress.line(
+                f"selection: the {select_top} best trials and the defaults on {seeds} fresh seeds "
+                f"× {settings.total_steps:,} steps"
             )
-            validation = find_validation(output, params, settings, steps, seeds)
-            if validation is None:
-                progress.line(
-                    f"validation: trial {best.number} and the defaults on {seeds} fresh seeds "
-                    f"× {steps:,} steps"
-                )
-                validation = train_best_config(
-                    params,
-                    steps,
-                    settings=settings,
-                    seeds=seeds,
-                    output=output,
-                    tuning_score=best.value,
-                    observer=progress.validation_checkpoint,
-                ).to_dict()
-                record_compilations(study, programs_for(settings.config, settings.seeds))
-                results = save_optimization_results(study, output)
+            selection = select_winner(
+                study, select_top, seeds, output=output, observer=progress.curve_checkpoint
+            )
+        if best is not None and arguments.validate_steps:
+            number = best.number if selection is None else selection.winner.trial
+            seeds = arguments.validate_seeds
+            progress.line(
+                f"validation: trial {number} and the defaults on {seeds} fresh seeds "
+                f"× {arguments.validate_steps:,} steps"
+            )
+            validation = train_best_config(
+                study.trials[number].user_attrs["hyperparameters"],
+                arguments.validate_steps,
+                settings=settings,
+                seeds=seeds,
+                output=output,
+                study=study,
+                selection=selection,
+                observer=progress.curve_checkpoint,
+            ).to_dict()
+        if selection is not None or validation is not None:
+            record_compilations(study, programs_for(settings.config, settings.seeds))
+            results = save_optimization_results(study, output)
     _print_summary(console, settings, results, validation, output, time.perf_counter() - start)
 
 
@@ -169,13 +189,8 @@ def _print_summary(
     if settings.reference_score is not None:
         against = "" if best is None else f" ({best - settings.reference_score:+.1f} for the best)"
         rows["reference"] = f"{settings.reference_score:g}{against}"
-    learning = (validation or {}).get("over_training")
-    if learning is not None:
-        interval = learning["difference_interval"]
-        spread = f", 95% interval {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
-        rows["best − default on fresh seeds"] = (
-            f"{learning['difference']:+.1f} averaged over training{spread}"
-        )
+    if validation is not None:
+        rows |= _validation_rows(validation)
     counts = results["n_trials"]
     spent = results["seconds"]
     rows |= {
@@ -190,6 +205,33 @@ def _print_summary(
     verdict = "Not validated on fresh seeds." if validation is None else validation["verdict"]
     text = "\n".join(["", *lines, "", verdict])
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _validation_rows(validation: dict[str, Any]) -> dict[str, str]:
+    """Return what a validation has found besides its verdict."""
+
+    def text(estimate: dict[str, Any], form: str) -> str:
+        if estimate["interval"] is None:
+            return f"{estimate['value']:{form}}"
+        low, high = estimate["interval"]
+        return f"{estimate['value']:{form}}, 95% interval {low:{form}} to {high:{form}}"
+
+    rows = {}
+    for name in ("winner", "baseline"):
+        known = validation[name]
+        scores = {group: known["scores"][group]["summary"] for group in known["scores"]}
+        means = [
+            f"{s['mean']['value']:.1f} {group}" for group, s in scores.items() if s is not None
+        ]
+        rows[f"score of the {name} by seeds"] = ", ".join(means)
+        if known["optimism"] is not None:
+            rows[f"optimism of the {name}"] = text(known["optimism"], "+.1f")
+    learning, final = validation["over_training"], validation["comparison"]
+    if learning is not None and learning["difference"] is not None:
+        rows["winner − baseline over training"] = text(learning["difference"], "+.1f")
+    if final is not None:
+        rows["P(winner beats baseline)"] = text(final["probability_of_improvement"], ".2f")
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,43 +1,87 @@
-"""Statistics of per-seed values. Pure functions of arrays; no training, no files."""
+"""Statistics of per-seed values. Pure functions of arrays; no training, no files.
+
+NaN stands for a seed that has diverged. It is left out of means; where seeds are ranked it
+comes last.
+"""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-_RESAMPLES = 9_999
+RESAMPLES = 9_999
+BCA, PERCENTILE, WELCH = "BCa bootstrap", "percentile bootstrap", "Welch t"
 
 Interval = tuple[float, float]
 """(low, high)"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """Per-seed values in brief, with 95% bootstrap intervals; None for a single seed."""
+class Estimate:
+    """A statistic with its 95% interval.
 
-    mean: float
-    mean_interval: Interval | None
-    iqm: float
-    iqm_interval: Interval | None
+    Attributes:
+      value: the statistic.
+      interval: None where a sample is a single seed: nothing is known of its spread.
+      method: how the interval was made.
+    """
+
+    value: float
+    interval: Interval | None = None
+    method: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Per-seed values in brief.
+
+    Attributes:
+      mean, median, iqm: over the seeds that have not diverged.
+      seeds: their number.
+    """
+
+    mean: Estimate
+    median: Estimate
+    iqm: Estimate
     seeds: int
+
+
+class WelchTest(NamedTuple):
+    """Welch's test of equal means, scalars or one value for each of a batch of samples.
+
+    Attributes:
+      statistic, degrees_of_freedom, p_value: of the two-sided test.
+      low, high: the 95% interval of the difference that belongs to it.
+    """
+
+    statistic: np.ndarray
+    degrees_of_freedom: np.ndarray
+    p_value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Winner against baseline on validation seeds.
+    """A configuration, the winner, against the baseline.
 
     Attributes:
-      difference: mean of the winner minus mean of the baseline.
-      difference_interval: its 95% bootstrap interval; None with a single seed.
+      difference: mean of the winner minus mean of the baseline, with the interval that the
+        verdict rests on; see :func:`welch_test`. None where one has no finite value.
+      difference_bootstrap: the same with a bootstrap interval, to set beside it.
       probability_of_improvement: that a seed of the winner beats one of the baseline.
+      p_value: of Welch's test; None with a single seed.
       verdict: ``improved``, ``no clear difference`` or ``worse``.
     """
 
-    difference: float
-    difference_interval: Interval | None
-    probability_of_improvement: float
+    difference: Estimate | None
+    difference_bootstrap: Estimate | None
+    probability_of_improvement: Estimate
+    p_value: float | None
     verdict: str
 
 
@@ -53,87 +97,155 @@ def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def summarize(values: np.ndarray) -> Summary | None:
-    """Summarize per-seed values ``[seeds]``; NaN (diverged seeds) are left out.
+    """Summarize per-seed values ``[seeds]``.
 
     Returns:
-      None where no finite value is left.
+      None where every seed has diverged.
     """
-    values = _finite(values)
+    values = finite(values)
     if not len(values):
         return None
     return Summary(
-        mean=float(values.mean()),
-        mean_interval=bootstrap_interval([values], np.mean),
-        iqm=float(iqm(values)),
-        iqm_interval=bootstrap_interval([values], iqm),
+        mean=estimate([values], np.mean),
+        median=estimate([values], np.median, smooth=False),
+        iqm=estimate([values], iqm),
         seeds=len(values),
     )
 
 
-def compare(winner: np.ndarray, baseline: np.ndarray) -> Comparison | None:
-    """Compare per-seed values ``[seeds]`` of two configurations; NaN are left out.
+def compare(winner: np.ndarray, baseline: np.ndarray) -> Comparison:
+    """Compare per-seed values ``[seeds]`` of two configurations.
 
-    Returns:
-      None where one of them has no finite value.
+    ``improved`` asks for more than a higher mean: a winner of whose seeds a larger share
+    diverges is no improvement, however good the others are.
     """
-    winner, baseline = _finite(winner), _finite(baseline)
-    if not len(winner) or not len(baseline):
-        return None
-
-    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return a.mean(axis=axis) - b.mean(axis=axis)
-
-    interval = bootstrap_interval([winner, baseline], difference)
+    ranked = [np.where(np.isfinite(v), v, -np.inf) for v in (winner, baseline)]
+    shares = [float(np.mean(~np.isfinite(v))) for v in (winner, baseline)]
+    a, b = finite(winner), finite(baseline)
+    difference = difference_bootstrap = p_value = None
+    if len(a) and len(b):
+        difference_bootstrap = estimate([a, b], _difference_of_means)
+        difference = Estimate(difference_bootstrap.value)
+        if min(len(a), len(b)) > 1:
+            test = welch_test(a, b)
+            interval = float(test.low), float(test.high)
+            difference = Estimate(difference.value, interval, WELCH)
+            p_value = float(test.p_value)
     return Comparison(
-        difference=float(difference(winner, baseline)),
-        difference_interval=interval,
-        probability_of_improvement=probability_of_improvement(winner, baseline),
-        verdict=_verdict(interval),
+        difference=difference,
+        difference_bootstrap=difference_bootstrap,
+        probability_of_improvement=estimate(ranked, probability_of_improvement),
+        p_value=p_value,
+        verdict=_verdict(difference, *shares),
     )
 
 
-def probability_of_improvement(winner: np.ndarray, baseline: np.ndarray) -> float:
+def welch_test(winner: np.ndarray, baseline: np.ndarray) -> WelchTest:
+    """Compare the means of samples ``[..., n]`` and ``[..., m]``; n and m at least 2.
+
+    Welch, 1947, doi:10.1093/biomet/34.1-2.28. Its interval is the one that a verdict rests
+    on because it says what it claims with few seeds. Of comparisons of two samples of one
+    distribution (normal, exponential, log-normal, or returns with a cap at 500), with 5 or
+    10 seeds, it put at most 2.5% above zero, as it should. The percentile bootstrap put up
+    to 7% there, BCa up to 9%, so every twelfth study would find an improvement where there
+    is none; the studentised bootstrap up to 4%, and it breaks down where a resample has no
+    spread. ``tests/tune/test_statistics.py`` holds the first.
+
+    Without any spread the interval is the difference itself.
+    """
+    n, m = winner.shape[-1], baseline.shape[-1]
+    difference = _difference_of_means(winner, baseline)
+    a, b = winner.var(axis=-1, ddof=1) / n, baseline.var(axis=-1, ddof=1) / m
+    error = np.sqrt(a + b)
+    some = error > 0
+    denominator = np.where(some, a**2 / (n - 1) + b**2 / (m - 1), 1.0)
+    freedom = np.where(some, (a + b) ** 2 / denominator, n + m - 2)
+    away = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    statistic = np.where(some, difference / np.where(some, error, 1.0), away)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    p_value = 2 * stats.t.sf(np.abs(statistic), freedom)
+    return WelchTest(statistic, freedom, p_value, difference - half, difference + half)
+
+
+def probability_of_improvement(
+    winner: np.ndarray, baseline: np.ndarray, axis: int = -1
+) -> np.ndarray:
     """Return P(X > Y) + P(X = Y) / 2 for X drawn from `winner` and Y from `baseline`.
 
-    The Mann-Whitney U statistic over the number of pairs.
+    The Mann-Whitney U statistic over the number of pairs; Agarwal et al., 2021, section 4.3.
 
-    >>> probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    >>> float(probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 2.0])))
     0.875
     """
-    u = stats.mannwhitneyu(winner, baseline).statistic
-    return float(u / (len(winner) * len(baseline)))
+    n, m = winner.shape[axis], baseline.shape[axis]
+    ranks = stats.rankdata(np.concatenate([winner, baseline], axis), axis=axis)
+    of_winner = np.take(ranks, range(n), axis).sum(axis=axis)
+    return (of_winner - n * (n + 1) / 2) / (n * m)
 
 
-def bootstrap_interval(
-    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
-) -> Interval | None:
-    """Return the 95% percentile bootstrap interval of a statistic of independent samples.
+def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the fraction of seeds with a value above each threshold, ``[thresholds]``.
 
-    Seeded, so the same values give the same interval. None where a sample has a single
-    value: nothing is known of its spread.
+    Agarwal et al., 2021, section 4.2. A seed that has diverged is above none.
+
+    >>> performance_profile(np.array([1.0, 2.0, 3.0, np.nan]), np.array([0.0, 2.0])).tolist()
+    [0.75, 0.25]
     """
+    return (np.asarray(values)[:, None] > thresholds).mean(axis=0)
+
+
+def estimate(
+    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], smooth: bool = True
+) -> Estimate:
+    """Return a statistic of independent samples with its 95% bootstrap interval.
+
+    The interval is bias-corrected and accelerated (BCa; Efron, 1987,
+    doi:10.1080/01621459.1987.10478410) where that applies, else the plain percentile one.
+    Seeded, so the same values give the same interval.
+
+    Args:
+      samples: one or more, each ``[seeds]``.
+      statistic: takes the samples and ``axis``.
+      smooth: whether the jackknife, which BCa needs, makes sense for it. For a median it
+        does not.
+    """
+    value = float(statistic(*samples, axis=-1))
     if min(len(sample) for sample in samples) < 2:
-        return None
-    result = stats.bootstrap(
-        samples,
-        statistic,
-        n_resamples=_RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    interval = result.confidence_interval
-    return float(interval.low), float(interval.high)
+        return Estimate(value)
+    for scipy_name, method in (("BCa", BCA), ("percentile", PERCENTILE))[not smooth :]:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # Degenerate data, which the fallback is for.
+            low, high = stats.bootstrap(
+                samples,
+                statistic,
+                n_resamples=RESAMPLES,
+                confidence_level=CONFIDENCE,
+                method=scipy_name,
+                vectorized=True,
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+        if np.isfinite([low, high]).all():
+            return Estimate(value, (float(low), float(high)), method)
+    raise AssertionError("a percentile of finite values is finite")
 
 
-def _verdict(interval: Interval | None) -> str:
-    if interval is None:
-        return "no clear difference"
-    low, high = interval
-    return "improved" if low > 0 else "worse" if high < 0 else "no clear difference"
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
+def finite(values: np.ndarray) -> np.ndarray:
+    """Return the values of the seeds that have not diverged."""
     values = np.asarray(values, np.float64)
     return values[np.isfinite(values)]
+
+
+def _difference_of_means(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    return a.mean(axis=axis) - b.mean(axis=axis)
+
+
+def _verdict(difference: Estimate | None, winner_diverged: float, baseline_diverged: float) -> str:
+    """Return the verdict; the last two are the shares of seeds that have diverged."""
+    if difference is None and winner_diverged != baseline_diverged:
+        return "worse" if winner_diverged == 1 else "improved"
+    if difference is None or difference.interval is None:
+        return "no clear difference"
+    low, high = difference.interval
+    if low > 0 and winner_diverged <= baseline_diverged:
+        return "improved"
+    return "worse" if high < 0 else "no clear difference"

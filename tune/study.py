@@ -15,6 +15,7 @@ from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
+from tune.curve import learning_area
 from tune.samplers import has_configurations_left, make_sampler, require_sampler_package
 from tune.settings import Settings
 from tune.trial import is_baseline, objective, programs_for, settings_of
@@ -91,9 +92,22 @@ def default_output(study_name: str) -> Path:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the complete trial with the highest score, the earliest of equals."""
+    """Return the first of :func:`ranked_trials`; None where no trial is complete."""
+    return next(iter(ranked_trials(study)), None)
+
+
+def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the complete trials, the highest score first.
+
+    Of equals, the one with the larger area under its learning curve, then the earlier one.
+    """
+
+    def rank(trial: FrozenTrial) -> tuple[float | None, float, int]:
+        steps, means = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        return trial.value, learning_area(steps, means), -trial.number
+
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+    return sorted(complete, key=rank, reverse=True)
 
 
 def make_pruner(settings: Settings) -> optuna.pruners.BasePruner:

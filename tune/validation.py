@@ -1,13 +1,13 @@
-"""The proof: winner and baseline trained in full on seeds that tuning has never used."""
+"""The proof: winner and baseline trained in full on seeds that nothing before has used."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+import optuna
 
 from ppo_jax import policy
 from ppo_jax.config import TrainConfig
@@ -15,36 +15,65 @@ from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import VALIDATION, Programs, lane_params, seed_keys
+from ppo_jax.programs import VALIDATION, seed_keys
 from ppo_jax.versions import device_description, versions
+from tune.curve import Curve, CurveObserver, run_protocol, stored_curves, train_curve
 from tune.plots import plot_validation
+from tune.selection import Selection
 from tune.settings import Settings
-from tune.statistics import Comparison, Summary, compare, summarize
-from tune.study import default_output
-from tune.trial import programs_for
+from tune.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Comparison,
+    Estimate,
+    Summary,
+    compare,
+    finite,
+    performance_profile,
+    summarize,
+)
+from tune.study import default_output, ranked_trials
+from tune.trial import programs_for, settings_of
 
-ValidationObserver = Callable[[str, int, int, int, np.ndarray], None]
-"""Called with the configuration's name, its first and last seed, the step, and returns."""
+TUNING_SEEDS, SELECTION_SEEDS, VALIDATION_SEEDS = "tuning", "selection", "validation"
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
-    """Returns of one configuration on the validation seeds.
+class Validated:
+    """One of the two configurations of a validation.
 
     Attributes:
-      hyperparameters: the configuration.
-      returns: float ``[checkpoints, seeds]``; NaN where a seed has diverged.
-      environment_steps: steps taken by all seeds together.
+      curve: returns on the validation seeds.
+      scores: group of seeds -> the study's objective of each of them, at equal steps, float
+        ``[seeds]``: ``tuning``, ``selection`` and ``validation``, those that are known.
     """
 
-    hyperparameters: Hyperparameters
-    returns: np.ndarray
-    environment_steps: int
+    curve: Curve
+    scores: Mapping[str, np.ndarray]
 
     @property
-    def final(self) -> np.ndarray:
-        """Returns at the end of training, ``[seeds]``."""
-        return self.returns[-1]
+    def summary(self) -> Summary | None:
+        """Of the final returns; None if every seed diverged."""
+        return summarize(self.curve.final)
+
+    @property
+    def optimism(self) -> Estimate | None:
+        """How much better it looked in tuning than on validation seeds, at equal steps."""
+        if not {TUNING_SEEDS, VALIDATION_SEEDS} <= set(self.scores):
+            return None
+        return compare(self.scores[TUNING_SEEDS], self.scores[VALIDATION_SEEDS]).difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as ``validation.json`` holds it."""
+        return {
+            **self.curve.to_dict(),
+            "summary": _asdict(self.summary),
+            "scores": {
+                group: {"seeds": scores, "summary": _asdict(summarize(scores))}
+                for group, scores in self.scores.items()
+            },
+            "optimism": _asdict(self.optimism),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,96 +81,108 @@ class Validation:
     """Winner against baseline.
 
     Attributes:
-      steps: nominal steps of the checkpoints, ``[checkpoints]``.
-      winner, baseline: their curves.
-      winner_summary, baseline_summary: of the final returns; None if every seed diverged.
-      comparison: of the final returns; None if every seed of one of them diverged. The
-        verdict rests on it.
+      winner, baseline: what is known of them.
+      trial: number of the winner's trial, where the study is known.
+      comparison: of the final returns; the verdict rests on it.
       over_training: of the mean over all checkpoints, which tells how fast and how
-        steadily they learn; None likewise.
-      tuning_score: what the study gave the winner, where it is known.
-      validation_score: the same score on validation seeds, at equal steps.
-      seconds: wall clock.
+        steadily they learn.
+      at_tuning_steps: of the study's objective over the steps of a trial, on the validation
+        seeds; None if the full budget is no longer than a trial's.
     """
 
-    steps: list[int]
-    winner: Curve
-    baseline: Curve
-    winner_summary: Summary | None
-    baseline_summary: Summary | None
-    comparison: Comparison | None
-    over_training: Comparison | None
-    tuning_score: float | None
-    validation_score: float | None
-    seconds: float
+    winner: Validated
+    baseline: Validated
+    trial: int | None
+    comparison: Comparison
+    over_training: Comparison
+    at_tuning_steps: Comparison | None
 
     @property
-    def optimism(self) -> float | None:
-        """How much better the winner looked in tuning than on fresh seeds at equal steps."""
-        if self.tuning_score is None or self.validation_score is None:
-            return None
-        return self.tuning_score - self.validation_score
+    def steps(self) -> list[int]:
+        """Nominal steps of the checkpoints, ``[checkpoints]``."""
+        return list(self.winner.curve.steps)
 
     @property
     def is_baseline(self) -> bool:
         """Whether the winner is the baseline itself."""
-        return self.winner.hyperparameters == self.baseline.hyperparameters
+        return self.winner.curve.hyperparameters == self.baseline.curve.hyperparameters
+
+    @property
+    def misled(self) -> bool:
+        """Whether the winner leads clearly after the steps of a trial, but not at the end."""
+        return (
+            self.at_tuning_steps is not None
+            and self.at_tuning_steps.verdict == "improved"
+            and self.comparison.verdict != "improved"
+        )
+
+    @property
+    def recommended(self) -> Validated:
+        """The winner if it has improved on the baseline, else the baseline."""
+        return self.winner if self.comparison.verdict == "improved" else self.baseline
 
     @property
     def sentence(self) -> str:
-        """The verdict with its figures, as one sentence."""
+        """The verdict with its figures, in a sentence or two."""
         return verdict_sentence(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``validation.json``."""
-
-        def configuration(curve: Curve, summary: Summary | None) -> dict[str, Any]:
-            return {
-                "hyperparameters": curve.hyperparameters.to_dict(),
-                "returns": curve.returns,
-                "summary": _asdict(summary),
-                "diverged_seeds": np.flatnonzero(~np.isfinite(curve.final)).tolist(),
-                "environment_steps": curve.environment_steps,
-            }
-
+        """Return the content of ``validation.json``, without the protocol."""
+        finals = [self.winner.curve.final, self.baseline.curve.final]
+        values = finite(np.concatenate(finals))
+        thresholds = np.linspace(values.min(), values.max(), 101) if len(values) else np.zeros(0)
         return {
             "verdict": self.sentence,
+            "recommended": "winner" if self.recommended is self.winner else "baseline",
+            "short_training_misled": self.misled,
+            "winner_is_baseline": self.is_baseline,
+            "trial": self.trial,
             "comparison": None if self.is_baseline else _asdict(self.comparison),
             "over_training": None if self.is_baseline else _asdict(self.over_training),
-            "steps": self.steps,
-            "winner": configuration(self.winner, self.winner_summary),
-            "baseline": configuration(self.baseline, self.baseline_summary),
-            "winner_is_baseline": self.is_baseline,
-            "tuning_score": self.tuning_score,
-            "validation_score": self.validation_score,
-            "optimism": self.optimism,
-            "seconds": self.seconds,
+            "at_tuning_steps": None if self.is_baseline else _asdict(self.at_tuning_steps),
+            "winner": self.winner.to_dict(),
+            "baseline": self.baseline.to_dict(),
+            "performance_profile": {
+                "thresholds": thresholds,
+                "winner": performance_profile(finals[0], thresholds),
+                "baseline": performance_profile(finals[1], thresholds),
+            },
+            "statistics": {
+                "confidence": CONFIDENCE,
+                "resamples": RESAMPLES,
+                "rng": "numpy.random.default_rng(0)",
+            },
         }
 
 
 def train_best_config(
-    params: Mapping[str, Any] | Hyperparameters,
+    params: Mapping[str, Any] | Hyperparameters | str | Path,
     num_steps: int = 1_000_000,
     *,
     settings: Settings | None = None,
     seeds: int = 10,
     output: str | Path | None = None,
-    tuning_score: float | None = None,
-    observer: ValidationObserver | None = None,
+    study: optuna.Study | None = None,
+    selection: Selection | None = None,
+    observer: CurveObserver | None = None,
 ) -> Validation:
     """Train a configuration and the baseline on fresh seeds and say which is better.
 
-    Writes ``validation.json``, ``validation.png`` and ``policy/``, the network of the
-    configuration's best seed, into `output`.
+    Writes into `output`: ``validation.json``, ``validation.png``, ``recommended.json``, the
+    configuration to use, and ``policy/``, the network of the winner's best seed. What an
+    earlier call with the same request has trained into the same folder is not trained again.
 
     Args:
-      params: hyperparameters; the ``best_params`` of an ``optimization_results.json``,
-        for example. What is missing keeps its default.
+      params: hyperparameters; the ``best_params`` of an ``optimization_results.json``, for
+        example. What is missing keeps its default. Or the path of a ``recommended.json``,
+        which brings the settings of its study.
       num_steps: environment steps of each seed.
-      settings: of the study; the defaults (CartPole-v1) when not given.
-      seeds: validation seeds. None of them is a tuning seed.
+      settings: of the study; by default those of `study`, of the file, or the defaults
+        (CartPole-v1).
+      seeds: validation seeds. None of them is a tuning or a selection seed.
       output: a folder; ``runs/<environment>`` by default.
-      tuning_score: score of `params` in the study, for the optimism.
+      study: where `params` come from, to tell how much tuning flattered them.
+      selection: likewise.
       observer: called at each checkpoint of each group of seeds.
 
     Returns:
@@ -150,7 +191,10 @@ def train_best_config(
     Raises:
       UserError: before anything is trained, when the request cannot work.
     """
-    settings = settings or Settings()
+    if isinstance(params, (str, Path)):
+        params, stored = read_recommended(params)
+        settings = settings or stored
+    settings = settings or (study and settings_of(study)) or Settings()
     require_count("num_steps", num_steps)
     require_count("seeds", seeds)
     winner = _complete(params, settings)
@@ -163,58 +207,56 @@ def train_best_config(
 
     programs = programs_for(config, settings.seeds)
     steps = validation_steps(settings, num_steps)
-
-    start = time.perf_counter()
-    keys = seed_keys(settings.seed, VALIDATION, seeds)
-    curve, best_params, best_seed = _train(programs, keys, "winner", winner, steps, observer)
-    if winner == baseline:
-        baseline_curve = curve
-    else:
-        baseline_curve, _, _ = _train(programs, keys, "baseline", baseline, steps, observer)
-    validation = Validation(
-        steps=steps,
-        winner=curve,
-        baseline=baseline_curve,
-        winner_summary=summarize(curve.final),
-        baseline_summary=summarize(baseline_curve.final),
-        comparison=compare(curve.final, baseline_curve.final),
-        over_training=compare(curve.returns.mean(axis=0), baseline_curve.returns.mean(axis=0)),
-        tuning_score=tuning_score,
-        validation_score=_score_at_equal_steps(settings, steps, curve),
-        seconds=time.perf_counter() - start,
+    protocol = run_protocol(config, "validation", settings.seed, seeds, steps)
+    curves = stored_curves(
+        folder / "validation.json", protocol, lambda found: [found["winner"], found["baseline"]]
     )
+    keys = seed_keys(settings.seed, VALIDATION, seeds)
+    if winner not in curves or not _policy_is_of(folder / "policy", winner, num_steps):
+        curves[winner], best = train_curve(
+            programs, keys, winner, steps, "validation, winner", observer
+        )
+        if np.isfinite(best.final_return):
+            policy.save(
+                folder / "policy",
+                config,
+                best.params,
+                hyperparameters=winner.to_dict(),
+                training={
+                    "steps": num_steps,
+                    "seed": best.seed,
+                    "final_return": best.final_return,
+                },
+            )
+    if baseline not in curves:
+        curves[baseline], _ = train_curve(
+            programs, keys, baseline, steps, "validation, default", observer
+        )
+    validation = _validate(curves[winner], curves[baseline], settings, study, selection)
     write_json(
         folder / "validation.json",
         validation.to_dict()
+        | protocol
         | {
-            "environment": settings.env,
-            "environment_kwargs": dict(settings.env_kwargs),
             "num_steps": num_steps,
-            "seeds": {"purpose": "validation", "root": settings.seed, "count": seeds},
+            "objective": settings.objective,
+            "tuning_checkpoints": settings.checkpoints(),
             "versions": versions(),
             "device": device_description(),
         },
     )
+    write_json(folder / "recommended.json", _recommendation(validation, settings, config))
+    shown = {"best of the study": validation.winner, "default": validation.baseline}
+    if validation.is_baseline:
+        del shown["best of the study"]
     plot_validation(
-        f"{settings.env}: training on {seeds} fresh seeds",
+        f"{settings.env}: {seeds} fresh seeds",
         steps,
-        None if validation.is_baseline else curve.returns,
-        baseline_curve.returns,
-        settings.reference_score,
+        {name: validated.curve.returns for name, validated in shown.items()},
+        {name: validated.scores for name, validated in shown.items()},
+        settings,
         folder / "validation.png",
     )
-    if validation.winner_summary is not None:
-        policy.save(
-            folder / "policy",
-            config,
-            best_params,
-            hyperparameters=winner.to_dict(),
-            training={
-                "steps": num_steps,
-                "seed": best_seed,
-                "final_return": curve.final[best_seed],
-            },
-        )
     return validation
 
 
@@ -224,61 +266,170 @@ def validation_steps(settings: Settings, num_steps: int) -> list[int]:
     return sorted({*own, *settings.checkpoints(num_steps)})
 
 
-def find_validation(
-    folder: Path, params: Mapping[str, Any], settings: Settings, num_steps: int, seeds: int
-) -> dict[str, Any] | None:
-    """Return the ``validation.json`` in `folder` if it answers the same question."""
+def verdict_sentence(validation: Validation) -> str:
+    """Return improved, no clear difference or worse, with the figures.
+
+    A second sentence follows where short training misled the search.
+    """
+    winner, baseline = validation.winner.summary, validation.baseline.summary
+    comparison = validation.comparison
+    seeds = validation.winner.curve.returns.shape[1]
+    under = f"{seeds} fresh seed{'s' if seeds > 1 else ''}, {validation.steps[-1]:,} steps"
+    if validation.is_baseline:
+        reached = (
+            "diverge on every seed" if baseline is None else f"reach {baseline.mean.value:.1f}"
+        )
+        return (
+            f"No clear difference: no trial beat the default hyperparameters, which {reached} "
+            f"({under}); keep them."
+        )
+    what = {"improved": "Improved", "worse": "Worse"}.get(comparison.verdict, "No clear difference")
+    if winner is None or baseline is None or comparison.difference is None:
+        names = [
+            name
+            for name, known in (("best configuration", winner), ("defaults", baseline))
+            if known is None
+        ]
+        figures = f"every seed of the {' and of the '.join(names)} diverged ({under})"
+    else:
+        by = _text(comparison.difference, "+.1f")
+        figures = (
+            f"the best configuration reaches {winner.mean.value:.1f} against "
+            f"{baseline.mean.value:.1f} with the defaults ({by}; {under}{_diverged(validation)})"
+        )
+    advice = "" if comparison.verdict == "improved" else "; keep the defaults"
+    sentence = f"{what}: {figures}{advice}."
+    if validation.misled and validation.at_tuning_steps is not None:
+        lead = validation.at_tuning_steps.difference
+        assert lead is not None, "a clear lead is a difference"
+        sentence += (
+            f" Short training misled the search: the lead on the same seeds at the budget of a "
+            f"trial ({_text(lead, "+.1f")}) did not last to {validation.steps[-1]:,} steps."
+        )
+    return sentence
+
+
+def read_recommended(path: str | Path) -> tuple[dict[str, Any], Settings]:
+    """Return the hyperparameters and the settings of the study in a ``recommended.json``.
+
+    Raises:
+      UserError: when the file is missing or no such file.
+    """
+    found = read_json(Path(path))
     try:
-        found = read_json(folder / "validation.json")
-        same = (
-            found["winner"]["hyperparameters"] == _complete(params, settings).to_dict()
-            and found["environment"] == settings.env
-            and found["environment_kwargs"] == dict(settings.env_kwargs)
-            and found["num_steps"] == num_steps
-            and found["seeds"]["root"] == settings.seed
-            and found["seeds"]["count"] == seeds
-            and found["steps"] == validation_steps(settings, num_steps)
+        return dict(found["hyperparameters"]), Settings.from_dict(found["settings"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no recommended configuration: {error!r}") from error
+
+
+def train_command(settings: Settings, hyperparameters: Hyperparameters, num_steps: int) -> str:
+    """Return the command that trains a configuration without a study."""
+    words = ["python", "-m", "ppo_jax.train", "--env", settings.env]
+    if settings.env_kwargs:
+        words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
+    words += ["--total-steps", str(num_steps)]
+    if settings.config.num_envs != TrainConfig.num_envs:
+        words += ["--num-envs", str(settings.config.num_envs)]
+    defaults = Hyperparameters().to_dict()
+    for name, value in hyperparameters.to_dict().items():
+        option = name.replace("_", "-")
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", repr(value)]
+    return shlex.join(words)
+
+
+def _validate(
+    winner: Curve,
+    baseline: Curve,
+    settings: Settings,
+    study: optuna.Study | None,
+    selection: Selection | None,
+) -> Validation:
+    """Put together what is known of both configurations."""
+    trials = ranked_trials(study) if study is not None else []
+    tuned = [(trial.number, Curve.of_trial(trial)) for trial in trials]
+
+    def known(curve: Curve) -> Validated:
+        same = [t for _, t in tuned if t.hyperparameters == curve.hyperparameters]
+        chosen = [
+            candidate.curve
+            for candidate in (selection.candidates if selection is not None else ())
+            if candidate.curve.hyperparameters == curve.hyperparameters
+        ]
+        groups = {TUNING_SEEDS: same, SELECTION_SEEDS: chosen, VALIDATION_SEEDS: [curve]}
+        scores = {name: curves[0].scores(settings) for name, curves in groups.items() if curves}
+        return Validated(curve, {name: s for name, s in scores.items() if s is not None})
+
+    ours, theirs = known(winner), known(baseline)
+    short = None
+    if settings.total_steps < winner.steps[-1]:
+        short = compare(ours.scores[VALIDATION_SEEDS], theirs.scores[VALIDATION_SEEDS])
+    return Validation(
+        winner=ours,
+        baseline=theirs,
+        trial=next((n for n, t in tuned if t.hyperparameters == winner.hyperparameters), None),
+        comparison=compare(winner.final, baseline.final),
+        over_training=compare(winner.returns.mean(axis=0), baseline.returns.mean(axis=0)),
+        at_tuning_steps=short,
+    )
+
+
+def _recommendation(
+    validation: Validation, settings: Settings, config: TrainConfig
+) -> dict[str, Any]:
+    """Return the content of ``recommended.json``."""
+    chosen = validation.recommended.curve.hyperparameters
+    steps = validation.steps[-1]
+    is_winner = chosen == validation.winner.curve.hyperparameters and not validation.is_baseline
+    return {
+        "configuration": "best of the study" if is_winner else "default",
+        "trial": validation.trial if is_winner else None,
+        "why": validation.sentence,
+        "hyperparameters": chosen.to_dict(),
+        "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},
+        "agent": {
+            "num_envs": config.num_envs,
+            "hidden_sizes": config.hidden_sizes,
+            "activation": config.activation,
+        },
+        "how_to_train": {
+            "command": train_command(settings, chosen, steps),
+            "python": f"tune.train_best_config('recommended.json', num_steps={steps})",
+        },
+        "settings": settings.to_dict(),
+    }
+
+
+def _text(estimate: Estimate, form: str = ".1f") -> str:
+    if estimate.interval is None:
+        return f"{estimate.value:{form}}, no interval from a single seed"
+    low, high = estimate.interval
+    return f"{estimate.value:{form}}, 95% interval {low:{form}} to {high:{form}}"
+
+
+def _diverged(validation: Validation) -> str:
+    counts = [len(c.curve.diverged_seeds) for c in (validation.winner, validation.baseline)]
+    return f"; diverged: {counts[0]} against {counts[1]}" if any(counts) else ""
+
+
+def _policy_is_of(folder: Path, hyperparameters: Hyperparameters, num_steps: int) -> bool:
+    try:
+        found = read_json(folder / "policy.json")
+        return (
+            found["hyperparameters"] == hyperparameters.to_dict()
+            and found["training"]["steps"] == num_steps
         )
     except (UserError, KeyError, TypeError):
-        return None
-    return found if same else None
+        return False
 
 
-def verdict_sentence(validation: Validation) -> str:
-    """Return one of three sentences: improved, no clear difference, worse; with the figures."""
-    winner, baseline, comparison = (
-        validation.winner_summary,
-        validation.baseline_summary,
-        validation.comparison,
-    )
-    steps = f"{validation.steps[-1]:,} steps"
-    if winner is None or baseline is None or comparison is None:
-        name = "winner" if winner is None else "baseline"
-        return f"No clear difference: every seed of the {name} diverged within {steps}."
-    if validation.is_baseline:
-        return (
-            f"No clear difference: no trial beat the default hyperparameters, which reach "
-            f"{baseline.mean:.1f} on {baseline.seeds} fresh seeds after {steps}; keep them."
-        )
-    interval = comparison.difference_interval
-    spread = (
-        "no interval from a single seed"
-        if interval is None
-        else f"95% interval {interval[0]:+.1f} to {interval[1]:+.1f}"
-    )
-    figures = (
-        f"{winner.mean:.1f} against {baseline.mean:.1f} with the defaults "
-        f"({comparison.difference:+.1f}, {spread}; {winner.seeds} fresh seeds, {steps})"
-    )
-    match comparison.verdict:
-        case "improved":
-            return f"Improved: the best configuration reaches {figures}."
-        case "worse":
-            return f"Worse: the best configuration reaches {figures}; keep the defaults."
-    return f"No clear difference: the best configuration reaches {figures}; keep the defaults."
-
-
-def _asdict(record: Summary | Comparison | None) -> dict[str, Any] | None:
+def _asdict(record: Summary | Comparison | Estimate | None) -> dict[str, Any] | None:
     return None if record is None else dataclasses.asdict(record)
 
 
@@ -298,45 +449,3 @@ def _config_with(config: TrainConfig, hyperparameters: Hyperparameters) -> Train
     return dataclasses.replace(
         config, n_steps_choices=choices("n_steps"), batch_size_choices=choices("batch_size")
     )
-
-
-def _train(
-    programs: Programs,
-    keys: jax.Array,
-    name: str,
-    hyperparameters: Hyperparameters,
-    steps: list[int],
-    observer: ValidationObserver | None,
-) -> tuple[Curve, Any, int]:
-    """Train `keys` in groups that fill the lanes of the study's own programs.
-
-    Returns:
-      The curve; the parameters of the best seed, and its number.
-    """
-    groups, best = [], (-np.inf, -np.inf, 0, None)
-    environment_steps = 0
-    for first in range(0, len(keys), programs.seeds):
-        group = keys[first : first + programs.seeds]
-        returns = []
-        for checkpoint in programs.run(group, hyperparameters, steps):
-            returns.append(checkpoint.returns)
-            if observer is not None:
-                observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
-        groups.append(np.stack(returns))
-        environment_steps += checkpoint.environment_steps * len(group)
-        # The best at the end; of equals, the one that was good for longest.
-        for lane, values in enumerate(np.nan_to_num(groups[-1].T, nan=-np.inf)):
-            if best[3] is None or (values[-1], values.mean()) > best[:2]:
-                params = lane_params(checkpoint.state, lane)
-                best = (values[-1], values.mean(), first + lane, params)
-    curve = Curve(hyperparameters, np.concatenate(groups, axis=1), environment_steps)
-    return curve, best[3], best[2]
-
-
-def _score_at_equal_steps(settings: Settings, steps: list[int], curve: Curve) -> float | None:
-    """Return the study's score of a curve over the study's own checkpoints."""
-    rows = [steps.index(step) for step in settings.checkpoints() if step in steps]
-    returns = curve.returns[rows]
-    if len(rows) < len(settings.checkpoints()) or not np.isfinite(returns).any(axis=1).all():
-        return None
-    return settings.score([float(row[np.isfinite(row)].mean()) for row in returns])

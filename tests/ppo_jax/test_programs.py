@@ -14,7 +14,7 @@ from ppo_jax import programs
 from ppo_jax.config import TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import TUNING, VALIDATION, Programs, lane_params, seed_keys
+from ppo_jax.programs import SELECTION, TUNING, VALIDATION, Programs, lane_params, seed_keys
 
 CONFIG = TrainConfig(
     env_kwargs=(("max_steps_in_episode", 60),),
@@ -116,13 +116,12 @@ def data(keys):
 
 @pytest.mark.parametrize("root", [0, 1, 42])
 def test_keys_of_purposes_are_disjoint(root):
-    tuning, validation = (data(seed_keys(root, p, 1000)) for p in (TUNING, VALIDATION))
-    assert len(tuning) == len(validation) == 1000
-    assert not tuning & validation
+    keys = [data(seed_keys(root, p, 1000)) for p in (TUNING, SELECTION, VALIDATION)]
+    assert len(set.union(*keys)) == 3000
 
 
 def test_keys_of_roots_are_disjoint():
-    keys = [data(seed_keys(root, p, 100)) for root in range(5) for p in (TUNING, VALIDATION)]
+    keys = [data(seed_keys(root, p, 100)) for root in range(5) for p in range(3)]
     assert len(set.union(*keys)) == sum(map(len, keys))
 
 

@@ -43,7 +43,7 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("trial", "study", "validation"):
+    for module in ("trial", "study", "selection", "validation"):
         monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
     # Intervals are tested in test_analysis; elsewhere they only have to be there.
     monkeypatch.setattr("tune.analysis._RESAMPLES", 3)

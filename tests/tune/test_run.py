@@ -16,7 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 SMALL = (
     *("--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4", "--seeds", "3"),
-    *("--pruner-startup-trials", "1", "--validate-steps", "4096", "--validate-seeds", "4"),
+    *(
+        "--pruner-startup-trials",
+        "1",
+        "--validate-steps",
+        "4096",
+        "--validate-seeds",
+        "4",
+        "--select-seeds",
+        "4",
+    ),
 )
 
 
@@ -31,6 +40,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
     assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 4
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith(("Improved:", "No clear difference:", "Worse:"))
+    assert "95% interval" in last
     results = json.loads((output / "optimization_results.json").read_text())
     assert results["programs_compiled"] == {"evaluation": 1, "initialisation": 1, "training": 1}
     assert results["verdict"] == last
@@ -43,18 +53,24 @@ def test_small_study_from_start_to_end(command, tmp_path):
         "optimization_results.json",
         "optimization_results.png",
         "policy",
+        "recommended.json",
         "report.html",
+        "selection.json",
         "study.db",
         "validation.json",
         "validation.png",
     }
 
+    recommended = json.loads((output / "recommended.json").read_text())
+    validation = (output / "validation.json").read_text()
+    assert recommended["why"] == last
+    assert recommended["configuration"] in ("default", "best of the study")
+
     # The same command has nothing left to do, and says the same.
-    before = (output / "validation.json").stat().st_mtime_ns
     again = command("tune.run", "--trials", 4, "--output", output, *SMALL)
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip().splitlines()[-1] == last
-    assert (output / "validation.json").stat().st_mtime_ns == before
+    assert (output / "validation.json").read_text() == validation
     after = json.loads((output / "optimization_results.json").read_text())
     assert after["programs_compiled"] == results["programs_compiled"]
 
@@ -103,6 +119,10 @@ def test_killed_study_continues_to_the_exact_total(tmp_path):
         (["--env-kwargs", "max_step_in_episode=5"], "did you mean 'max_steps_in_episode'"),
         (["--storage", "nosuchdb://x"], "cannot open the storage nosuchdb"),
         (["--validate-steps", "-1"], "--validate-steps"),
+        (["--validate-seeds", "0"], "--validate-seeds must be an integer of at least 1"),
+        (["--select-top", "-1"], "--select-top must be an integer of at least 0, but got -1"),
+        (["--select-top", "9", "--trials", "8"], "--select-top must be at most the number of tri"),
+        (["--select-seeds", "0"], "--select-seeds must be an integer of at least 1"),
     ],
 )
 def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, message):

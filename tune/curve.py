@@ -1,0 +1,202 @@
+"""A configuration trained on any number of seeds, in the study's own compiled programs."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.errors import UserError
+from ppo_jax.files import plain, read_json
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import Programs, lane_params
+from tune.settings import Settings
+from tune.statistics import finite
+
+CurveObserver = Callable[[str, int, int, int, np.ndarray], None]
+"""Called with a run's name, its first seed and the one after its last, the step, and returns."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Returns of one configuration.
+
+    Attributes:
+      hyperparameters: the configuration.
+      steps: nominal steps of the checkpoints, ``[checkpoints]``.
+      returns: float ``[checkpoints, seeds]``; NaN where a seed has diverged.
+      environment_steps: steps taken by all seeds together.
+      seconds: wall clock.
+    """
+
+    hyperparameters: Hyperparameters
+    steps: Sequence[int]
+    returns: np.ndarray
+    environment_steps: int
+    seconds: float
+
+    @property
+    def final(self) -> np.ndarray:
+        """Returns at the end of training, ``[seeds]``."""
+        return self.returns[-1]
+
+    @property
+    def diverged_seeds(self) -> list[int]:
+        """Seeds that have diverged."""
+        return np.flatnonzero(~np.isfinite(self.final)).tolist()
+
+    def scores(self, settings: Settings) -> np.ndarray | None:
+        """Return what the study's objective makes of each seed, ``[seeds]``.
+
+        Only the study's own checkpoints count, so a longer run is scored at equal steps.
+        None where the run lacks one of them.
+        """
+        if not set(settings.checkpoints()) <= set(self.steps):
+            return None
+        rows = [list(self.steps).index(step) for step in settings.checkpoints()]
+        return np.array([settings.score(list(seed)) for seed in self.returns[rows].T])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` takes, but for the steps."""
+        return {
+            "hyperparameters": self.hyperparameters.to_dict(),
+            "returns": self.returns,
+            "diverged_seeds": self.diverged_seeds,
+            "environment_steps": self.environment_steps,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], steps: Sequence[int]) -> "Curve":
+        """Restore a curve from JSON."""
+        return cls(
+            Hyperparameters.from_dict(values["hyperparameters"]),
+            steps,
+            np.array(values["returns"], np.float64).reshape(len(steps), -1),
+            values["environment_steps"],
+            values["seconds"],
+        )
+
+    @classmethod
+    def of_trial(cls, trial: FrozenTrial) -> "Curve":
+        """Return the curve of a finished trial on the tuning seeds."""
+        attributes = trial.user_attrs
+        steps = sorted(map(int, attributes["scores"]))
+        return cls(
+            Hyperparameters.from_dict(attributes["hyperparameters"]),
+            steps,
+            np.array([attributes["scores"][str(step)] for step in steps], np.float64),
+            attributes["environment_steps"],
+            attributes["training_seconds"] + attributes["evaluation_seconds"],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BestSeed:
+    """The seed of a run that did best at the end; of equals, the one that was good for longest.
+
+    Attributes:
+      seed: its number.
+      final_return: its return at the end.
+      params: its network, NumPy arrays.
+    """
+
+    seed: int
+    final_return: float
+    params: Any
+
+
+def train_curve(
+    programs: Programs,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    steps: Sequence[int],
+    name: str = "",
+    observer: CurveObserver | None = None,
+) -> tuple[Curve, BestSeed]:
+    """Train a seed a key, in groups that fill the lanes of `programs`.
+
+    Args:
+      programs: of the study; nothing else is compiled.
+      keys: ``[seeds]``.
+      steps: nominal steps of the checkpoints; the last is the budget.
+      name: what `observer` is told.
+      observer: called at each checkpoint of each group.
+    """
+    start = time.perf_counter()
+    groups: list[np.ndarray] = []
+    environment_steps, best, rank = 0, None, (-np.inf, -np.inf)
+    for first in range(0, len(keys), programs.seeds):
+        group = keys[first : first + programs.seeds]
+        returns = []
+        for checkpoint in programs.run(group, hyperparameters, steps):
+            returns.append(checkpoint.returns)
+            if observer is not None:
+                observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
+        groups.append(np.stack(returns))
+        environment_steps += checkpoint.environment_steps * len(group)
+        for lane, values in enumerate(np.nan_to_num(groups[-1].T, nan=-np.inf)):
+            if best is None or (values[-1], values.mean()) > rank:
+                rank = values[-1], values.mean()
+                params = lane_params(checkpoint.state, lane)
+                best = BestSeed(first + lane, float(values[-1]), params)
+    assert best is not None, "no keys"
+    returns_of_all = np.concatenate(groups, axis=1)
+    seconds = time.perf_counter() - start
+    return Curve(hyperparameters, list(steps), returns_of_all, environment_steps, seconds), best
+
+
+def stored_curves(
+    path: Path, protocol: Mapping[str, Any], rows: Callable[[Any], Iterable[Mapping[str, Any]]]
+) -> dict[Hyperparameters, Curve]:
+    """Return the curves that a results file holds, by configuration.
+
+    Empty where there is no such file or it was written under another protocol.
+
+    Args:
+      protocol: what must be in the file for its curves to be of use.
+      rows: from the content of the file to its curves.
+    """
+    try:
+        found = read_json(path)
+        if any(found[name] != value for name, value in plain(protocol).items()):
+            return {}
+        curves = [Curve.from_dict(row, found["steps"]) for row in rows(found)]
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return {curve.hyperparameters: curve for curve in curves}
+
+
+def run_protocol(
+    config: TrainConfig, purpose: str, root: int, seeds: int, steps: Sequence[int]
+) -> dict[str, Any]:
+    """Return what the returns of a configuration depend on besides its hyperparameters."""
+    return {
+        "environment": config.env,
+        "environment_kwargs": dict(config.env_kwargs),
+        "config": dataclasses.asdict(config),
+        "seeds": {"purpose": purpose, "root": root, "count": seeds},
+        "steps": list(steps),
+    }
+
+
+def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
+    """Return the area under a learning curve over its width: the mean height.
+
+    >>> learning_area([10, 20, 30], [0.0, 1.0, 1.0])
+    0.75
+    """
+    if len(steps) == 1:
+        return float(means[0])
+    return float(np.trapezoid(means, steps) / (steps[-1] - steps[0]))
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    """Return the mean of the finite values; minus infinity where there are none."""
+    values = finite(values)
+    return float(values.mean()) if len(values) else -np.inf
