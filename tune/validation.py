@@ -304,7 +304,7 @@ def verdict_sentence(validation: Validation) -> str:
         assert lead is not None, "a clear lead is a difference"
         sentence += (
             f" Short training misled the search: the lead on the same seeds at the budget of a "
-            f"trial ({_text(lead, "+.1f")}) did not last to {validation.steps[-1]:,} steps."
+            f"trial ({_text(lead, '+.1f')}) did not last to {validation.steps[-1]:,} steps."
         )
     return sentence
 
