@@ -31,24 +31,55 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
         raise
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM has come; `signal` says which."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+
+
 def run(main: Callable[[], None], how_to_continue: str = "") -> None:
-    """Run `main`; users' mistakes become one line and status 2, Ctrl-C status 130."""
+    """Run `main`; what stops it becomes one line and an exit status.
+
+    Users' mistakes: 2. A disk or file that fails: 1. SIGINT and SIGTERM: 130 and 143, after
+    `main` has cleaned up behind an :class:`Interrupted`; a second SIGINT does not wait for that.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except Interrupted as interruption:
         print(f"\ninterrupted{how_to_continue}", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        _exit_now(128 + interruption.signal)
     except BrokenPipeError:  # The reader, `head` for example, has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        fail(f"{place}{error.strerror}{how_to_continue}", status=1)
 
 
-def fail(message: str) -> NoReturn:
-    """Print `message` as one line and exit with status 2."""
+def _interrupt(number: int, _: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # One is enough, and `main` is ending.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    raise Interrupted(number)
+
+
+def _exit_now(status: int) -> NoReturn:
+    """Exit without waiting for a program that is still computing in a thread."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Print `message` as one line and exit."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def start_backend() -> None:

@@ -1,6 +1,8 @@
 """Writing result files whole or not at all."""
 
 import contextlib
+import fcntl
+import glob
 import json
 import math
 import os
@@ -35,16 +37,21 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block succeeds."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    What a process that was killed in such a block has left there is removed.
+    """
+    prefix = f".{path.stem}-"
+    for stale in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(path.suffix)}"):
+        _remove_unless_locked(stale)
+    handle, temporary = _locked_temporary(path.parent, prefix, path.suffix)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private.
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def require_writable(folder: Path) -> None:
@@ -62,6 +69,26 @@ def require_writable(folder: Path) -> None:
         raise UserError(
             f"output folder {folder} cannot be written: {existing}: {error.strerror}"
         ) from error
+
+
+def _locked_temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
+    """Return a new file and its lock, which says that its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # Taken for a stale one before it was locked.
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(handle)
 
 
 def _exists(path: Path) -> bool:

@@ -121,6 +121,7 @@ class Programs:
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()
         self._compiled: dict[str, Future[jax.stages.Compiled]] = {}
+        self._runner = ThreadPoolExecutor(1, thread_name_prefix="run")
 
     @property
     def seeds(self) -> int:
@@ -167,17 +168,24 @@ class Programs:
         return np.asarray(self._call("evaluation", state, np.int32(checkpoint)))[: self.seeds]
 
     def run(
-        self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
+        self,
+        keys: jax.Array,
+        hyperparameters: Hyperparameters,
+        checkpoints: Sequence[int],
+        passed: int = 0,
+        state: TrainState | None = None,
     ) -> Iterator[Checkpoint]:
         """Train and evaluate `keys`, ``[n]``, and yield at each of `checkpoints`.
 
         Args:
           keys: one a seed, at most as many as seeds run at once.
           checkpoints: increasing nominal steps; the last is the training budget.
+          passed: checkpoints that an earlier call has passed, which yielded `state` at the
+            last of them; the rest is what that call would have yielded, bit for bit.
         """
         self.compile()
-        state = self.init(keys)
-        for number, step in enumerate(checkpoints):
+        state = self.init(keys) if state is None else self.mesh.put(state, STATE_AXES)
+        for number, step in enumerate(checkpoints[passed:], start=passed):
             compiling, start = self.compile_log.seconds, time.perf_counter()
             state, metrics = self.train_until(state, hyperparameters, step, checkpoints[-1])
             trained, compiled = time.perf_counter(), self.compile_log.seconds
@@ -198,7 +206,8 @@ class Programs:
         start = time.perf_counter()
         program = self._compiled[name].result()
         self.compile_log.seconds += time.perf_counter() - start
-        return program(*args)
+        # In a thread: signals reach Python's main thread only while it waits in Python.
+        return self._runner.submit(lambda: jax.block_until_ready(program(*args))).result()
 
     def _compile(self, *names: str) -> None:
         missing = [name for name in names if name not in self._compiled]

@@ -48,12 +48,16 @@ class Arguments:
     """Episodes of each seed at a checkpoint."""
     output: Path | None = None
     """Folder for the results. runs/train/ENV if not given."""
+    resume: bool = False
+    """Go on where the same command was stopped, bit for bit; begin where nothing was saved."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m ppo_jax.train``."""
     arguments = command_line.parse(Arguments, "python -m ppo_jax.train", args)
-    command_line.run(lambda: _run(arguments))
+    command_line.run(
+        lambda: _run(arguments), "; the same command with --resume goes on at the last checkpoint"
+    )
 
 
 def _run(arguments: Arguments) -> None:
@@ -76,6 +80,7 @@ def _run(arguments: Arguments) -> None:
     from ppo_jax import policy
     from ppo_jax.plots import plot_learning_curve
     from ppo_jax.programs import TUNING, Programs, lane_params, seed_keys
+    from ppo_jax.training_state import TrainingStates
     from ppo_jax.versions import device_description, versions
 
     programs = Programs(config, arguments.seeds)
@@ -87,21 +92,43 @@ def _run(arguments: Arguments) -> None:
     start = time.perf_counter()
     rows: list[np.ndarray] = []
     training_seconds = 0.0
-    for checkpoint in programs.run(keys, hyperparameters, steps):
-        rows.append(checkpoint.returns)
-        training_seconds += checkpoint.training_seconds
-        loss = checkpoint.metrics.loss
-        print(
-            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
-            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
-            f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
-            f"  entropy {_mean(loss.entropy):.2f}"
-            f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
-            flush=True,
-        )
+    state = programs.init(keys)
+    run = {
+        "hyperparameters": hyperparameters.to_dict(),
+        "config": dataclasses.asdict(config),
+        "seeds": {"root": arguments.seed, "count": arguments.seeds},
+        "steps": steps,
+    }
+    with TrainingStates(output / "training_state", run) as states:
+        if arguments.resume and states.exists():
+            state, progress = states.restore(state)
+            rows = [np.array(row, float) for row in progress["returns"]]
+            training_seconds = progress["training_seconds"]
+            print(f"going on after {steps[len(rows) - 1]:,} steps", flush=True)
+        else:
+            states.remove()
+        for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
+            state = checkpoint.state
+            rows.append(checkpoint.returns)
+            training_seconds += checkpoint.training_seconds
+            states.save(
+                state,
+                {"returns": rows, "training_seconds": training_seconds},
+                final=checkpoint.step == steps[-1],
+            )
+            loss = checkpoint.metrics.loss
+            print(
+                f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
+                f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+                f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+                f"  entropy {_mean(loss.entropy):.2f}"
+                f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
+                flush=True,
+            )
     returns = np.stack(rows)
     diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
-    total = checkpoint.environment_steps * arguments.seeds
+    steps_per_seed = int(state.iteration) * hyperparameters.n_steps
+    total = steps_per_seed * arguments.seeds
     print(
         f"{total:,} steps in {time.perf_counter() - start:.1f} s, "
         f"{programs.compile_log.seconds:.1f} s of it compiling; "
@@ -109,12 +136,8 @@ def _run(arguments: Arguments) -> None:
     )
 
     output.mkdir(parents=True, exist_ok=True)
-    results = {
-        "hyperparameters": hyperparameters.to_dict(),
-        "config": dataclasses.asdict(config),
-        "seeds": {"root": arguments.seed, "count": arguments.seeds},
-        "steps": steps,
-        "environment_steps_per_seed": checkpoint.environment_steps,
+    results = run | {
+        "environment_steps_per_seed": steps_per_seed,
         "returns": returns,
         "diverged_seeds": diverged,
         "training_seconds": training_seconds,
@@ -133,7 +156,7 @@ def _run(arguments: Arguments) -> None:
     policy.save(
         output / "policy",
         config,
-        lane_params(checkpoint.state, best),
+        lane_params(state, best),
         hyperparameters=hyperparameters.to_dict(),
         training={"steps": arguments.total_steps, "seed": best, "final_return": returns[-1, best]},
     )

@@ -15,6 +15,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.files import plain, read_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Programs, lane_params
+from ppo_jax.training_state import OtherRunError, TrainingStates
 from tune.settings import Settings
 from tune.statistics import finite
 
@@ -118,6 +119,7 @@ def train_curve(
     steps: Sequence[int],
     name: str = "",
     observer: CurveObserver | None = None,
+    state_folder: Path | None = None,
 ) -> tuple[Curve, BestSeed]:
     """Train a seed a key, in groups that fill the lanes of `programs`.
 
@@ -127,28 +129,105 @@ def train_curve(
       steps: nominal steps of the checkpoints; the last is the budget.
       name: what `observer` is told.
       observer: called at each checkpoint of each group.
+      state_folder: where the training state is kept. A call that was stopped is continued
+        by the same call, bit for bit; the folder is the caller's to remove.
     """
-    start = time.perf_counter()
-    groups: list[np.ndarray] = []
-    environment_steps, best, rank = 0, None, (-np.inf, -np.inf)
-    for first in range(0, len(keys), programs.seeds):
+    if state_folder is None:
+        return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
+    run = {
+        "hyperparameters": hyperparameters.to_dict(),
+        "config": dataclasses.asdict(programs.config),
+        "keys": np.asarray(jax.random.key_data(keys)),
+        "seeds at once": programs.seeds,
+        "steps": steps,
+    }
+    with TrainingStates(state_folder, run) as states:
+        return _train_groups(programs, keys, hyperparameters, steps, name, observer, states)
+
+
+@dataclasses.dataclass
+class _Position:
+    """How far :func:`train_curve` has come; JSON, but for NaN.
+
+    Attributes:
+      returns: float ``[checkpoints, seeds]``; NaN also where still to come.
+      first, passed: of the group at work, the first seed and the checkpoints passed.
+      environment_steps: steps taken by all seeds of finished groups together.
+      best_seed: so far, -1 for none.
+      rank: of the best seed: its return at the end and its mean return.
+      seconds: wall clock.
+    """
+
+    returns: np.ndarray
+    first: int = 0
+    passed: int = 0
+    environment_steps: int = 0
+    best_seed: int = -1
+    rank: tuple[float, float] = (-np.inf, -np.inf)
+    seconds: float = 0.0
+
+
+def _train_groups(
+    programs: Programs,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    steps: Sequence[int],
+    name: str,
+    observer: CurveObserver | None,
+    states: TrainingStates | None,
+) -> tuple[Curve, BestSeed]:
+    position, state, best_params = _begin_or_restore(programs, keys, steps, states)
+    start = time.perf_counter() - position.seconds
+    for first in range(position.first, len(keys), programs.seeds):
         group = keys[first : first + programs.seeds]
-        returns = []
-        for checkpoint in programs.run(group, hyperparameters, steps):
-            returns.append(checkpoint.returns)
+        if first != position.first:
+            position.first, position.passed, state = first, 0, None
+        for checkpoint in programs.run(group, hyperparameters, steps, position.passed, state):
+            returns = position.returns[:, first : first + len(group)]
+            returns[position.passed] = checkpoint.returns
+            position.passed += 1
+            end = position.passed == len(steps)
+            if end:
+                position.environment_steps += checkpoint.environment_steps * len(group)
+                for lane, values in enumerate(np.nan_to_num(returns.T, nan=-np.inf)):
+                    rank = float(values[-1]), float(values.mean())
+                    if position.best_seed < 0 or rank > position.rank:
+                        position.best_seed, position.rank = first + lane, rank
+                        best_params = lane_params(checkpoint.state, lane)
+            position.seconds = time.perf_counter() - start
+            if states is not None:
+                tree = {"state": checkpoint.state, "best_params": best_params}
+                states.save(tree, vars(position), final=end)
             if observer is not None:
                 observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
-        groups.append(np.stack(returns))
-        environment_steps += checkpoint.environment_steps * len(group)
-        for lane, values in enumerate(np.nan_to_num(groups[-1].T, nan=-np.inf)):
-            if best is None or (values[-1], values.mean()) > rank:
-                rank = values[-1], values.mean()
-                params = lane_params(checkpoint.state, lane)
-                best = BestSeed(first + lane, float(values[-1]), params)
-    assert best is not None, "no keys"
-    returns_of_all = np.concatenate(groups, axis=1)
-    seconds = time.perf_counter() - start
-    return Curve(hyperparameters, list(steps), returns_of_all, environment_steps, seconds), best
+    curve = Curve(
+        hyperparameters,
+        list(steps),
+        position.returns,
+        position.environment_steps,
+        position.seconds,
+    )
+    return curve, BestSeed(position.best_seed, position.rank[0], best_params)
+
+
+def _begin_or_restore(
+    programs: Programs, keys: jax.Array, steps: Sequence[int], states: TrainingStates | None
+) -> tuple[_Position, Any, Any]:
+    """Return position, training state and parameters of the best seed."""
+    state = programs.init(keys[: programs.seeds])
+    best_params = lane_params(state, 0)
+    if states is not None and states.exists():
+        try:
+            tree, progress = states.restore({"state": state, "best_params": best_params})
+        except OtherRunError:  # Of an earlier winner, for example.
+            states.remove()
+        else:
+            position = _Position(**progress)
+            position.returns = np.array(position.returns, np.float64)
+            final, mean = (-np.inf if x is None else x for x in progress["rank"])
+            position.rank = final, mean
+            return position, tree["state"], tree["best_params"]
+    return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_params
 
 
 def stored_curves(

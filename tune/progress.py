@@ -38,6 +38,7 @@ class ConsoleProgress:
     """
 
     def __init__(self, console: Console) -> None:
+        self.study: optuna.Study | None = None
         self._console = console
         self._status: Status | None = None
         self._n_trials = self._finished = 0
@@ -63,6 +64,7 @@ class ConsoleProgress:
             self._status.stop()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
+        self.study = study
         self._n_trials = n_trials
         self._finished = len(study.get_trials(deepcopy=False, states=FINISHED))
         best = best_trial(study)

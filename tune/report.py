@@ -17,7 +17,7 @@ from tune.analysis import Analysis, analyse
 from tune.plots import plot_optimization
 from tune.selection import selected_params
 from tune.settings import Settings
-from tune.study import FINISHED, best_trial, default_output
+from tune.study import FINISHED, best_trial, compilations, default_output
 from tune.trial import is_baseline, settings_of
 
 
@@ -76,7 +76,7 @@ def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
 
 def programs_compiled(study: optuna.Study) -> dict[str, int]:
     """Return how often each program was compiled, in the process that compiled it most."""
-    recorded = study.user_attrs.get("compilations", {}).values()
+    recorded = compilations(study)
     names = sorted({name for log in recorded for name in log["programs"]})
     return {name: max(log["programs"].get(name, 0) for log in recorded) for name in names}
 
@@ -88,7 +88,7 @@ def _results(
     analysis: Analysis,
 ) -> dict[str, Any]:
     best = best_trial(study)
-    baseline = next((t.value for t in trials if is_baseline(t)), None)
+    baseline = next((t.value for t in trials if is_baseline(t) and t.state in FINISHED), None)
     states = {state.name.lower(): 0 for state in TrialState}
     for trial in trials:
         states[trial.state.name.lower()] += 1
@@ -100,7 +100,7 @@ def _results(
     improvement = None
     if best_value is not None and baseline:
         improvement = 100 * (best_value - baseline) / abs(baseline)
-    recorded = study.user_attrs.get("compilations", {}).values()
+    recorded = compilations(study)
     return {
         "study_name": study.study_name,
         "best_params": None if best is None else best.user_attrs.get("hyperparameters"),

@@ -1,6 +1,7 @@
 """``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,9 @@ class Arguments:
     space: Path | None = None
     """TOML file that changes the search space."""
     storage: str | None = None
-    """Optuna storage URL. SQLite in the output folder if not given."""
+    """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
+    postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
+    given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
     study_name: str | None = None
     """Name of the study. The environment's name if not given."""
     output: Path | None = None
@@ -118,6 +121,7 @@ def _run(arguments: Arguments) -> None:
     from tune.progress import ConsoleProgress
     from tune.report import save_optimization_results
     from tune.selection import select_winner
+    from tune.storage import ADDRESS_VARIABLE
     from tune.study import best_trial, default_output, record_compilations, run_optimization
     from tune.trial import programs_for
     from tune.validation import train_best_config
@@ -127,14 +131,19 @@ def _run(arguments: Arguments) -> None:
     output = arguments.output or default_output(study_name)
     console = Console()
     with ConsoleProgress(console) as progress:
-        study = run_optimization(
-            n_trials,
-            settings,
-            output=output,
-            storage=arguments.storage,
-            study_name=study_name,
-            progress=progress,
-        )
+        try:
+            study = run_optimization(
+                n_trials,
+                settings,
+                output=output,
+                storage=arguments.storage or os.environ.get(ADDRESS_VARIABLE),
+                study_name=study_name,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            if progress.study is not None:
+                save_optimization_results(progress.study, output)
+            raise
         results = save_optimization_results(study, output)
         best = best_trial(study)
         selection = validation = None

@@ -6,6 +6,7 @@ worth.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def select_winner(
 
     They are trained as far as a trial and scored by the study's objective. Writes
     ``selection.json`` into `output` after each of them; what it holds already is not trained
-    again, so the same call continues a selection that was stopped.
+    again, so the same call continues a selection that was stopped, at its last checkpoint.
 
     Args:
       study: of :func:`tune.run_optimization`.
@@ -127,6 +128,7 @@ def select_winner(
     folder = Path(output) if output is not None else default_output(study.study_name)
     folder.mkdir(parents=True, exist_ok=True)
     path, steps = folder / FILE, settings.checkpoints()
+    state = folder / "training_state"
     protocol = run_protocol(settings.config, "selection", settings.seed, seeds, steps)
     known = stored_curves(path, protocol, lambda found: found["candidates"])
     programs = programs_for(settings.config, settings.seeds)
@@ -136,12 +138,13 @@ def select_winner(
         if hyperparameters not in known:
             name = f"selection, trial {trial.number}"
             known[hyperparameters], _ = train_curve(
-                programs, keys, hyperparameters, steps, name, observer
+                programs, keys, hyperparameters, steps, name, observer, state
             )
         selection = _rank(trials, known, settings)
         complete = len(selection.candidates) == len(trials)
         head = protocol | {"objective": settings.objective, "complete": complete}
         write_json(path, head | selection.to_dict())
+    shutil.rmtree(state, ignore_errors=True)
     return selection
 
 

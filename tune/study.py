@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
-from ppo_jax.files import require_writable, write_json
+from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.programs import Checkpoint, Programs
+from tune.crew import FINISHED, Crew
 from tune.curve import learning_area
 from tune.samplers import has_configurations_left, make_sampler, require_sampler_package
 from tune.settings import Settings
+from tune.storage import is_shared, open_storage, sqlite_file
 from tune.trial import is_baseline, objective, programs_for, settings_of
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+WORKER_TIMEOUT = 60.0
+MAX_RETRIES = 3
 
+_CONFIGURATION = "config.json"
+_COMPILATIONS = "compilations:"
 _PROCESS = uuid.uuid4().hex[:8]
 
 
@@ -42,20 +48,30 @@ def run_optimization(
     storage: str | None = None,
     study_name: str | None = None,
     progress: Progress | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
+    max_retries: int = MAX_RETRIES,
 ) -> optuna.Study:
     """Run, or continue, a study until `n_trials` trials have finished.
 
-    Trial 0 is the baseline. A study that exists under the same name is continued: what
-    has finished stays, a trial that was interrupted is run again in its place with the
-    configuration it had.
+    Trial 0 is the baseline. A study that exists under the same name is continued and what
+    has finished stays. With SQLite one process works on a study, and a trial that was
+    interrupted is run again in its place with the configuration it had. On any other
+    storage this process joins those that work on the study already: a trial whose worker
+    has died is failed, and its configuration run again as a new trial.
 
     Args:
-      n_trials: total of finished (complete or pruned) trials, earlier runs included.
+      n_trials: total of finished (complete or pruned) trials, earlier runs and other
+        processes included.
       settings: the protocol; the defaults when not given.
       output: folder of the study; ``runs/<study name>`` by default.
-      storage: an Optuna storage URL; ``study.db`` in `output` by default.
+      storage: an address, see :func:`tune.storage.open_storage`; ``study.db`` in `output`
+        by default.
       study_name: the environment's name by default.
       progress: told what happens.
+      worker_timeout: seconds without a sign of life after which another process on the
+        study counts as dead.
+      max_retries: how often a configuration whose process died is run again, where
+        processes share the study.
 
     Returns:
       The study.
@@ -65,25 +81,49 @@ def run_optimization(
     """
     settings = settings or Settings()
     require_count("n_trials", n_trials)
+    with open_study(settings, output=output, storage=storage, study_name=study_name) as study:
+        if progress is not None:
+            progress.study_started(study, settings, n_trials)
+        try:
+            if storage is not None and is_shared(storage):
+                crew = Crew(study, worker_timeout, max_retries)
+                _share_trials(study, settings, n_trials, crew, progress)
+            else:
+                _run_trials(study, settings, n_trials, progress)
+        finally:
+            record_compilations(study, programs_for(settings.config, settings.seeds))
+    return study
+
+
+@contextlib.contextmanager
+def open_study(
+    settings: Settings,
+    *,
+    output: str | Path | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+) -> Iterator[optuna.Study]:
+    """Create or load a study, and hold its folder; see :func:`run_optimization`."""
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
     make(settings.env, settings.env_kwargs)
     require_sampler_package(settings.sampler)
     require_writable(folder)
-    backend = None if storage is None else _open_storage(storage)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _only_process_in(folder):
-        if backend is None:
-            backend = _open_storage(f"sqlite:///{folder.resolve() / 'study.db'}")
+    shared = storage is not None and is_shared(storage)
+    with contextlib.ExitStack() as stack:
+        if storage is not None:
+            backend = open_storage(storage)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder = folder.resolve()
+        stack.enter_context(_held(folder, shared))
+        _require_folder_of(study_name, folder)
+        if storage is None:
+            backend = open_storage(f"sqlite:///{folder / 'study.db'}")
+        elif (file := sqlite_file(storage)) is not None and file.parent != folder:
+            stack.enter_context(_held(file.parent, shared=False))
         study = _create_or_load(study_name, backend, settings)
-        write_json(folder / "config.json", {"study_name": study_name, **settings.to_dict()})
-        if progress is not None:
-            progress.study_started(study, settings, n_trials)
-        try:
-            _run_trials(study, settings, n_trials, progress)
-        finally:
-            record_compilations(study, programs_for(settings.config, settings.seeds))
-    return study
+        write_json(folder / _CONFIGURATION, {"study_name": study_name, **settings.to_dict()})
+        yield study
 
 
 def default_output(study_name: str) -> Path:
@@ -139,14 +179,20 @@ def record_compilations(study: optuna.Study, programs: Programs) -> None:
     """Store with `study` what this process has compiled so far."""
     log = programs.compile_log
     if log.programs:
-        recorded = study.user_attrs.get("compilations", {})
-        recorded[_PROCESS] = {"programs": log.programs, "seconds": log.seconds}
-        study.set_user_attr("compilations", recorded)
+        study.set_user_attr(
+            _COMPILATIONS + _PROCESS, {"programs": log.programs, "seconds": log.seconds}
+        )
+
+
+def compilations(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return what each process has recorded with :func:`record_compilations`."""
+    return [log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)]
 
 
 def _run_trials(
     study: optuna.Study, settings: Settings, n_trials: int, progress: Progress | None
 ) -> None:
+    """Run trials in the only process that works on the study."""
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in interrupted:
         trial = optuna.Trial(study, frozen._trial_id)
@@ -158,6 +204,20 @@ def _run_trials(
         _run_trial(study, study.ask(), settings, progress)
 
 
+def _share_trials(
+    study: optuna.Study,
+    settings: Settings,
+    n_trials: int,
+    crew: Crew,
+    progress: Progress | None,
+) -> None:
+    """Run trials in one of the processes that work on the study."""
+    while (trial := crew.ask(n_trials, lambda: has_configurations_left(study))) is not None:
+        # Where this process was declared dead meanwhile, its trial has gone to another.
+        with contextlib.suppress(UpdateFinishedTrialError), crew.at_work(trial):
+            _run_trial(study, trial, settings, progress)
+
+
 def _run_trial(
     study: optuna.Study, trial: optuna.Trial, settings: Settings, progress: Progress | None
 ) -> None:
@@ -166,11 +226,11 @@ def _run_trial(
     try:
         value = objective(trial, settings, progress.checkpoint if progress else None)
     except optuna.TrialPruned:
-        finished = study.tell(trial, state=TrialState.PRUNED)
+        told = study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
-        finished = study.tell(trial, value)
-    if progress is not None:
-        progress.trial_finished(study, finished)
+        told = study.tell(trial, value, skip_if_finished=True)
+    if progress is not None and told.state in FINISHED:
+        progress.trial_finished(study, told)
 
 
 def _create_or_load(
@@ -220,23 +280,34 @@ def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str,
     return f"[{name}] {before.get(name)}", f"[{name}] {now.get(name)}"
 
 
-def _open_storage(url: str) -> optuna.storages.BaseStorage:
-    try:
-        return optuna.storages.get_storage(url)
-    except Exception as error:  # Whatever the database driver raises.
-        scheme = url.partition(":")[0]  # The rest may hold a password.
-        raise UserError(f"cannot open the storage {scheme}:...: {type(error).__name__}") from error
+def _require_folder_of(study_name: str, folder: Path) -> None:
+    """Refuse a folder that holds the results of another study."""
+    if (folder / _CONFIGURATION).exists():
+        found = read_json(folder / _CONFIGURATION)
+        name = found.get("study_name") if isinstance(found, dict) else None
+        if name not in (None, study_name):
+            raise UserError(
+                f"{folder} holds the study {name!r}, but got {study_name!r}; "
+                f"choose another --output"
+            )
 
 
 @contextlib.contextmanager
-def _only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process, so that two runs never mix their trials."""
+def _held(folder: Path, shared: bool) -> Iterator[None]:
+    """Hold the folder, so that two studies never mix their files.
+
+    Args:
+      shared: let other processes hold it that share as well.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is running a study in {folder}") from error
+            raise UserError(
+                f"another process is running a study in {folder}; to work on one study together, "
+                f"use --workers, or a --storage that processes can share"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,8 @@ def train_best_config(
 
     Writes into `output`: ``validation.json``, ``validation.png``, ``recommended.json``, the
     configuration to use, and ``policy/``, the network of the winner's best seed. What an
-    earlier call with the same request has trained into the same folder is not trained again.
+    earlier call with the same request has trained into the same folder is not trained again;
+    one that was stopped is continued at its last checkpoint, bit for bit.
 
     Args:
       params: hyperparameters; the ``best_params`` of an ``optimization_results.json``, for
@@ -212,9 +214,10 @@ def train_best_config(
         folder / "validation.json", protocol, lambda found: [found["winner"], found["baseline"]]
     )
     keys = seed_keys(settings.seed, VALIDATION, seeds)
+    state = folder / "training_state"
     if winner not in curves or not _policy_is_of(folder / "policy", winner, num_steps):
         curves[winner], best = train_curve(
-            programs, keys, winner, steps, "validation, winner", observer
+            programs, keys, winner, steps, "validation, winner", observer, state / "winner"
         )
         if np.isfinite(best.final_return):
             policy.save(
@@ -230,7 +233,7 @@ def train_best_config(
             )
     if baseline not in curves:
         curves[baseline], _ = train_curve(
-            programs, keys, baseline, steps, "validation, default", observer
+            programs, keys, baseline, steps, "validation, default", observer, state / "default"
         )
     validation = _validate(curves[winner], curves[baseline], settings, study, selection)
     write_json(
@@ -257,6 +260,7 @@ def train_best_config(
         settings,
         folder / "validation.png",
     )
+    shutil.rmtree(state, ignore_errors=True)
     return validation
 
 

@@ -1,11 +1,20 @@
 """``python -m ppo_jax.train``, as a user runs it."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppo_jax import policy
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_trains_and_saves(command, tmp_path):
@@ -65,3 +74,53 @@ def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, messa
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def returns(folder):
+    return json.loads((folder / "training.json").read_text())["returns"]
+
+
+def policy_bytes(folder):
+    return (folder / "policy" / "model.safetensors").read_bytes()
+
+
+def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command):
+    """SIGKILL in the middle, after a checkpoint; then the same command with --resume."""
+    arguments = (
+        *("ppo_jax.train", "--total-steps", 40_960, "--eval-every", 4096, "--seeds", 3),
+        *("--n-steps", 512, "--batch-size", 64, "--eval-episodes", 4, "--hidden-sizes", 16),
+        "--anneal-learning-rate",
+    )
+    whole = command(*arguments, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+
+    halves = tmp_path / "halves"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments), "--output", halves],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not any(path.name.isdecimal() for path in halves.glob("training_state/*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (halves / "policy").exists()
+    done = command(*arguments, "--output", halves, "--resume")
+    assert done.returncode == 0, done.stderr
+    passed = int(re.search("going on after ([0-9,]+) steps", done.stdout)[1].replace(",", ""))
+    rest = sum("steps  return" in line for line in done.stdout.splitlines())
+    assert 0 < rest == (40_960 - passed) // 4096
+    assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
+    results = [
+        json.loads((tmp_path / n / "training.json").read_text()) for n in ("halves", "whole")
+    ]
+    assert results[0]["returns"] == results[1]["returns"]
+
+    # Nothing is left to do; another run is refused, and begins anew without --resume.
+    again = command(*arguments, "--output", halves, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
+    other = command(*arguments, "--gamma", 0.9, "--output", halves, "--resume")
+    assert other.returncode == 2
+    assert "is of a run with hyperparameters.gamma = 0.99, but got 0.9" in other.stderr

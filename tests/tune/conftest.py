@@ -1,12 +1,17 @@
 """Trials without training: programs whose returns are a formula."""
 
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
+from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
+
+
+class FakeState(NamedTuple):
+    params: dict
 
 
 class FakePrograms:
@@ -17,6 +22,7 @@ class FakePrograms:
 
     def __init__(self, seeds=4):
         self.seeds = seeds
+        self.config = TrainConfig()
         self.compile_log = CompileLog()
         self.compile_log.add("training", 0.75)
         self.compile_log.add("evaluation", 0.25)
@@ -25,16 +31,19 @@ class FakePrograms:
             step / 1000 + 100 * hyperparameters.gamma + seed
         )
 
-    def run(self, keys, hyperparameters, checkpoints):
+    def init(self, keys):
+        return FakeState({"kernel": np.arange(self.seeds, dtype=np.float32)})
+
+    def run(self, keys, hyperparameters, checkpoints, passed=0, state=None):
         self.runs.append((jax.random.key_data(keys).tolist(), hyperparameters, checkpoints))
-        for step in checkpoints:
+        for step in checkpoints[passed:]:
             seeds = range(len(keys))
             yield Checkpoint(
                 step=step,
                 environment_steps=step + 24,
                 returns=np.array([self.returns(hyperparameters, step, s) for s in seeds], float),
                 metrics=None,
-                state=SimpleNamespace(params={"kernel": np.arange(len(keys), dtype=np.float32)}),
+                state=self.init(keys) if state is None else state,
                 training_seconds=0.25,
                 evaluation_seconds=0.125,
             )

@@ -104,6 +104,34 @@ def test_killed_study_continues_to_the_exact_total(tmp_path):
     assert len({json.dumps(trial["params"]) for trial in trials}) == 6
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_cleanly_within_seconds(tmp_path, number, status):
+    """Also in the middle of a program that would run for a minute."""
+    arguments = [sys.executable, "-m", "tune.run", "--output", str(tmp_path), "--seeds", "2"]
+    arguments += ["--total-steps", "100000000", "--eval-every", "50000000"]
+    process = subprocess.Popen(
+        arguments,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("compiling"):
+            break
+    time.sleep(5)
+    assert process.poll() is None
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert time.monotonic() - start < 20
+    assert errors.strip() == ("interrupted; what has finished is kept, the same command continues")
+    assert states(tmp_path) == ["running"]
+    assert (tmp_path / "report.html").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -268,3 +268,42 @@ def test_mistakes_are_named_before_anything_is_created(tmp_path, arguments, mess
     with pytest.raises(UserError, match=message):
         train_best_config(**arguments, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 6, 7, 8])
+def test_interrupted_validation_is_the_uninterrupted_one(
+    programs, tmp_path, monkeypatch, saved_policies, stop_at
+):
+    """Two groups of seeds with three checkpoints each, for the winner and for the default."""
+    monkeypatch.setattr("ppo_jax.training_state.SECONDS_BETWEEN_SAVES", 0.0)
+    programs.returns = lambda hp, step, seed: 100 * hp.gamma + seed + step / 1e6
+    request = ({"gamma": 0.98}, 150_000)
+    whole = train_best_config(*request, seeds=6, output=tmp_path / "whole")
+    told = []
+
+    def stop(name, first, after, step, returns):
+        told.append((name, first, step))
+        if len(told) == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+    assert (tmp_path / "o" / "training_state").exists()
+    again = train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+    assert len(set(told)) == len(told) == 12
+    for one, other in ((again.winner, whole.winner), (again.baseline, whole.baseline)):
+        np.testing.assert_array_equal(one.curve.returns, other.curve.returns)
+        assert one.curve.environment_steps == other.curve.environment_steps
+    assert saved_policies[0] == saved_policies[-1]
+    assert not (tmp_path / "o" / "training_state").exists()
+
+
+def test_training_state_of_another_question_is_not_used(programs, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_best_config({"gamma": 0.98}, 100_000, seeds=2, output=tmp_path, observer=stop)
+    train_best_config({"gamma": 0.97}, 100_000, seeds=2, output=tmp_path)
+    assert [len(steps) for _, _, steps in programs.runs] == [2, 2, 2]
+    assert not (tmp_path / "training_state").exists()

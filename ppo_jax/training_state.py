@@ -1,0 +1,200 @@
+"""Training states on disk: all that a run needs to go on as if it had never stopped.
+
+Written by Orbax at checkpoints while training goes on. Reading them executes nothing. What
+acts is a policy (:mod:`ppo_jax.policy`), not a training state.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppo_jax.errors import UserError
+from ppo_jax.files import plain
+
+FORMAT = 1
+
+SECONDS_BETWEEN_SAVES = 5.0
+"""Writing a state costs a tenth of a second of a core; checkpoints can be quicker than that."""
+
+
+class OtherRunError(UserError):
+    """A training state is of another run than the one that asks for it."""
+
+
+class TrainingStates:
+    """The training state of one run, in a folder of its own.
+
+    A context manager: what is being written is complete after it.
+
+    Args:
+      folder: made at the first save.
+      run: what the state belongs to: everything the rest of the run depends on, as JSON.
+      every: seconds between two saves at the least; :data:`SECONDS_BETWEEN_SAVES` by default.
+    """
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], every: float | None = None) -> None:
+        self._folder = folder.absolute()
+        self._run = json.loads(json.dumps(plain(run)))
+        self._every = SECONDS_BETWEEN_SAVES if every is None else every
+        self._last_save = -math.inf
+        self._manager: Any = None
+        # Orbax tells of every save, and that a folder for reading is not made.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+    def __enter__(self) -> "TrainingStates":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def exists(self) -> bool:
+        """Return whether anything has been saved."""
+        return self._folder.is_dir() and any(p.name.isdecimal() for p in self._folder.iterdir())
+
+    def save(self, tree: Any, progress: Mapping[str, Any], final: bool = False) -> None:
+        """Save a pytree of arrays and what else the run has come to, in place of the last.
+
+        Returns when `tree` has been copied; it is written while training goes on.
+
+        Args:
+          progress: strict JSON once numbers that are not finite have become null.
+          final: save also when the last save was a moment ago.
+        """
+        if not final and time.monotonic() - self._last_save < self._every:
+            return
+        import orbax.checkpoint as ocp
+
+        self._last_save = time.monotonic()
+        manager = self._open()
+        arrays = _flatten(tree)
+        text = json.dumps(plain(progress), allow_nan=False)
+        description = {
+            "format": FORMAT,
+            "run": self._run,
+            "progress": text,
+            "sha256": _digest(arrays, text),
+        }
+        manager.save(
+            (manager.latest_step() or 0) + 1,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), description=ocp.args.JsonSave(description)
+            ),
+        )
+
+    def restore(self, like: Any) -> tuple[Any, Any]:
+        """Return what was saved last: the tree, of NumPy arrays and keys, and the progress.
+
+        Args:
+          like: a pytree of the same structure, shapes and types.
+
+        Raises:
+          OtherRunError: when it is of another run.
+          UserError: when it was damaged or altered.
+        """
+        import orbax.checkpoint as ocp
+
+        manager = self._open()
+        try:
+            found = manager.restore(
+                manager.latest_step(),
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardRestore(), description=ocp.args.JsonRestore()
+                ),
+            )
+            arrays, description = found["arrays"], found["description"]
+            stored_run, text = description["run"], description["progress"]
+            if description["format"] != FORMAT:
+                raise ValueError(f"format {description['format']!r} instead of {FORMAT}")
+            if description["sha256"] != _digest(arrays, text):
+                raise ValueError("its checksum is another one")
+            progress = json.loads(text)
+        except Exception as error:  # Whatever Orbax makes of a damaged file.
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            raise UserError(
+                f"the training state in {self._folder} is damaged: {reason}; "
+                f"remove the folder to begin anew"
+            ) from error
+        if stored_run != self._run:
+            name, before, now = _first_difference(stored_run, self._run)
+            raise OtherRunError(
+                f"the training state in {self._folder} is of a run with {name} = {before}, "
+                f"but got {now}; remove the folder to begin anew"
+            )
+        return _unflatten(arrays, like, self._folder), progress
+
+    def remove(self) -> None:
+        """Remove the folder, when the run has ended."""
+        self.__exit__()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _open(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp  # A second, which most starts can do without.
+
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=1, cleanup_tmp_directories=True, create=True
+                ),
+            )
+        return self._manager
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return path, before, now
+    name = next(n for n in {**before, **now} if before.get(n) != now.get(n))
+    return _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Return path -> a copy of the leaf; of the data of a key, which no file format knows."""
+    return {
+        jax.tree_util.keystr(path): np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _unflatten(arrays: Mapping[str, np.ndarray], like: Any, folder: Path) -> Any:
+    def leaf(path: Any, expected: Any) -> Any:
+        shape = jax.eval_shape(jax.random.key_data, expected) if _is_key(expected) else expected
+        found = arrays.get(jax.tree_util.keystr(path))
+        if found is None or (found.shape, found.dtype) != (shape.shape, shape.dtype):
+            described = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
+            raise OtherRunError(
+                f"the training state in {folder} does not fit this run: "
+                f"{jax.tree_util.keystr(path)} is {described} instead of "
+                f"{shape.dtype}{list(shape.shape)}; it may be of a machine with another number of "
+                f"devices or of another version; remove the folder to begin anew"
+            )
+        if _is_key(expected):
+            return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(expected))
+        return found
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of `arrays`, and of `text`."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,211 @@
+"""Workers that share a study: who is alive, whose trial is run again, and the exact total.
+
+All they know of each other stands in the storage. A worker writes a sign of life with its
+trial; whoever looks for work fails the trials of dead workers and enqueues their
+configurations again.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from ppo_jax.errors import UserError
+from tune.trial import is_baseline
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Crew:
+    """A worker's view of all workers on `study`.
+
+    Args:
+      study: in a storage that processes share.
+      timeout: seconds without a sign of life after which a worker counts as dead. They
+        are counted by the clock of the one who looks, and only while it can look: neither
+        clocks that differ nor a storage that is away for a while make a worker dead.
+      max_retries: how often a configuration whose worker died is run again.
+    """
+
+    def __init__(self, study: optuna.Study, timeout: float, max_retries: int) -> None:
+        self._study = study
+        self._timeout = timeout
+        self._interval = timeout / 6
+        self._max_retries = max_retries
+        self._silence: dict[int, tuple[Any, float]] = {}
+        self._last_look = time.monotonic()
+
+    def ask(self, n_trials: int, may_draw: Callable[[], bool]) -> optuna.Trial | None:
+        """Return the next trial to run, None when `n_trials` have finished.
+
+        Waits while all that is left is in the hands of others, who may die.
+
+        Args:
+          n_trials: the total; never more trials than these finish.
+          may_draw: called without arguments; whether the sampler has anything new.
+        """
+        while True:
+            self._bury_the_dead()
+            self._enqueue_owed()
+            trials = self._study.get_trials(deepcopy=False)
+            if sum(trial.state in FINISHED for trial in trials) >= n_trials:
+                return None
+            seats = [trial for trial in trials if trial.state != TrialState.FAIL][:n_trials]
+            waiting = any(trial.state == TrialState.WAITING for trial in seats)
+            if waiting or (len(seats) < n_trials and may_draw()):
+                trial = self._study.ask()
+                if self._has_seat(trial.number, n_trials):
+                    return trial
+                self._fail(trial._trial_id, withdrawn=True)
+            elif all(trial.state in FINISHED for trial in seats):
+                return None  # A grid that is smaller than the total.
+            else:
+                time.sleep(min(1.0, self._interval))
+
+    @contextlib.contextmanager
+    def at_work(self, trial: optuna.Trial) -> Iterator[None]:
+        """Give signs of life while the block trains `trial`; give the trial back if it stops."""
+        trial.set_user_attr("worker", _this_process())
+        stop = threading.Event()
+
+        def beat() -> None:
+            beats = 0
+            while not stop.wait(self._interval):
+                beats += 1
+                try:
+                    trial.storage.set_trial_user_attr(trial._trial_id, "beat", beats)
+                except UpdateFinishedTrialError:
+                    return
+                except UserError:
+                    continue  # The storage was away for long; the main thread tells it.
+
+        threading.Thread(target=beat, name="sign of life", daemon=True).start()
+        try:
+            yield
+        except BaseException:
+            # Others need not wait until this worker counts as dead.
+            with contextlib.suppress(Exception):
+                self._fail(trial._trial_id, lost=True, given_back=True)
+            raise
+        finally:
+            stop.set()
+
+    def _bury_the_dead(self) -> None:
+        """Fail the trials whose workers are dead."""
+        now = time.monotonic()
+        # Not more than a beat: while nobody could look, nobody could give signs either.
+        passed = min(now - self._last_look, self._interval)
+        self._last_look = now
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        known, self._silence = self._silence, {}
+        for trial in running:
+            sign = (trial.user_attrs.get("worker"), trial.user_attrs.get("beat"))
+            last_sign, silence = known.get(trial.number, (None, 0.0))
+            silence = silence + passed if sign == last_sign else 0.0
+            self._silence[trial.number] = (sign, silence)
+            if silence > self._timeout or _has_ended(trial.user_attrs.get("worker")):
+                self._fail(trial._trial_id, lost=True)
+
+    def _fail(self, trial_id: int, **marks: bool) -> None:
+        with contextlib.suppress(UpdateFinishedTrialError):  # Another was quicker, or it lives.
+            for name, value in marks.items():
+                self._study._storage.set_trial_user_attr(trial_id, name, value)
+            self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def _owed(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Return the failed trials whose configuration has yet to be run again."""
+        succeeded = {
+            trial.user_attrs.get("retry_of")
+            for trial in trials
+            if not trial.user_attrs.get("withdrawn")
+        }
+        return [
+            trial
+            for trial in trials
+            if trial.state == TrialState.FAIL
+            and trial.user_attrs.get("lost")
+            and trial.number not in succeeded
+            and _deaths(trial) <= self._max_retries
+            and _configuration(trial)
+        ]
+
+    def _enqueue_owed(self) -> None:
+        for trial in self._owed(self._study.get_trials(deepcopy=False)):
+            attributes = {"retry_of": trial.number, "deaths": _deaths(trial)}
+            if is_baseline(trial):
+                attributes["baseline"] = True
+            self._study.enqueue_trial(_configuration(trial), user_attrs=attributes)
+
+    def _has_seat(self, number: int, n_trials: int) -> bool:
+        """Return whether trial `number`, which this worker has just asked for, may run.
+
+        Numbers are given out one after another, so of workers who ask at the same moment
+        everyone comes to the same answer on every trial.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        own = trials[number]
+        earlier = [trial for trial in trials[:number] if trial.state != TrialState.FAIL]
+        origin = own.user_attrs.get("retry_of")
+        if origin is not None:  # Two may have enqueued the same configuration again.
+            twins = [trial for trial in earlier if trial.user_attrs.get("retry_of") == origin]
+        elif is_baseline(own):  # Two may have made the study at the same moment.
+            twins = [trial for trial in trials[:number] if is_baseline(trial)]
+        else:  # Two may have taken the same point of a grid.
+            point = own.system_attrs.get("grid_id")
+            twins = [
+                trial
+                for trial in earlier
+                if point is not None and trial.system_attrs.get("grid_id") == point
+            ]
+        reserved = 0 if origin is not None else len(self._owed(trials))
+        return not twins and len(earlier) + reserved < n_trials
+
+
+def _deaths(trial: FrozenTrial) -> int:
+    """Return how many workers have died with the configuration of a lost `trial`."""
+    died = not trial.user_attrs.get("given_back")
+    return trial.user_attrs.get("deaths", 0) + died
+
+
+def _configuration(trial: FrozenTrial) -> dict[str, Any]:
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _this_process() -> dict[str, Any]:
+    """Return what tells this process from every other; empty places where there is no /proc."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), **_identity(os.getpid())}
+
+
+def _has_ended(worker: dict[str, Any] | None) -> bool:
+    """Return whether `worker` was a process of this host that is no more; False if unknown."""
+    if worker is None or not worker.get("boot"):
+        return False
+    here = _identity(os.getpid())
+    if any(worker[key] != here[key] for key in ("boot", "pids")):
+        return False
+    return _identity(worker["pid"])["started"] != worker["started"]
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """Return boot, PID namespace and start time of a process; None where it does not run."""
+    proc = Path("/proc")
+    try:
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink(proc / "self/ns/pid")
+    except OSError:
+        return {"boot": None, "pids": None, "started": None}
+    try:
+        # After the name, which may hold anything: state is field 3, the start time 22.
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        started = None if fields[0] in "ZX" else int(fields[19])
+    except OSError:
+        started = None
+    return {"boot": boot, "pids": namespace, "started": started}

@@ -1,0 +1,227 @@
+"""Where studies are kept: addresses, what may be shared, and patience with what is away."""
+
+import fcntl
+import functools
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from ppo_jax.errors import UserError
+
+ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
+"""Environment variable for an address with a password: a command line is seen by everyone."""
+
+PATIENCE = 300.0
+"""Seconds for which a storage that was there may be away."""
+
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+_DRIVERS |= {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+
+_log = logging.getLogger(__name__)
+
+
+def is_shared(address: str) -> bool:
+    """Return whether several processes may work on a study at `address`; not with SQLite."""
+    return not address.startswith("sqlite")
+
+
+def sqlite_file(address: str) -> Path | None:
+    """Return the file of an SQLite storage, None where there is none."""
+    name = address.partition(":///")[2].partition("?")[0]
+    return None if is_shared(address) or name in ("", ":memory:") else Path(name).resolve()
+
+
+def without_secrets(address: str) -> str:
+    """Return `address` as it may be printed.
+
+    >>> without_secrets("postgresql://me:p@ssword@host:5432/studies?sslpassword=x")
+    'postgresql://host:5432/studies'
+    """
+    scheme, separator, rest = address.partition(":")
+    return scheme + separator + re.sub(r"^(//)?.*@", r"\1", rest).partition("?")[0]
+
+
+def open_storage(address: str) -> BaseStorage:
+    """Open the storage at `address`.
+
+    ``sqlite:///FILE`` serves one process, ``journal:FILE`` the processes of one host,
+    ``postgresql://USER:PASSWORD@HOST/DATABASE`` and ``mysql://...`` those of many hosts, and
+    ``grpc://HOST:PORT`` is a proxy in front of one of them. While a database is away, calls
+    wait for it, :data:`PATIENCE` seconds at most.
+
+    Raises:
+      UserError: when it cannot be opened; without the address's password.
+    """
+    scheme, _, rest = address.partition(":")
+    try:
+        if scheme == "journal":
+            path = Path(rest.removeprefix("//")).absolute()
+            backend = JournalFileBackend(str(path), lock_obj=_FileLock(path))
+            return _guarded(optuna.storages.JournalStorage)(address, backend)
+        if scheme == "grpc":
+            return _open_proxy(address)
+        return _guarded(optuna.storages._CachedStorage)(address, _open_database(address))
+    except UserError:
+        raise
+    except Exception as error:  # Whatever the database driver raises.
+        raise UserError(
+            f"cannot open the storage {without_secrets(address)}: {_reason(error, address)}"
+        ) from error
+
+
+def _open_database(address: str) -> optuna.storages.RDBStorage:
+    scheme, separator, rest = address.partition(":")
+    address = _DRIVERS.get(scheme, scheme) + separator + rest
+    options: dict[str, Any] = {}
+    if is_shared(address):
+        options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        if address.startswith("postgresql"):  # A host that vanishes is noticed in a minute.
+            options["connect_args"] |= {"keepalives_idle": 20, "tcp_user_timeout": 60_000}
+    for attempt in range(5):
+        try:
+            return optuna.storages.RDBStorage(address, engine_kwargs=options)
+        except Exception as error:
+            # Several processes may be making the tables at this moment; one of them succeeds.
+            if attempt == 4 or not _lost_race(error):
+                raise
+            time.sleep(random.uniform(0.1, 1.0))
+    raise AssertionError("unreachable")
+
+
+def _lost_race(error: Exception) -> bool:
+    text = f"{error} {error.__cause__}".lower()
+    return any(sign in text for sign in ("already exists", "duplicate", "unique", "locked"))
+
+
+def _open_proxy(address: str) -> BaseStorage:
+    parts = urlsplit(address)
+    if not parts.hostname or not parts.port:
+        raise UserError(f"a gRPC storage is grpc://HOST:PORT, but got {without_secrets(address)!r}")
+    storage = _guarded(optuna.storages.GrpcStorageProxy)(
+        address, host=parts.hostname, port=parts.port
+    )
+    storage.wait_server_ready(timeout=10)
+    return storage
+
+
+@functools.cache
+def _guarded(kind: Any) -> Callable[..., Any]:
+    """Return a subclass of `kind`, a storage, whose calls wait while the storage is away.
+
+    What cannot be mended by waiting becomes a ``UserError`` that names the storage.
+    """
+
+    def __init__(self: Any, address: str, *args: Any, **kwargs: Any) -> None:
+        self.address = address
+        kind.__init__(self, *args, **kwargs)
+
+    calls = {name: _patient(getattr(kind, name)) for name in BaseStorage.__abstractmethods__}
+    return type(kind.__name__, (kind,), {"__init__": __init__, **calls})
+
+
+def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        started, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                return call(self, *args, **kwargs)
+            except Exception as error:
+                away = _is_away(error)
+                if not away and not _is_broken(error):
+                    raise
+                waited = time.monotonic() - started
+                if not away or waited > PATIENCE:
+                    raise UserError(
+                        f"the storage {without_secrets(self.address)} fails: "
+                        f"{_reason(error, self.address)}"
+                        f"{f', for {waited:.0f} s' if away else ''}; what has finished is kept, "
+                        f"the same command continues"
+                    ) from error
+                if pause == 0.5:
+                    _log.warning(
+                        "the storage %s does not answer (%s); trying again for %.0f s",
+                        without_secrets(self.address),
+                        _reason(error, self.address),
+                        PATIENCE,
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, 10.0)
+
+    return wrapper
+
+
+def _is_away(error: BaseException) -> bool:
+    """Return whether waiting may help."""
+    origin = _origin(error)
+    if type(origin).__module__.startswith("grpc"):
+        code: Any = getattr(origin, "code", None)
+        return code is not None and code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    if type(origin).__module__.startswith("sqlite3"):
+        return "locked" in str(origin)
+    # Of every driver (PEP 249): the connection, not the statement, is at fault.
+    names = {kind.__name__ for kind in type(origin).__mro__}
+    return not names.isdisjoint({"OperationalError", "InterfaceError"})
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Return whether the storage itself fails, rather than the call being wrong."""
+    return isinstance(error, (optuna.exceptions.StorageInternalError, OSError)) or (
+        type(error).__module__.startswith(("sqlalchemy", "grpc"))
+    )
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return the driver's own error."""
+    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
+        error = error.__cause__
+    return getattr(error, "orig", None) or error
+
+
+def _reason(error: BaseException, address: str) -> str:
+    """Return why in one line, without anything that may be a part of the address's password."""
+    origin = _origin(error)
+    text = " ".join(str(origin).split()) or type(origin).__name__
+    if isinstance(origin, OSError) and origin.strerror:
+        text = origin.strerror
+    user = address.partition("//")[2].rpartition("@")[0]
+    secrets = re.split(r"[/:@&=?]+", f"{user.partition(':')[2]}?{address.partition('?')[2]}")
+    return type(origin).__name__ if any(secret and secret in text for secret in secrets) else text
+
+
+class _FileLock(BaseJournalFileLock):
+    """A lock on a journal that the kernel gives up when its holder dies, unlike Optuna's.
+
+    What that holder was writing is cut off: half a line would spoil the next one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = -1
+
+    def acquire(self) -> bool:
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _cut_torn_line(handle)
+        self._handle = handle
+        return True
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+def _cut_torn_line(handle: int) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)
