@@ -1,0 +1,176 @@
+"""The comparison of samplers, on records that a formula makes."""
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import samplers
+from benchmarks.surrogate import Records, Surrogate, halves, quality, record, regressors
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import Checkpoint
+from tune.settings import Settings
+
+SETTINGS = Settings(sampler="qmc", seeds=4)
+SEEDS = np.array([-6.0, 6.0, -2.0, 2.0])
+
+
+def height(hyperparameters):
+    """Return how good a configuration is: best at a learning rate of 3e-4."""
+    return 100 - 30 * abs(math.log10(hyperparameters.learning_rate / 3e-4))
+
+
+class Programs:
+    """Returns rise to the height of a configuration; seeds differ by `SEEDS`."""
+
+    def __init__(self):
+        self.trained = []
+
+    def run(self, keys, hyperparameters, checkpoints):
+        self.trained.append((hyperparameters, checkpoints))
+        for step in checkpoints:
+            returns = height(hyperparameters) * min(1.0, step / 200_000) + SEEDS[: len(keys)]
+            yield Checkpoint(step, step, returns, None, None, 0.0, 0.0)
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    fake = Programs()
+    monkeypatch.setattr("tune.trial.programs_for", lambda config, seeds: fake)
+    return fake
+
+
+@pytest.fixture
+def path(programs, tmp_path):
+    path = tmp_path / "trials.npz"
+    record(SETTINGS, 40, 5, 400_000, path, Console(quiet=True))
+    return path
+
+
+def test_recording_covers_the_space_and_goes_on_where_it_stopped(programs, tmp_path):
+    path, quiet = tmp_path / "trials.npz", Console(quiet=True)
+    record(SETTINGS, 8, 3, 400_000, path, quiet)
+    assert len(programs.trained) == 8
+    record(SETTINGS, 12, 3, 400_000, path, quiet)
+    assert len(programs.trained) == 12
+    record(SETTINGS, 12, 3, 400_000, tmp_path / "at once.npz", quiet)
+    records, at_once = Records.load(path), Records.load(tmp_path / "at once.npz")
+    np.testing.assert_array_equal(records.params, at_once.params)
+    np.testing.assert_array_equal(records.returns, at_once.returns)
+    assert records.checkpoints.tolist() == [8] * 3 + [4] * 9
+    assert records.returns.shape == (12, 8, 4)
+    default = dict(zip(records.names, records.params[0], strict=True))
+    assert default["learning_rate"] == Hyperparameters().learning_rate
+    assert len(np.unique(records.params, axis=0)) == 12
+
+
+def test_surrogate_answers_with_the_mean_and_the_noise_of_its_seeds(path):
+    records = Records.load(path)
+    for seeds in halves(records):
+        surrogate = Surrogate(records, SETTINGS, seeds, regressors(0)["Gaussian process"])
+        for learning_rate in (5e-5, 1e-4, 3e-4):
+            hyperparameters = dataclasses.replace(Hyperparameters(), learning_rate=learning_rate)
+            expected = height(hyperparameters) * np.arange(1, 5) / 4
+            np.testing.assert_allclose(surrogate.mean_curve(hyperparameters), expected, atol=4)
+        low = dataclasses.replace(Hyperparameters(), learning_rate=5e-5)
+        noise = surrogate.draw(low, 2_000) - surrogate.mean_curve(low)[:, None]
+        assert noise[-1].std() == pytest.approx(SEEDS[seeds].std(ddof=1), rel=0.1)
+        surrogate.reseed(3)
+        first = surrogate.draw(low, 5)
+        surrogate.reseed(3)
+        np.testing.assert_array_equal(surrogate.draw(low, 5), first)
+
+
+def test_quality_is_measured_on_configurations_held_out(path):
+    found = quality(Records.load(path), SETTINGS)
+    assert found["Gaussian process"]["r2"] > 0.9
+    assert found["the other seeds themselves"]["rank_correlation"] == pytest.approx(1.0)
+    records = Records.load(path)
+    shuffled = dataclasses.replace(
+        records, params=np.random.default_rng(0).permutation(records.params)
+    )
+    assert quality(shuffled, SETTINGS)["randomised trees"]["r2"] < 0.5
+
+
+@pytest.mark.parametrize("select_top", [0, 2])
+def test_studies_spend_what_they_may_and_no_more(path, select_top):
+    records, spent = Records.load(path), []
+    tuning, judging = halves(records)
+    settings = Settings(sampler="random")
+    surrogate, judge = (
+        Surrogate(records, settings, seeds, regressors(0)["randomised trees"])
+        for seeds in (tuning, judging)
+    )
+    draw = surrogate.draw
+
+    def counted(hyperparameters, seeds):
+        spent.append(seeds)
+        return draw(hyperparameters, seeds)
+
+    surrogate.draw = counted
+    outcome = samplers.run_study(settings, surrogate, judge, 20_000_000, select_top)
+    trials = 20_000_000 // 800_000 if not select_top else (20_000_000 - 6_000_000) // 800_000
+    assert outcome.trials >= trials - 1
+    assert spent.count(4) == outcome.trials
+    assert spent.count(10) == (3 if select_top else 0)
+    unpruned = dataclasses.replace(settings, pruner="none")
+    fewer = samplers.run_study(unpruned, surrogate, judge, 20_000_000, select_top)
+    assert fewer.trials in (trials - 1, trials)
+    assert fewer.trials < outcome.trials
+
+
+def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
+    monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
+    monkeypatch.setattr("tune.samplers._PACKAGES", {"gp": "no_such_package"})
+    arguments = SimpleNamespace(env="CartPole-v1", trials=5, studies=5)
+    way = samplers.measure(arguments, Records.load(path), "nearest neighbours", "gp", sampler="gp")
+    assert "no_such_package" in way.failure
+    assert "no_such_package" in samplers.way_table("t", [way]).rows[0][1]
+
+
+def test_long_training_is_foretold_by_what_resembles_it(path):
+    rows = samplers.objectives_and_long_training(Records.load(path), SETTINGS, draws=50)
+    assert [row["objective"] for row in rows] == ["mean", "final", "tail"]
+    for row in rows:
+        assert row["configurations"] == 5
+        assert row["end"]["rank_correlation"] == pytest.approx(1.0)
+        assert row["end"]["best_of_20"] == pytest.approx(row["end"]["best_there_is"])
+
+
+def test_command(path, tmp_path, command):
+    done = command(
+        *("benchmarks.samplers", "--records", path, "--studies", 5, "--trials", 6),
+        *("--samplers", "random", "grid", "--no-changes", "--output", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "samplers.json").read_text())
+    assert [way["name"] for way in results["samplers"]] == [
+        *("random, pruned", "random, not pruned", "grid, pruned", "grid, not pruned")
+    ]
+    for way in results["samplers"]:
+        assert len(way["outcomes"]) == 5
+        mean = np.mean([outcome["score"] for outcome in way["outcomes"]])
+        assert f"{mean:.1f}" in done.stdout
+    assert results["settings"] == []
+    assert (tmp_path / "out" / "samplers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--studies", 4), "--studies must be an integer of at least 5, but got 4"),
+        (("--samplers", "tpee"), "did you mean 'tpe'?"),
+        (("--env", "Acrobot-v0"), "no trials are recorded in"),
+        (("--record", -1), "--record must be an integer of at least 0"),
+    ],
+)
+def test_mistakes_are_one_line(command, tmp_path, arguments, message):
+    done = command("benchmarks.samplers", *arguments, "--output", tmp_path / "results")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "results").exists()
