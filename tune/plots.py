@@ -58,13 +58,14 @@ def plot_validation(
       settings: of the study.
       path: a PNG file.
     """
+    lowest = min((float(v.min()) for r in returns.values() if len(v := finite(r[-1]))), default=0.0)
     colors = dict(zip(returns, (BLUE, GREY) if len(returns) > 1 else (GREY,), strict=True))
     with picture(path, 15, 5) as figure:
         curves, profile, optimism = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         figure.suptitle(title, fontsize=14)
         for name, color in colors.items():
             draw_curve(curves, steps, returns[name], color, name)
-            _draw_profile(profile, returns[name][-1], color, name)
+            _draw_profile(profile, returns[name][-1], lowest, color)
         draw_reference(curves, settings.reference_score)
         curves.set_title("Mean over seeds, 95% intervals")
         label_steps(curves)
@@ -91,12 +92,14 @@ def draw_curve(
     axes.fill_between(steps, lows, highs, color=color, alpha=0.2, linewidth=0)
 
 
-def _draw_profile(axes: Axes, values: np.ndarray, color: str, label: str) -> None:
-    """Draw the fraction of seeds above each value; a diverged seed is above none."""
+def _draw_profile(axes: Axes, values: np.ndarray, lowest: float, color: str) -> None:
+    """Draw the fraction of seeds above each value, from `lowest` on; no diverged one is."""
     ordered = np.sort(finite(values))
     if len(ordered):
         fractions = np.arange(len(ordered), 0, -1) / len(values)
-        axes.step([*ordered, ordered[-1]], [*fractions, 0], where="pre", color=color, label=label)
+        axes.step(
+            [lowest, *ordered, ordered[-1]], [fractions[0], *fractions, 0], where="pre", color=color
+        )
 
 
 def _draw_optimism(

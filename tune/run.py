@@ -225,7 +225,7 @@ def _validation_rows(validation: dict[str, Any]) -> dict[str, str]:
         low, high = estimate["interval"]
         return f"{estimate['value']:{form}}, 95% interval {low:{form}} to {high:{form}}"
 
-    rows = {}
+    rows = {"winner": f"trial {validation['trial']}"}
     for name in ("winner", "baseline"):
         known = validation[name]
         scores = {group: known["scores"][group]["summary"] for group in known["scores"]}

@@ -411,10 +411,12 @@ def _recommendation(
 
 
 def _text(estimate: Estimate, form: str = ".1f") -> str:
-    if estimate.interval is None:
-        return f"{estimate.value:{form}}, no interval from a single seed"
-    low, high = estimate.interval
-    return f"{estimate.value:{form}}, 95% interval {low:{form}} to {high:{form}}"
+    # Rounded first, so that nothing reads -0.0.
+    value, *interval = (round(x, 1) + 0.0 for x in (estimate.value, *(estimate.interval or ())))
+    if not interval:
+        return f"{value:{form}}, no interval from a single seed"
+    low, high = interval
+    return f"{value:{form}}, 95% interval {low:{form}} to {high:{form}}"
 
 
 def _diverged(validation: Validation) -> str:
