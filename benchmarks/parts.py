@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from benchmarks.measuring import Spread
 from ppo_jax import learner, rollout, trainer
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Environment, make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
@@ -51,6 +51,8 @@ class Work:
 def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
     """Count the work of a transition."""
     environment = make(config.env, config.env_kwargs)
+    if make_network(config, environment.spaces).conv_features:
+        raise ValueError("the work of convolutions is not counted")
     actor, critic = (layers(config, environment, outputs) for outputs in outputs_of(environment))
 
     def forward(tower: list[tuple[int, int]]) -> int:
@@ -63,7 +65,7 @@ def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
     towers = (actor, critic)
     update = sum(forward(tower) + backward(tower) for tower in towers)
     parameters = sum(inputs * outputs + outputs for tower in towers for inputs, outputs in tower)
-    row = math.prod(environment.observation_shape) * environment.observation_dtype.itemsize
+    row = math.prod(environment.spaces.observation_shape) * environment.observation_dtype.itemsize
     row += 5 * FLOAT  # Action, log-probability, value, advantage, return.
     adam = 7 * FLOAT * parameters / hyperparameters.batch_size
     return Work(
@@ -75,12 +77,12 @@ def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
 
 def outputs_of(environment: Environment) -> tuple[int, int]:
     """Return the number of outputs of the actor and of the critic."""
-    return environment.num_actions, 1
+    return make_network(AgentConfig(), environment.spaces).distribution.width, 1
 
 
 def layers(config: TrainConfig, environment: Environment, outputs: int) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each layer of a network."""
-    widths = [math.prod(environment.observation_shape), *config.hidden_sizes, outputs]
+    widths = [math.prod(environment.spaces.observation_shape), *config.hidden_sizes, outputs]
     return list(itertools.pairwise(widths))
 
 
@@ -110,27 +112,26 @@ class Parts:
         self.programs = Programs(config, seeds)
         self.mesh = self.programs.mesh
         environment = make(config.env, config.env_kwargs)
-        network = make_network(config, environment)
+        network = make_network(config, environment.spaces)
         arrays = hyperparameters.to_arrays()
         keys = seed_keys(0, TUNING, seeds)
         state = self.programs.init(keys)
         # A state of its own: training gives up the one it is called with.
         self.state, self.trained = self.programs.init(keys), 0
 
+        def collect_from(state: TrainState, actors: Any, key: jax.Array) -> tuple:
+            network_and_rates = (network, state.params, actors, key, arrays.n_steps, arrays.gamma)
+            return rollout.collect(config, environment, *network_and_rates)
+
         def collect(state: TrainState) -> Any:
-            return rollout.collect(
-                config, environment, network, state.params, state.actors, state.key, arrays.n_steps
-            )[1]
+            return collect_from(state, state.actors, state.key)[1]
 
         def rollouts(state: TrainState) -> Any:
             def once(index: jax.Array, carry: tuple) -> tuple:
                 # The buffer is carried, or XLA would not fill it.
                 actors, _ = carry
                 key = jax.random.fold_in(state.key, index)
-                actors, buffer, _ = rollout.collect(
-                    config, environment, network, state.params, actors, key, arrays.n_steps
-                )
-                return actors, buffer
+                return collect_from(state, actors, key)[:2]
 
             return jax.lax.fori_loop(0, REPEATS, once, (state.actors, collect(state)))
 

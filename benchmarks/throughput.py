@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
@@ -89,11 +89,13 @@ class Variant:
 
     def config(self, arguments: Arguments) -> TrainConfig:
         """Return what the variant compiles for; variants that agree in it share programs."""
+        # An MLP on images as well: the counts of work and the peers know no other network.
+        agent: dict[str, Any] = {"num_envs": self.num_envs, "network": "mlp"}
         if self.shapes == "static":
-            return config_for(self.hyperparameters(), env=arguments.env, num_envs=self.num_envs)
+            return config_for(self.hyperparameters(), env=arguments.env, **agent)
         return TrainConfig(
             arguments.env,
-            num_envs=self.num_envs,
+            **agent,
             n_steps_choices=tuple(sorted({Hyperparameters.n_steps, *arguments.n_steps})),
             batch_size_choices=tuple(sorted({Hyperparameters.batch_size, *arguments.batch_size})),
         )

@@ -90,6 +90,15 @@ def start_backend() -> None:
     enable_compilation_cache()
 
 
+def folder_name(name: str) -> str:
+    """Return `name`, of an environment or a study, as the name of a folder.
+
+    >>> folder_name("my_package.my_module:MyEnv")
+    'my_package.my_module-MyEnv'
+    """
+    return re.sub(r"[/:\\]", "-", name)
+
+
 def parse_env_kwargs(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
     """Turn ``name=value`` strings into sorted pairs with numbers and switches as such.
 

@@ -6,17 +6,106 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax.errors import UserError, nearest, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
+NETWORKS = ("auto", "mlp", "cnn")
 
 EnvKwargs = tuple[tuple[str, bool | int | float | str], ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """What the agent is made of, whatever it is trained on and with.
+
+    Raises:
+      UserError: naming the field, its value and what is allowed.
+    """
+
+    num_envs: int = 16
+    """Parallel environments of one seed."""
+    network: str = "auto"
+    """mlp, cnn, or auto: cnn where observations are images, mlp elsewhere."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of the actor and of the critic."""
+    conv_features: tuple[int, ...] = (16,)
+    """Channels of the 3 × 3 convolutions of a cnn, before the hidden layers."""
+    activation: str = "tanh"
+    """Activation of all hidden layers: tanh, relu, gelu or silu."""
+    initial_log_std: float = 0.0
+    """Initial log standard deviation of continuous actions, whose range is [-1, 1]."""
+    squash_actions: bool = False
+    """Keep continuous actions inside their bounds by tanh. By clipping if not given."""
+    normalize_observations: bool = False
+    """Give observations mean 0 and variance 1 by running statistics."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of discounted returns."""
+
+    def __post_init__(self) -> None:
+        require_count("num_envs", self.num_envs)
+        for name in ("hidden_sizes", "conv_features"):
+            _require_sizes(name, getattr(self, name))
+        require_choice("network", self.network, NETWORKS)
+        if self.network == "cnn" and not self.conv_features:
+            raise UserError("conv_features must name at least one size for a cnn, but got ()")
+        require_choice("activation", self.activation, ACTIVATIONS)
+        if not isinstance(self.initial_log_std, (int, float)) or not abs(self.initial_log_std) < 20:
+            raise UserError(
+                f"initial_log_std must be a number between -20 and 20, "
+                f"but got {self.initial_log_std!r}"
+            )
+        for name in ("squash_actions", "normalize_observations", "normalize_rewards"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false, but got {getattr(self, name)!r}")
+
+    @property
+    def agent(self) -> "AgentConfig":
+        """This configuration without what subclasses add."""
+        return AgentConfig(**_agent_values(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` takes; strict JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in _agent_values(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AgentConfig":
+        """Restore :meth:`to_dict`; what is missing keeps its default.
+
+        Raises:
+          UserError: for an unknown name or a wrong value.
+        """
+        known = [f.name for f in _AGENT_FIELDS]
+        for name in values:
+            if name not in known:
+                raise UserError(
+                    f"unknown agent setting {name!r}{nearest(name, known)} "
+                    f"(known: {', '.join(known)})"
+                )
+        return AgentConfig(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # type: ignore[arg-type]
+        )
+
+
+_AGENT_FIELDS = dataclasses.fields(AgentConfig)
+
+
+def _agent_values(config: AgentConfig) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in _AGENT_FIELDS}
+
+
+def _require_sizes(name: str, sizes: Any) -> None:
+    if not isinstance(sizes, tuple):
+        raise UserError(f"{name} must be a tuple of integers, but got {sizes!r}")
+    for size in sizes:
+        require_count(name, size)
+
+
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(AgentConfig):
     """The static half of a training run; frozen and hashable.
 
     Raises:
@@ -24,15 +113,9 @@ class TrainConfig:
     """
 
     env: str = "CartPole-v1"
-    """Environment name, as the suite registers it."""
+    """Environment name; see :func:`ppo_jax.environments.make`."""
     env_kwargs: EnvKwargs = ()
     """Overridden environment parameters, as sorted (name, value) pairs."""
-    num_envs: int = 16
-    """Parallel environments of one seed."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of the actor and of the critic."""
-    activation: str = "tanh"
-    """Activation of the hidden layers."""
     n_steps_choices: tuple[int, ...] = (1024, 2048, 4096)
     """Rollout sizes the programs must be able to run."""
     batch_size_choices: tuple[int, ...] = (128, 256, 512)
@@ -41,17 +124,13 @@ class TrainConfig:
     """Episodes of one evaluation of one seed."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "eval_episodes"):
-            require_count(name, getattr(self, name))
-        for name in ("hidden_sizes", "n_steps_choices", "batch_size_choices"):
+        super().__post_init__()
+        require_count("eval_episodes", self.eval_episodes)
+        for name in ("n_steps_choices", "batch_size_choices"):
             sizes = getattr(self, name)
-            if not isinstance(sizes, tuple):
-                raise UserError(f"{name} must be a tuple of integers, but got {sizes!r}")
-            if not sizes and name != "hidden_sizes":
+            _require_sizes(name, sizes)
+            if not sizes:
                 raise UserError(f"{name} must name at least one size, but got {sizes!r}")
-            for size in sizes:
-                require_count(name, size)
-        require_choice("activation", self.activation, ACTIVATIONS)
         for n_steps in self.n_steps_choices:
             if n_steps % self.num_envs:
                 raise UserError(
@@ -94,12 +173,15 @@ class TrainConfig:
                 )
 
 
-def config_for(hyperparameters: Hyperparameters, **static: object) -> TrainConfig:
+def config_for(
+    hyperparameters: Hyperparameters, agent: AgentConfig | None = None, **static: Any
+) -> TrainConfig:
     """Return the configuration whose programs are written for these shapes alone."""
+    chosen = _agent_values(agent) if agent else {}
     return TrainConfig(
         n_steps_choices=(hyperparameters.n_steps,),
         batch_size_choices=(hyperparameters.batch_size,),
-        **static,  # type: ignore[arg-type]
+        **{**chosen, **static},
     )
 
 

@@ -1,43 +1,193 @@
-"""Action distributions as pure functions of a network's outputs."""
+"""Action distributions as pure functions of a network's outputs.
+
+A distribution is a static description; its parameters are the network's outputs,
+``[..., width]``. What the learner stores and compares is the *raw* action, which
+``action`` turns into what the environment takes.
+"""
+
+import dataclasses
+import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
-def categorical_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw what :func:`categorical_sample` needs for logits of `shape`, ``[..., actions]``."""
-    return jax.random.gumbel(key, shape)
+class Distribution(Protocol):
+    """What the networks, the rollout and the losses need to know of the actions.
 
-
-def categorical_sample(logits: jax.Array, noise: jax.Array) -> jax.Array:
-    """Turn logits and Gumbel noise, ``[..., actions]``, into actions, int32 ``[...]``.
-
-    The largest of logits + noise is a sample of the distribution (Gumbel, 1954; see
-    Maddison et al., 2014, arXiv:1411.0030).
+    Attributes:
+      width: outputs of the policy network.
+      raw_shape, raw_dtype: of a raw action.
+      state_independent_scale: whether the second half of the outputs is a parameter of
+        its own in place of a network output; then the network gives the first half.
     """
-    return categorical_mode(logits + noise)
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def raw_shape(self) -> tuple[int, ...]: ...
+    @property
+    def raw_dtype(self) -> jnp.dtype: ...
+    @property
+    def state_independent_scale(self) -> bool: ...
+
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw what :meth:`sample` needs for outputs of ``[*shape, width]``."""
+        ...
+
+    def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
+        """Turn outputs ``[..., width]`` and noise into raw actions ``[..., *raw_shape]``."""
+        ...
+
+    def mode(self, outputs: jax.Array) -> jax.Array:
+        """Return the raw actions of a greedy policy, ``[..., *raw_shape]``."""
+        ...
+
+    def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        """Return log-probabilities (or log-densities) ``[...]`` of raw actions, in nats."""
+        ...
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Return entropies ``[...]`` in nats."""
+        ...
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        """Return what the environment takes."""
+        ...
 
 
-def categorical_mode(logits: jax.Array) -> jax.Array:
-    """Return the most probable actions, int32 ``[...]``, of logits ``[..., actions]``."""
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+    """One of `n` actions; the outputs are logits ``[..., n]``."""
+
+    n: int
+
+    raw_shape = ()
+    raw_dtype = jnp.dtype(jnp.int32)
+    state_independent_scale = False
+
+    @property
+    def width(self) -> int:
+        return self.n
+
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jax.random.gumbel(key, (*shape, self.n))
+
+    def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
+        """The largest of logits + Gumbel noise is a sample of the distribution.
+
+        Gumbel, 1954; see Maddison et al., 2014, arXiv:1411.0030.
+        """
+        return self.mode(outputs + noise)
+
+    def mode(self, outputs: jax.Array) -> jax.Array:
+        return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        """
+        >>> Categorical(2).log_prob(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(4)
+        Array(-0.2877, dtype=float32)
+        """
+        log_probs = jax.nn.log_softmax(outputs)
+        return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """
+        >>> Categorical(2).entropy(jnp.zeros(2)).round(4)
+        Array(0.6931, dtype=float32)
+        """
+        log_probs = jax.nn.log_softmax(outputs)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        return raw
 
 
-def categorical_log_prob(logits: jax.Array, action: jax.Array) -> jax.Array:
-    """Return log-probabilities ``[...]`` in nats of actions ``[...]``.
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """A diagonal Gaussian; the outputs are means and log standard deviations.
 
-    >>> categorical_log_prob(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(4)
-    Array(-0.2877, dtype=float32)
+    It lives on a scale where [-1, 1] is the range of the action, so that an initial
+    standard deviation means the same everywhere; the environment gets the action mapped
+    to its bounds and clipped to them. A dimension with an infinite bound is not scaled.
     """
-    log_probs = jax.nn.log_softmax(logits)
-    return jnp.take_along_axis(log_probs, action[..., None], axis=-1).squeeze(-1)
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    raw_dtype = jnp.dtype(jnp.float32)
+    state_independent_scale = True
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        return (len(self.low),)
+
+    @property
+    def width(self) -> int:
+        return 2 * len(self.low)
+
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jax.random.normal(key, (*shape, *self.raw_shape))
+
+    def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        return mean + jnp.exp(log_std) * noise
+
+    def mode(self, outputs: jax.Array) -> jax.Array:
+        return jnp.split(outputs, 2, axis=-1)[0]
+
+    def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        z = (raw - mean) * jnp.exp(-log_std)
+        return jnp.sum(-0.5 * z**2 - log_std - _HALF_LOG_TAU, axis=-1)
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        log_std = jnp.split(outputs, 2, axis=-1)[1]
+        return jnp.sum(log_std + 0.5 + _HALF_LOG_TAU, axis=-1)
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        low, high, center, scale = self._bounds()
+        return jnp.clip(center + scale * raw, low, high)
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+        finite = np.isfinite(low) & np.isfinite(high)
+        inner_low, inner_high = (np.where(finite, x, y) for x, y in ((low, -1), (high, 1)))
+        half = np.float32(0.5)
+        return low, high, half * (inner_high + inner_low), half * (inner_high - inner_low)
 
 
-def categorical_entropy(logits: jax.Array) -> jax.Array:
-    """Return entropies ``[...]`` in nats of logits ``[..., actions]``.
+@dataclasses.dataclass(frozen=True)
+class SquashedGaussian(Gaussian):
+    """The tanh of a Gaussian, mapped to the bounds (Haarnoja et al., 2018, appendix C).
 
-    >>> categorical_entropy(jnp.zeros(2)).round(4)
-    Array(0.6931, dtype=float32)
+    The raw action is the one before the tanh, so nothing need be inverted; densities
+    are those of its tanh, in (-1, 1).
     """
-    log_probs = jax.nn.log_softmax(logits)
-    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        return super().log_prob(outputs, raw) - jnp.sum(_log_tanh_slope(raw), axis=-1)
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Entropy of the Gaussian plus the mean log-slope of the tanh.
+
+        It has no closed form; Gauss-Hermite quadrature with 16 nodes takes its place.
+        """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(16)
+        mean, log_std = jnp.split(outputs[..., None, :], 2, axis=-1)
+        raw = mean + jnp.exp(log_std) * nodes.astype(np.float32)[:, None]
+        slopes = jnp.sum(_log_tanh_slope(raw), axis=-1)
+        shares = (weights / weights.sum()).astype(np.float32)
+        return super().entropy(outputs) + jnp.sum(slopes * shares, axis=-1)
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        return super().action(jnp.tanh(raw))
+
+
+def _log_tanh_slope(x: jax.Array) -> jax.Array:
+    """Return log(1 - tanh(x)^2), finite for every x."""
+    return 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))

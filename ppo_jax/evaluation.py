@@ -6,35 +6,45 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
-from ppo_jax.networks import action_logits, make_network
+from ppo_jax.networks import make_network, policy_outputs
+from ppo_jax.normalization import RunningStatistics, normalized
 
 _STEPS_PER_CHECK = 32
 """Environment steps between two looks at whether every episode has ended."""
 
 
-def evaluate(config: TrainConfig, params: Any, key: jax.Array) -> jax.Array:
+def evaluate(
+    config: TrainConfig,
+    params: Any,
+    key: jax.Array,
+    observation_statistics: RunningStatistics | None = None,
+) -> jax.Array:
     """Play ``config.eval_episodes`` episodes to their end with the most probable actions.
 
     Args:
       params: network parameters of one seed.
       key: the same key gives the same initial states, whatever the policy.
+      observation_statistics: what observations are normalised by; they stay as they are.
 
     Returns:
       Undiscounted returns, float32 ``[eval_episodes]``. Episodes still running after the
       environment's time limit count with what they collected.
     """
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment)
+    network = make_network(config, environment.spaces)
+    distribution = network.distribution
     reset_key, step_key = jax.random.split(key)
     episodes = config.eval_episodes
 
     def step(carry: tuple, chance: tuple) -> tuple[tuple, None]:
         env_state, observation, running, returns = carry
         index, keys = chance
-        action = distributions.categorical_mode(action_logits(network, params, observation))
+        if observation_statistics is not None:
+            observation = normalized(observation_statistics, observation)
+        raw_action = distribution.mode(policy_outputs(network, params, observation))
+        action = distribution.action(raw_action)
         timestep = jax.vmap(environment.step)(keys, env_state, action)
         returns += jnp.where(running, timestep.reward, 0.0)
         running &= ~(timestep.terminated | timestep.truncated)

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics, normalize, ppo_loss
-from ppo_jax.networks import ActorCritic, action_logits, state_value
+from ppo_jax.networks import ActorCritic, policy_outputs, state_value
 
 ADAM_EPSILON = 1e-5
 
@@ -154,12 +153,12 @@ def _loss(
     batch: Experience,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    logits = action_logits(network, params, batch.observation)
+    outputs = policy_outputs(network, params, batch.observation)
     return ppo_loss(
-        log_prob=distributions.categorical_log_prob(logits, batch.action),
+        log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,
         advantages=normalize(batch.advantage),
-        entropy=distributions.categorical_entropy(logits),
+        entropy=network.distribution.entropy(outputs),
         value=state_value(network, params, batch.observation),
         old_value=batch.value,
         returns=batch.returns,

@@ -8,8 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ppo_jax.config import TrainConfig
-from ppo_jax.environments import Environment
+from ppo_jax.config import AgentConfig
+from ppo_jax.distributions import Categorical, Distribution, Gaussian, SquashedGaussian
+from ppo_jax.environments import ActionSpace, Discrete, Spaces
+from ppo_jax.errors import UserError
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
@@ -81,41 +83,93 @@ class MLP(nn.Module):
         return _dense(self.output_size, self.output_gain)(x)
 
 
+class Convolutions(nn.Module):
+    """3 × 3 convolutions of stride 1 without padding; channels last.
+
+    Each is a product of patches and a kernel ``[9 * channels, features]``: with the
+    parameters of several seeds XLA's own convolution is a grouped one, for which it has
+    no fast kernel on CPU.
+    """
+
+    features: tuple[int, ...]
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[..., height, width, channels]`` to ``[..., everything]``."""
+        for features in self.features:
+            height, width = x.shape[-3] - 2, x.shape[-2] - 2
+            patches = jnp.concatenate(
+                [x[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)],
+                axis=-1,
+            )
+            x = _ACTIVATIONS[self.activation](_dense(features, math.sqrt(2.0))(patches))
+        return x.reshape(*x.shape[:-3], -1)
+
+
 class ActorCritic(nn.Module):
     """Separate networks for the policy and for the value function.
 
-    Observations of any shape are flattened.
+    Attributes:
+      distribution: of the actions; says what the policy's outputs mean.
+      observation_ndim: dimensions of an observation. Without convolutions observations
+        are flattened.
+      conv_features: channels of the convolutions; none for an MLP.
     """
 
-    num_actions: int
+    distribution: Distribution
     observation_ndim: int = 1
+    conv_features: tuple[int, ...] = ()
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    initial_log_std: float = 0.0
 
     def setup(self) -> None:
-        self.actor = MLP(self.hidden_sizes, self.num_actions, 0.01, self.activation)
+        width = self.distribution.width
+        if self.distribution.state_independent_scale:
+            width //= 2
+            initializer = nn.initializers.constant(self.initial_log_std)
+            self.log_std = self.param("log_std", initializer, (width,))
+        self.actor = MLP(self.hidden_sizes, width, 0.01, self.activation)
         self.critic = MLP(self.hidden_sizes, 1, 1.0, self.activation)
+        if self.conv_features:
+            self.actor_convolutions = Convolutions(self.conv_features, self.activation)
+            self.critic_convolutions = Convolutions(self.conv_features, self.activation)
 
-    def logits(self, observation: jax.Array) -> jax.Array:
-        """Map observations ``[..., *shape]`` to action logits ``[..., num_actions]``."""
-        return self.actor(self._features(observation))
+    def policy(self, observation: jax.Array) -> jax.Array:
+        """Map observations ``[..., *shape]`` to outputs ``[..., distribution.width]``."""
+        x = self._batched(observation)
+        outputs = self.actor(self.actor_convolutions(x) if self.conv_features else _flat(x))
+        if self.distribution.state_independent_scale:
+            log_std = jnp.broadcast_to(self.log_std, outputs.shape)
+            outputs = jnp.concatenate([outputs, log_std], axis=-1)
+        return outputs.reshape(*self._batch_shape(observation), -1)
 
     def value(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to state values ``[...]``."""
-        return self.critic(self._features(observation)).squeeze(-1)
+        x = self._batched(observation)
+        values = self.critic(self.critic_convolutions(x) if self.conv_features else _flat(x))
+        return values.reshape(self._batch_shape(observation))
 
-    def _features(self, observation: jax.Array) -> jax.Array:
-        batch = observation.shape[: observation.ndim - self.observation_ndim]
-        return observation.reshape(*batch, -1).astype(jnp.float32)
+    def _batch_shape(self, observation: jax.Array) -> tuple[int, ...]:
+        return observation.shape[: observation.ndim - self.observation_ndim]
+
+    def _batched(self, observation: jax.Array) -> jax.Array:
+        shape = observation.shape[observation.ndim - self.observation_ndim :]
+        return observation.reshape(-1, *shape).astype(jnp.float32)
 
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return (logits, value) of `observation`."""
-        return self.logits(observation), self.value(observation)
+        """Return (policy outputs, value) of `observation`."""
+        return self.policy(observation), self.value(observation)
 
 
-def action_logits(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
-    """Run the actor alone; see :meth:`ActorCritic.logits`."""
-    return network.apply(params, observation, method="logits")  # type: ignore[return-value]
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1)
+
+
+def policy_outputs(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
+    """Run the actor alone; see :meth:`ActorCritic.policy`."""
+    return network.apply(params, observation, method="policy")  # type: ignore[return-value]
 
 
 def state_value(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
@@ -123,11 +177,39 @@ def state_value(network: ActorCritic, params: Any, observation: jax.Array) -> ja
     return network.apply(params, observation, method="value")  # type: ignore[return-value]
 
 
-def make_network(config: TrainConfig, environment: Environment) -> ActorCritic:
-    """Return the network of `config` for the spaces of `environment`."""
+def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
+    """Return the network of `config` for `spaces`.
+
+    Raises:
+      UserError: when the configuration asks for what the spaces do not allow.
+    """
+    shape = spaces.observation_shape
+    smallest = 1 + 2 * len(config.conv_features)
+    image = len(shape) == 3 and min(shape[:2]) >= smallest
+    if config.network == "cnn" and not image:
+        raise UserError(
+            f"network 'cnn' needs images of at least {smallest} × {smallest} × channels, "
+            f"but the observations have shape {shape}"
+        )
     return ActorCritic(
-        environment.num_actions,
-        len(environment.observation_shape),
-        config.hidden_sizes,
-        config.activation,
+        distribution=_distribution(spaces.action_space, config.squash_actions),
+        observation_ndim=len(shape),
+        conv_features=config.conv_features if image and config.network != "mlp" else (),
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        initial_log_std=config.initial_log_std,
     )
+
+
+def _distribution(space: ActionSpace, squash: bool) -> Distribution:
+    if isinstance(space, Discrete):
+        if squash:
+            raise UserError("squash_actions is for continuous actions, but these are discrete")
+        return Categorical(space.n)
+    if not squash:
+        return Gaussian(space.low, space.high)
+    if not all(map(math.isfinite, space.low + space.high)):
+        raise UserError(
+            f"squash_actions needs actions with finite bounds, but got {space.low} to {space.high}"
+        )
+    return SquashedGaussian(space.low, space.high)

@@ -4,6 +4,7 @@ A policy is what acts. What training needs to go on is a training state, not a p
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ppo_jax import distributions
-from ppo_jax.config import ACTIVATIONS, TrainConfig
-from ppo_jax.environments import make
-from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax import normalization
+from ppo_jax.config import AgentConfig, TrainConfig
+from ppo_jax.environments import ActionSpace, Continuous, Discrete, Spaces, make
+from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, replacing, write_json
-from ppo_jax.networks import ActorCritic, action_logits
+from ppo_jax.networks import ActorCritic, make_network, policy_outputs
+from ppo_jax.normalization import RunningStatistics, normalized
+from ppo_jax.programs import Weights
 from ppo_jax.versions import versions
 
-FORMAT = 1
+FORMAT = 2
 _TENSORS, _DESCRIPTION = "model.safetensors", "policy.json"
+_STATISTICS = "observation_statistics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,67 +35,94 @@ class Policy:
     """A trained policy.
 
     Attributes:
-      network: the module that `params` belongs to.
-      params: network parameters, a nested dictionary of arrays.
-      description: all that ``policy.json`` holds: environment, network, versions, and
+      agent: what it is made of.
+      spaces: what it sees and gives.
+      weights: network parameters and observation statistics, arrays.
+      description: all that ``policy.json`` holds: environment, agent, versions, and
         what the saver added.
     """
 
-    network: ActorCritic
-    params: Any
+    agent: AgentConfig
+    spaces: Spaces
+    weights: Weights
     description: Mapping[str, Any]
+
+    @property
+    def network(self) -> ActorCritic:
+        """The module that the parameters belong to."""
+        return make_network(self.agent, self.spaces)
 
     def act(self, observation: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
         """Return the actions for one observation or a batch of them.
 
         Args:
-          observation: ``[..., *observation_shape]``, as the environment gives them.
-          key: draws from the policy's distribution; without it the most probable action.
+          observation: ``[..., *observation_shape]``, as the environment gives them;
+            integers ``[...]`` where the environment's observations are integers.
+          key: draws from the policy's distribution; without it the greedy action: the
+            most probable one, or the mean.
 
         Returns:
-          Actions, int32 ``[...]``.
+          Actions as the environment takes them: int32 ``[...]``, or float32
+          ``[..., size]`` within the bounds.
 
         Raises:
           UserError: when the observation has another shape.
         """
-        observation = np.asarray(observation, np.float32)
-        shape = tuple(self.description["environment"]["observation_shape"])
-        if observation.shape[-len(shape) :] != shape:
+        observation = np.asarray(observation)
+        n = self.spaces.discrete_observations
+        if n is not None and np.issubdtype(observation.dtype, np.integer):
+            if observation.size and not (observation.min() >= 0 and observation.max() < n):
+                raise UserError(f"observation must be from 0 to {n - 1}, but got {observation}")
+            observation = np.eye(n)[observation]
+        shape = self.spaces.observation_shape
+        if observation.shape[max(0, observation.ndim - len(shape)) :] != shape:
             raise UserError(
                 f"observation must have shape [..., {', '.join(map(str, shape))}], "
                 f"but got {observation.shape}"
             )
-        logits = action_logits(self.network, self.params, jnp.asarray(observation))
-        if key is None:
-            return np.asarray(distributions.categorical_mode(logits))
-        noise = distributions.categorical_noise(key, logits.shape)
-        return np.asarray(distributions.categorical_sample(logits, noise))
+        return np.asarray(_act(self.network, self.weights, np.float32(observation), key))
 
 
-def save(folder: Path, config: TrainConfig, params: Any, **extra: Any) -> None:
-    """Save the network of one seed into `folder`, which is made if it is missing.
+@functools.partial(jax.jit, static_argnames="network")
+def _act(
+    network: ActorCritic, weights: Weights, observation: jax.Array, key: jax.Array | None
+) -> jax.Array:
+    if weights.observation_statistics is not None:
+        observation = normalized(weights.observation_statistics, observation)
+    outputs = policy_outputs(network, weights.params, observation)
+    distribution = network.distribution
+    if key is None:
+        return distribution.action(distribution.mode(outputs))
+    noise = distribution.noise(key, outputs.shape[:-1])
+    return distribution.action(distribution.sample(outputs, noise))
+
+
+def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> None:
+    """Save the policy of one seed into `folder`, which is made if it is missing.
 
     Args:
-      config: the configuration the parameters were trained with.
-      params: parameters of one seed, without a seed axis.
+      config: the configuration the weights were trained with.
+      weights: of one seed, without a seed axis.
       extra: more to keep in the JSON, for example hyperparameters and scores.
     """
-    environment = make(config.env, config.env_kwargs)
+    spaces = make(config.env, config.env_kwargs).spaces
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / _TENSORS) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(params).items()}, temporary
-        )
+        # `order`, since `ascontiguousarray` would give a number a dimension.
+        flat = {k: np.array(leaf, order="C") for k, leaf in _flatten_weights(weights).items()}
+        save_file(flat, temporary)
+    statistics = {"clip": normalization.CLIP, "epsilon": normalization.EPSILON}
     description = {
         "format": FORMAT,
         "environment": {
             "name": config.env,
             "kwargs": dict(config.env_kwargs),
-            "observation_shape": environment.observation_shape,
-            "num_actions": environment.num_actions,
+            "observation_shape": spaces.observation_shape,
+            "discrete_observations": spaces.discrete_observations,
+            "action_space": _describe_actions(spaces.action_space),
         },
-        "network": {"hidden_sizes": config.hidden_sizes, "activation": config.activation},
-        "observation_statistics": None,
+        "agent": config.agent.to_dict(),
+        _STATISTICS: statistics if config.normalize_observations else None,
         "versions": versions(),
     }
     write_json(folder / _DESCRIPTION, description | extra)
@@ -106,8 +137,9 @@ def load(folder: str | Path) -> Policy:
     folder = Path(folder)
     description = read_json(folder / _DESCRIPTION)
     try:
-        network, shape = _network_of(description)
-    except (KeyError, TypeError) as error:
+        agent, spaces = _described(description)
+        network = make_network(agent, spaces)
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / _DESCRIPTION} is not a policy: {error!r}") from error
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION}: {error}") from error
@@ -115,35 +147,89 @@ def load(folder: str | Path) -> Policy:
         tensors = load_file(folder / _TENSORS)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {folder / _TENSORS}: {error}") from error
-    expected = _flatten(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape)))
+    expected = _flatten_weights(_expected_weights(network, agent, spaces))
     if _signature(tensors) != _signature(expected):
         raise UserError(f"{folder / _TENSORS} does not hold the network of {_DESCRIPTION}")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise UserError(f"{folder / _TENSORS} holds numbers that are not finite")
-    return Policy(network, _unflatten(tensors), description)
+    tree = _unflatten(tensors)
+    statistics = tree.pop(_STATISTICS, None)
+    weights = Weights(tree, None if statistics is None else RunningStatistics(**statistics))
+    return Policy(agent, spaces, weights, description)
 
 
-def _network_of(description: Mapping[str, Any]) -> tuple[ActorCritic, tuple[int, ...]]:
-    """Return the network that a ``policy.json`` describes and its observation shape."""
-    if description["format"] != FORMAT:
-        raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
-    if description["observation_statistics"] is not None:
-        raise UserError("it normalises observations, which is not supported yet")
-    environment, network = description["environment"], description["network"]
-    shape, sizes = environment["observation_shape"], network["hidden_sizes"]
-    require_count("num_actions", environment["num_actions"])
-    for name, counts in (("observation_shape", shape), ("hidden_sizes", sizes)):
-        if not isinstance(counts, list):
-            raise UserError(f"{name} must be a list, but got {counts!r}")
-        for count in counts:
-            require_count(name, count)
-    if not shape:
-        raise UserError(f"observation_shape must have at least one dimension, but got {shape!r}")
-    require_choice("activation", network["activation"], ACTIVATIONS)
-    return (
-        ActorCritic(environment["num_actions"], len(shape), tuple(sizes), network["activation"]),
-        tuple(shape),
+def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) -> Any:
+    shape = spaces.observation_shape
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+    statistics = jax.eval_shape(lambda: RunningStatistics.empty(shape))
+    return Weights(params, statistics if agent.normalize_observations else None)
+
+
+def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
+    """Return what a ``policy.json`` describes."""
+    environment = description["environment"]
+    match description["format"]:
+        case 1:  # Before continuous actions.
+            agent = AgentConfig.from_dict({**description["network"], "network": "mlp"})
+            action_space = {"kind": "discrete", "n": environment["num_actions"]}
+        case 2:
+            agent = AgentConfig.from_dict(description["agent"])
+            action_space = environment["action_space"]
+        case other:
+            raise UserError(f"format must be at most {FORMAT}, but got {other!r}")
+    shape = environment["observation_shape"]
+    if not isinstance(shape, list) or not shape:
+        raise UserError(f"observation_shape must be a list of sizes, but got {shape!r}")
+    for size in shape:
+        require_count("observation_shape", size)
+    n = environment.get("discrete_observations")
+    if n is not None and [n] != shape:
+        raise UserError(f"discrete_observations must be the observation_shape, but got {n!r}")
+    return agent, Spaces(tuple(shape), _described_actions(action_space), n)
+
+
+def _describe_actions(space: ActionSpace) -> dict[str, Any]:
+    match space:
+        case Discrete(n):
+            return {"kind": "discrete", "n": n}
+        case Continuous(low, high):
+            return {"kind": "continuous", "low": _finite(low), "high": _finite(high)}
+    raise TypeError(space)
+
+
+def _finite(bounds: tuple[float, ...]) -> list[float | None]:
+    return [bound if np.isfinite(bound) else None for bound in bounds]
+
+
+def _described_actions(description: Mapping[str, Any]) -> ActionSpace:
+    match description["kind"]:
+        case "discrete":
+            require_count("actions", description["n"])
+            return Discrete(description["n"])
+        case "continuous":
+            low = _bounds("low", description["low"], -np.inf)
+            high = _bounds("high", description["high"], np.inf)
+            if len(low) != len(high) or not all(a < b for a, b in zip(low, high, strict=True)):
+                raise UserError(f"low must be below high, but got {low} and {high}")
+            return Continuous(low, high)
+        case other:
+            raise UserError(f"action_space must be discrete or continuous, but got {other!r}")
+
+
+def _bounds(name: str, values: Any, none: float) -> tuple[float, ...]:
+    numbers = isinstance(values, list) and all(
+        value is None or (type(value) in (int, float) and np.isfinite(value)) for value in values
     )
+    if not numbers or not values:
+        raise UserError(f"{name} must be a list of numbers, but got {values!r}")
+    return tuple(none if value is None else float(value) for value in values)
+
+
+def _flatten_weights(weights: Weights) -> dict[str, Any]:
+    """Return ``params/actor/Dense_0/kernel`` or ``observation_statistics/mean`` -> leaf."""
+    statistics = weights.observation_statistics
+    named = {} if statistics is None else {_STATISTICS: statistics._asdict()}
+    return _flatten({**weights.params, **named})
 
 
 def _signature(tensors: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -151,7 +237,6 @@ def _signature(tensors: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], s
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
-    """Return ``params/actor/Dense_0/kernel`` -> leaf."""
     return {
         "/".join(str(part.key) for part in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -16,6 +16,8 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.devices import SeedMesh
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.networks import make_network
+from ppo_jax.normalization import RunningStatistics
 from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
 
 STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None)  # type: ignore[arg-type]
@@ -42,9 +44,22 @@ def _derived_keys(key: jax.Array, purpose: int, count: int) -> jax.Array:
     return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
 
 
-def lane_params(state: TrainState, lane: int) -> Any:
-    """Return the network parameters of one lane of `state`, as NumPy arrays."""
-    return jax.tree.map(lambda x: np.asarray(x)[lane], state.params)
+class Weights(NamedTuple):
+    """All that a policy needs of a training state; NumPy arrays.
+
+    Attributes:
+      params: network parameters.
+      observation_statistics: what observations are normalised by; None where they are not.
+    """
+
+    params: Any
+    observation_statistics: RunningStatistics | None
+
+
+def lane_weights(state: TrainState, lane: int) -> Weights:
+    """Return the weights of one lane of `state`."""
+    weights = Weights(state.params, state.actors.observation_statistics)
+    return jax.tree.map(lambda x: np.asarray(x)[lane], weights)
 
 
 def _memory(program: jax.stages.Compiled) -> int:
@@ -116,7 +131,8 @@ class Programs:
     def __init__(
         self, config: TrainConfig, seeds: int, devices: Sequence[jax.Device] | None = None
     ) -> None:
-        make(config.env, config.env_kwargs)  # Fails here rather than inside a trace.
+        # What cannot work fails here rather than inside a trace.
+        make_network(config, make(config.env, config.env_kwargs).spaces)
         self.config = config
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()
@@ -246,7 +262,8 @@ class Programs:
 
         def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
             key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), checkpoint)
-            returns = evaluation.evaluate(self.config, state.params, key)
+            statistics = state.actors.observation_statistics
+            returns = evaluation.evaluate(self.config, state.params, key, statistics)
             return jnp.where(state.finite, returns, jnp.nan)
 
         train_until = partial(trainer.train_until, self.config)

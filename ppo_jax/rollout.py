@@ -7,17 +7,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ppo_jax import distributions
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Environment
-from ppo_jax.networks import ActorCritic, action_logits, state_value
+from ppo_jax.networks import ActorCritic, policy_outputs, state_value
+from ppo_jax.normalization import RunningStatistics, normalized, scaled
 
 
 class Transition(NamedTuple):
     """Transitions, stored as ``[T, num_envs, ...]``: T environment steps of each environment.
 
-    `next_value` is V of the observation the step led to before any reset, so a
-    truncated episode can be bootstrapped.
+    Attributes:
+      observation: as the network saw it, so normalised where the configuration says so.
+      action: raw, as the distribution has it.
+      next_value: V of the observation the step led to before any reset, so a truncated
+        episode can be bootstrapped.
     """
 
     observation: jax.Array
@@ -36,7 +39,7 @@ class Chance(NamedTuple):
     Drawn for a block of steps at once: a few wide draws in place of many narrow ones.
 
     Attributes:
-      action_noise: see :func:`distributions.categorical_sample`.
+      action_noise: see :meth:`ppo_jax.distributions.Distribution.sample`.
       step_key: a key for each environment.
       start: state and observation of a new episode, for environments whose episode ends.
     """
@@ -61,19 +64,39 @@ class EpisodeTotals(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Actors:
-    """The parallel environments of a seed in the middle of their episodes, ``[num_envs, ...]``."""
+    """The parallel environments of a seed in the middle of their episodes, ``[num_envs, ...]``.
+
+    Attributes:
+      observation: as the environment gave it.
+      discounted_return: of the rewards so far, for the scale of rewards; None where they
+        are not normalised.
+      observation_statistics: of all observations so far, these included; None where
+        they are not normalised. Without an environment axis.
+      return_statistics: of `discounted_return` likewise.
+    """
 
     env_state: Any
     observation: jax.Array
     episode_return: jax.Array
     episode_length: jax.Array
+    discounted_return: jax.Array | None = None
+    observation_statistics: RunningStatistics | None = None
+    return_statistics: RunningStatistics | None = None
 
 
 def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
     """Return all environments of a seed at the start of an episode."""
     env_state, observation = _reset(config, environment, key)
     zeros = jnp.zeros(config.num_envs, jnp.float32)
-    return Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+    actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+    if config.normalize_observations:
+        statistics = RunningStatistics.empty(environment.spaces.observation_shape)
+        statistics = statistics.updated(observation)
+        actors = dataclasses.replace(actors, observation_statistics=statistics)
+    if config.normalize_rewards:
+        statistics = RunningStatistics.empty(())
+        actors = dataclasses.replace(actors, discounted_return=zeros, return_statistics=statistics)
+    return actors
 
 
 def _reset(config: TrainConfig, environment: Environment, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -88,11 +111,16 @@ def collect(
     actors: Actors,
     key: jax.Array,
     n_steps: jax.Array | int,
+    gamma: jax.Array | float,
 ) -> tuple[Actors, Transition, EpisodeTotals]:
     """Collect `n_steps` transitions over the parallel environments of a seed.
 
+    Running statistics take in what a step brings before anything is normalised by them,
+    as the wrappers of Gymnasium do.
+
     Args:
       n_steps: int32 scalar, traced; one of ``config.n_steps_choices``.
+      gamma: discount of the returns by whose spread rewards are scaled.
 
     Returns:
       The actors after the rollout; a buffer of ``[config.max_n_steps / num_envs,
@@ -101,20 +129,24 @@ def collect(
     """
     steps_per_block = config.block_size // config.num_envs
 
+    distribution = network.distribution
+
     def draw(key: jax.Array) -> Chance:
         action_key, step_key, reset_key = jax.random.split(key, 3)
-        shape = (config.num_envs, environment.num_actions)
         return Chance(
-            distributions.categorical_noise(action_key, shape),
+            distribution.noise(action_key, (config.num_envs,)),
             jax.random.split(step_key, config.num_envs),
             _reset(config, environment, reset_key),
         )
 
     def step(carry: tuple[Actors, EpisodeTotals], chance: Chance) -> tuple[tuple, tuple]:
         actors, totals = carry
-        logits = action_logits(network, params, actors.observation)
-        action = distributions.categorical_sample(logits, chance.action_noise)
-        timestep = jax.vmap(environment.step)(chance.step_key, actors.env_state, action)
+        seen = _seen(actors.observation_statistics, actors.observation)
+        outputs = policy_outputs(network, params, seen)
+        raw_action = distribution.sample(outputs, chance.action_noise)
+        timestep = jax.vmap(environment.step)(
+            chance.step_key, actors.env_state, distribution.action(raw_action)
+        )
         ended = timestep.terminated | timestep.truncated
         episode_return = actors.episode_return + timestep.reward
         episode_length = actors.episode_length + 1
@@ -123,26 +155,35 @@ def collect(
             totals.return_sum + jnp.where(ended, episode_return, 0).sum(),
             totals.length_sum + jnp.where(ended, episode_length, 0).sum(),
         )
-        acted = (
-            actors.observation,
-            action,
-            distributions.categorical_log_prob(logits, action),
-            timestep.reward,
-            timestep.terminated,
-            timestep.truncated,
-        )
         env_state, observation = jax.tree.map(
             lambda new, old: jax.vmap(jnp.where)(ended, new, old),
             chance.start,
             (timestep.state, timestep.observation),
+        )
+        reward, discounted_return, return_statistics = _scaled_reward(
+            actors, timestep.reward, ended, gamma
+        )
+        observation_statistics = actors.observation_statistics
+        if observation_statistics is not None:
+            observation_statistics = observation_statistics.updated(observation)
+        acted = (
+            seen,
+            raw_action,
+            distribution.log_prob(outputs, raw_action),
+            reward,
+            timestep.terminated,
+            timestep.truncated,
         )
         actors = Actors(
             env_state,
             observation,
             jnp.where(ended, 0, episode_return),
             jnp.where(ended, 0, episode_length),
+            discounted_return,
+            observation_statistics,
+            return_statistics,
         )
-        return (actors, totals), (acted, timestep.observation)
+        return (actors, totals), (acted, _seen(observation_statistics, timestep.observation))
 
     def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]) -> tuple:
         actors, totals, buffer = carry
@@ -163,17 +204,37 @@ def collect(
         return actors, totals, buffer
 
     n_blocks = n_steps // config.block_size
-    start = (actors, EpisodeTotals.zero(), _empty_buffer(config, environment))
+    start = (actors, EpisodeTotals.zero(), _empty_buffer(config, environment, network))
     actors, totals, buffer = jax.lax.fori_loop(0, n_blocks, block, start)
     return actors, buffer, totals
 
 
-def _empty_buffer(config: TrainConfig, environment: Environment) -> Transition:
+def _seen(statistics: RunningStatistics | None, observation: jax.Array) -> jax.Array:
+    """Return what the network sees of an observation."""
+    return observation if statistics is None else normalized(statistics, observation)
+
+
+def _scaled_reward(
+    actors: Actors, reward: jax.Array, ended: jax.Array, gamma: jax.Array | float
+) -> tuple[jax.Array, jax.Array | None, RunningStatistics | None]:
+    """Return rewards to learn from, ``[num_envs]``, and what their scale rests on."""
+    if actors.return_statistics is None or actors.discounted_return is None:
+        return reward, None, None
+    discounted_return = gamma * actors.discounted_return + reward
+    statistics = actors.return_statistics.updated(discounted_return)
+    return scaled(statistics, reward), jnp.where(ended, 0, discounted_return), statistics
+
+
+def _empty_buffer(
+    config: TrainConfig, environment: Environment, network: ActorCritic
+) -> Transition:
     shape = (config.max_n_steps // config.num_envs, config.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
+    distribution = network.distribution
+    seen_dtype = jnp.float32 if config.normalize_observations else environment.observation_dtype
     return Transition(
-        observation=jnp.zeros(shape + environment.observation_shape, environment.observation_dtype),
-        action=jnp.zeros(shape, jnp.int32),
+        observation=jnp.zeros(shape + environment.spaces.observation_shape, seen_dtype),
+        action=jnp.zeros(shape + distribution.raw_shape, distribution.raw_dtype),
         log_prob=number,
         reward=number,
         terminated=flag,

@@ -11,7 +11,7 @@ import tyro
 from numpy.typing import ArrayLike
 
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig, checkpoint_steps, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
 from ppo_jax.errors import require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
@@ -26,6 +26,7 @@ class Arguments:
     """
 
     hyperparameters: Annotated[Hyperparameters, tyro.conf.arg(name="")] = Hyperparameters()
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
     env: str = TrainConfig.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
@@ -36,12 +37,6 @@ class Arguments:
     """Seeds, trained at once."""
     seed: int = 0
     """Root of all random numbers."""
-    num_envs: int = TrainConfig.num_envs
-    """Parallel environments of each seed."""
-    hidden_sizes: tuple[int, ...] = TrainConfig.hidden_sizes
-    """Widths of the hidden layers of the actor and of the critic."""
-    activation: str = TrainConfig.activation
-    """Activation of the hidden layers: tanh, relu, gelu or silu."""
     eval_every: int = 50_000
     """Environment steps between checkpoints."""
     eval_episodes: int = TrainConfig.eval_episodes
@@ -67,19 +62,17 @@ def _run(arguments: Arguments) -> None:
     hyperparameters = arguments.hyperparameters.validated()
     config = config_for(
         hyperparameters,
+        arguments.agent,
         env=arguments.env,
         env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
-        num_envs=arguments.num_envs,
-        hidden_sizes=arguments.hidden_sizes,
-        activation=arguments.activation,
         eval_episodes=arguments.eval_episodes,
     )
-    output = arguments.output or Path("runs") / "train" / arguments.env.replace("/", "-")
+    output = arguments.output or Path("runs") / "train" / command_line.folder_name(arguments.env)
 
     command_line.start_backend()
     from ppo_jax import policy
     from ppo_jax.plots import plot_learning_curve
-    from ppo_jax.programs import TUNING, Programs, lane_params, seed_keys
+    from ppo_jax.programs import TUNING, Programs, lane_weights, seed_keys
     from ppo_jax.training_state import TrainingStates
     from ppo_jax.versions import device_description, versions
 
@@ -156,7 +149,7 @@ def _run(arguments: Arguments) -> None:
     policy.save(
         output / "policy",
         config,
-        lane_params(state, best),
+        lane_weights(state, best),
         hyperparameters=hyperparameters.to_dict(),
         training={"steps": arguments.total_steps, "seed": best, "final_return": returns[-1, best]},
     )

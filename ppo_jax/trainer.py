@@ -28,7 +28,7 @@ class TrainState:
     Attributes:
       params: network parameters.
       optimizer_state: state of Adam.
-      actors: environments in the middle of their episodes.
+      actors: environments in the middle of their episodes, and running statistics.
       key: the seed's key; iteration *i* uses ``fold_in(key, i)``, nothing else.
       finite: False once a parameter, a loss or a return was not a finite number.
       iteration: iterations done, int32. It is the only leaf that all seeds share, so
@@ -72,8 +72,8 @@ def init(config: TrainConfig, key: jax.Array) -> TrainState:
     """Return the state of a seed before its first iteration."""
     environment = make(config.env, config.env_kwargs)
     params_key, reset_key, train_key = jax.random.split(key, 3)
-    observation = jnp.zeros(environment.observation_shape, environment.observation_dtype)
-    params = make_network(config, environment).init(params_key, observation)
+    observation = jnp.zeros(environment.spaces.observation_shape, environment.observation_dtype)
+    params = make_network(config, environment.spaces).init(params_key, observation)
     return TrainState(
         params=params,
         optimizer_state=make_optimizer(Hyperparameters()).init(params),
@@ -104,7 +104,7 @@ def train_until(
       The new state, and metrics of the iterations just done.
     """
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment)
+    network = make_network(config, environment.spaces)
 
     def iteration(index: jax.Array, carry: tuple) -> tuple:
         params, optimizer_state, actors, finite, sums, episodes = carry
@@ -113,7 +113,7 @@ def train_until(
 
         # Collect trajectories
         actors, rollout, totals = collect(
-            config, environment, network, params, actors, rollout_key, rates.n_steps
+            config, environment, network, params, actors, rollout_key, rates.n_steps, rates.gamma
         )
         # Estimate advantages
         experience, explained_variance = prepare(config, rollout, rates)

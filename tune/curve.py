@@ -14,7 +14,7 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import plain, read_json
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import Programs, lane_params
+from ppo_jax.programs import Programs, Weights, lane_weights
 from ppo_jax.training_state import OtherRunError, TrainingStates
 from tune.settings import Settings
 from tune.statistics import finite
@@ -104,12 +104,12 @@ class BestSeed:
     Attributes:
       seed: its number.
       final_return: its return at the end.
-      params: its network, NumPy arrays.
+      weights: of its policy.
     """
 
     seed: int
     final_return: float
-    params: Any
+    weights: Weights
 
 
 def train_curve(
@@ -176,7 +176,7 @@ def _train_groups(
     observer: CurveObserver | None,
     states: TrainingStates | None,
 ) -> tuple[Curve, BestSeed]:
-    position, state, best_params = _begin_or_restore(programs, keys, steps, states)
+    position, state, best_weights = _begin_or_restore(programs, keys, steps, states)
     start = time.perf_counter() - position.seconds
     for first in range(position.first, len(keys), programs.seeds):
         group = keys[first : first + programs.seeds]
@@ -193,10 +193,10 @@ def _train_groups(
                     rank = float(values[-1]), float(values.mean())
                     if position.best_seed < 0 or rank > position.rank:
                         position.best_seed, position.rank = first + lane, rank
-                        best_params = lane_params(checkpoint.state, lane)
+                        best_weights = lane_weights(checkpoint.state, lane)
             position.seconds = time.perf_counter() - start
             if states is not None:
-                tree = {"state": checkpoint.state, "best_params": best_params}
+                tree = {"state": checkpoint.state, "best_weights": best_weights}
                 states.save(tree, vars(position), final=end)
             if observer is not None:
                 observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
@@ -207,18 +207,18 @@ def _train_groups(
         position.environment_steps,
         position.seconds,
     )
-    return curve, BestSeed(position.best_seed, position.rank[0], best_params)
+    return curve, BestSeed(position.best_seed, position.rank[0], best_weights)
 
 
 def _begin_or_restore(
     programs: Programs, keys: jax.Array, steps: Sequence[int], states: TrainingStates | None
 ) -> tuple[_Position, Any, Any]:
-    """Return position, training state and parameters of the best seed."""
+    """Return position, training state and weights of the best seed."""
     state = programs.init(keys[: programs.seeds])
-    best_params = lane_params(state, 0)
+    best_weights = lane_weights(state, 0)
     if states is not None and states.exists():
         try:
-            tree, progress = states.restore({"state": state, "best_params": best_params})
+            tree, progress = states.restore({"state": state, "best_weights": best_weights})
         except OtherRunError:  # Of an earlier winner, for example.
             states.remove()
         else:
@@ -226,8 +226,8 @@ def _begin_or_restore(
             position.returns = np.array(position.returns, np.float64)
             final, mean = (-np.inf if x is None else x for x in progress["rank"])
             position.rank = final, mean
-            return position, tree["state"], tree["best_params"]
-    return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_params
+            return position, tree["state"], tree["best_weights"]
+    return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_weights
 
 
 def stored_curves(

@@ -114,13 +114,13 @@ def _results(
         "environment": {
             "name": settings.env,
             "kwargs": dict(settings.env_kwargs),
-            "num_envs": settings.config.num_envs,
         },
+        "agent": settings.config.agent.to_dict(),
         "seeds": {"purpose": "tuning", "root": settings.seed, "count": settings.seeds},
         "protocol": {
             field.name: getattr(settings, field.name)
             for field in dataclasses.fields(settings)
-            if field.name not in ("env", "env_kwargs", "space", "reference_score")
+            if field.name not in ("env", "env_kwargs", "agent", "space", "reference_score")
         }
         | {"checkpoints": settings.checkpoints()},
         "search_space": settings.space.to_tables(),

@@ -5,9 +5,12 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from ppo_jax import command_line
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, require_count
 from tune.search_space import SearchSpace
 from tune.settings import Settings
@@ -28,6 +31,7 @@ class Arguments:
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
     trials: int = 20
     """Trials in all, the default configuration included."""
     quick: bool = False

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.config import EnvKwargs, TrainConfig, checkpoint_steps
+from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
 from ppo_jax.errors import UserError, require_choice, require_count
 from tune.search_space import SearchSpace
 
@@ -26,6 +26,8 @@ class Settings:
     """Environment name."""
     env_kwargs: EnvKwargs = ()
     """Overridden environment parameters, as (name, value) pairs."""
+    agent: AgentConfig = AgentConfig()
+    """What every trial's agent is made of."""
     space: SearchSpace = dataclasses.field(default_factory=SearchSpace)
     """What is tuned."""
     seeds: int = 4
@@ -86,13 +88,16 @@ class Settings:
     @property
     def config(self) -> TrainConfig:
         """The configuration whose programs run every trial of the study."""
+        agent = {f.name: getattr(self.agent, f.name) for f in dataclasses.fields(AgentConfig)}
+        if self.space.num_envs is not None:
+            agent["num_envs"] = self.space.num_envs
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,
             n_steps_choices=self.space.choices("n_steps"),
             batch_size_choices=self.space.choices("batch_size"),
             eval_episodes=self.eval_episodes,
-            num_envs=self.space.num_envs or TrainConfig.num_envs,
+            **agent,
         )
 
     def checkpoints(self, total_steps: int | None = None) -> list[int]:
@@ -111,7 +116,11 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes; strict JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return values | {"env_kwargs": dict(self.env_kwargs), "space": self.space.to_tables()}
+        return values | {
+            "env_kwargs": dict(self.env_kwargs),
+            "agent": self.agent.to_dict(),
+            "space": self.space.to_tables(),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
@@ -120,6 +129,7 @@ class Settings:
             **{
                 **values,
                 "env_kwargs": tuple(sorted(values["env_kwargs"].items())),
+                "agent": AgentConfig.from_dict(values.get("agent", {})),
                 "space": SearchSpace.from_tables(values["space"]),
             }
         )

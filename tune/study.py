@@ -12,9 +12,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from ppo_jax.command_line import folder_name
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
+from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
 from tune.crew import FINISHED, Crew
 from tune.curve import learning_area
@@ -106,7 +108,7 @@ def open_study(
     """Create or load a study, and hold its folder; see :func:`run_optimization`."""
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
-    make(settings.env, settings.env_kwargs)
+    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
     require_sampler_package(settings.sampler)
     require_writable(folder)
     shared = storage is not None and is_shared(storage)
@@ -128,7 +130,7 @@ def open_study(
 
 def default_output(study_name: str) -> Path:
     """Return the folder of a study that was given no other."""
-    return Path("runs") / study_name.replace("/", "-")
+    return Path("runs") / folder_name(study_name)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

@@ -11,11 +11,12 @@ import numpy as np
 import optuna
 
 from ppo_jax import policy
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.networks import make_network
 from ppo_jax.programs import VALIDATION, seed_keys
 from ppo_jax.versions import device_description, versions
 from tune.curve import Curve, CurveObserver, run_protocol, stored_curves, train_curve
@@ -201,7 +202,7 @@ def train_best_config(
     require_count("seeds", seeds)
     winner = _complete(params, settings)
     baseline = settings.space.complete(settings.space.baseline())
-    make(settings.env, settings.env_kwargs)
+    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
     folder = Path(output) if output is not None else default_output(settings.env)
     require_writable(folder)
     config = _config_with(settings.config, winner)
@@ -223,7 +224,7 @@ def train_best_config(
             policy.save(
                 folder / "policy",
                 config,
-                best.params,
+                best.weights,
                 hyperparameters=winner.to_dict(),
                 training={
                     "steps": num_steps,
@@ -334,17 +335,16 @@ def train_command(settings: Settings, hyperparameters: Hyperparameters, num_step
     if settings.env_kwargs:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
     words += ["--total-steps", str(num_steps)]
-    if settings.config.num_envs != TrainConfig.num_envs:
-        words += ["--num-envs", str(settings.config.num_envs)]
-    defaults = Hyperparameters().to_dict()
-    for name, value in hyperparameters.to_dict().items():
+    defaults = AgentConfig().to_dict() | Hyperparameters().to_dict()
+    chosen = settings.config.agent.to_dict() | hyperparameters.to_dict()
+    for name, value in chosen.items():
         option = name.replace("_", "-")
         if value == defaults[name]:
             continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [f"--{option}", repr(value)]
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
@@ -397,11 +397,7 @@ def _recommendation(
         "why": validation.sentence,
         "hyperparameters": chosen.to_dict(),
         "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},
-        "agent": {
-            "num_envs": config.num_envs,
-            "hidden_sizes": config.hidden_sizes,
-            "activation": config.activation,
-        },
+        "agent": config.agent.to_dict(),
         "how_to_train": {
             "command": train_command(settings, chosen, steps),
             "python": f"tune.train_best_config('recommended.json', num_steps={steps})",

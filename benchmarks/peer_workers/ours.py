@@ -22,7 +22,7 @@ def prepare(work: Work) -> Callable[[], int]:
     from ppo_jax.trainer import iterations_for
 
     # The program of a whole study, not one for these sizes alone.
-    programs = Programs(TrainConfig(work.env, num_envs=work.num_envs), work.seeds)
+    programs = Programs(TrainConfig(work.env, num_envs=work.num_envs, network="mlp"), work.seeds)
     hyperparameters = Hyperparameters(
         n_steps=work.n_steps, batch_size=work.batch_size, n_epochs=work.n_epochs
     )

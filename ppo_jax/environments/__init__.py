@@ -4,28 +4,69 @@
 environments is asked for: importing gymnax takes seconds and starts the backend.
 """
 
+import importlib
 from typing import Any
 
 import jax
 
-from ppo_jax.environments.base import Environment, Timestep
+from ppo_jax.environments.base import (
+    ActionSpace,
+    Continuous,
+    Discrete,
+    Environment,
+    Spaces,
+    Timestep,
+)
+from ppo_jax.errors import UserError, nearest
 
-__all__ = ["Environment", "Timestep", "make"]
+__all__ = ["ActionSpace", "Continuous", "Discrete", "Environment", "Spaces", "Timestep", "make"]
 
 
 def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     """Return the environment `name` with its parameters overridden by `kwargs`.
 
     Args:
-      name: a name that a suite registers, for example ``CartPole-v1``.
+      name: a name that gymnax registers (``CartPole-v1``), or ``module:attribute``, an
+        environment of one's own: a gymnax environment class, a function that returns
+        such an environment (alone or with its parameters), or anything that makes an
+        :class:`Environment`.
       kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
 
     Raises:
-      UserError: for an unknown name, an environment that is not supported yet, or a
+      UserError: for an unknown name, an environment that is not supported, or a
         parameter that the environment does not have.
     """
-    from ppo_jax.environments.gymnax import GymnaxEnvironment
-
     # An environment may hold arrays; made inside a trace they would not outlive it.
     with jax.ensure_compile_time_eval():
-        return GymnaxEnvironment(name, dict(kwargs))
+        if ":" in name:
+            return _own(name, dict(kwargs))
+        from ppo_jax.environments.gymnax import GymnaxEnvironment
+
+        return GymnaxEnvironment.registered(name, dict(kwargs))
+
+
+def _own(name: str, kwargs: dict[str, Any]) -> Environment:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # Whatever the user's module raises.
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"environment {name!r} cannot be imported: {reason}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value)]
+        raise UserError(
+            f"environment {name!r}: module {module_name} has no class or function "
+            f"{attribute!r}{nearest(attribute, known)}"
+        )
+    from ppo_jax.environments.gymnax import GymnaxEnvironment
+
+    try:
+        if hasattr(made := factory(), "spaces"):  # It follows our own protocol.
+            return factory(**kwargs) if kwargs else made
+        return GymnaxEnvironment.of(name, factory, kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"environment {name!r} cannot be made: {reason}") from error

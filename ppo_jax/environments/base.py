@@ -1,9 +1,49 @@
 """The protocol every environment follows."""
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """Actions 0 … n - 1, int32 scalars."""
+
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous:
+    """Actions float32 ``[size]`` within bounds; a bound may be infinite."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers of an action."""
+        return len(self.low)
+
+
+ActionSpace = Discrete | Continuous
+
+
+@dataclasses.dataclass(frozen=True)
+class Spaces:
+    """What a network sees and what it has to give.
+
+    Attributes:
+      observation_shape: of what the network sees, at least one dimension.
+      action_space: discrete or continuous.
+      discrete_observations: where the environment's own observation is an integer, how
+        many there are; the network sees it one-hot, ``[discrete_observations]``.
+    """
+
+    observation_shape: tuple[int, ...]
+    action_space: ActionSpace
+    discrete_observations: int | None = None
 
 
 class Timestep(NamedTuple):
@@ -27,7 +67,7 @@ class Timestep(NamedTuple):
 
 
 class Environment(Protocol):
-    """A pure, traceable environment with discrete actions.
+    """A pure, traceable environment.
 
     It does not reset itself: who steps it replaces the states of ended episodes. So
     fresh starts can be drawn many at a time, and an evaluation need not draw any.
@@ -38,9 +78,8 @@ class Environment(Protocol):
     """
 
     name: str
-    observation_shape: tuple[int, ...]
+    spaces: Spaces
     observation_dtype: jnp.dtype
-    num_actions: int
     max_episode_steps: int
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -48,5 +87,5 @@ class Environment(Protocol):
         ...
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
-        """Take one step with `action`, an int32 scalar."""
+        """Take one step with `action`, as the action space has it."""
         ...

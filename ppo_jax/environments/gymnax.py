@@ -1,24 +1,44 @@
-"""The gymnax suite (https://github.com/RobertTLange/gymnax)."""
+"""The gymnax suite (https://github.com/RobertTLange/gymnax) and users' own environments of it."""
 
 import dataclasses
 import inspect
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import gymnax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import spaces
 
-from ppo_jax.environments.base import Timestep
+from ppo_jax.environments.base import ActionSpace, Continuous, Discrete, Spaces, Timestep
 from ppo_jax.errors import UserError, nearest
 
 _NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
 
 
 class GymnaxEnvironment:
-    """A gymnax environment with discrete actions."""
+    """A gymnax environment behind the protocol.
 
-    def __init__(self, name: str, kwargs: dict[str, Any]) -> None:
+    Args:
+      name: what the user calls it.
+      env, params: as ``gymnax.make`` returns them.
+      observation_dtype: a type that holds every observation.
+    """
+
+    def __init__(
+        self, name: str, env: Any, params: Any, observation_dtype: Any = jnp.float32
+    ) -> None:
+        self.name = name
+        self._env, self._params = env, params
+        self.spaces = _spaces(name, env.observation_space(params), env.action_space(params))
+        self.observation_dtype = jnp.dtype(observation_dtype)
+        self.max_episode_steps = int(params.max_steps_in_episode)
+
+    @classmethod
+    def registered(cls, name: str, kwargs: Mapping[str, Any]) -> "GymnaxEnvironment":
+        """Return the environment that gymnax registers as `name`."""
         if name not in gymnax.registered_envs:
             raise UserError(
                 f"unknown environment {name!r}{nearest(name, gymnax.registered_envs)} "
@@ -26,21 +46,31 @@ class GymnaxEnvironment:
             )
         if name in _NOT_OFFLINE:
             raise UserError(f"environment {name!r} is not supported: {_NOT_OFFLINE[name]}")
-        self.name = name
-        self._env, self._params = _configured(name, kwargs)
-        observation_space = self._env.observation_space(self._params)
-        action_space = self._env.action_space(self._params)
-        _check_supported(name, observation_space, action_space)
-        self.observation_shape = tuple(observation_space.shape)
+        default_env, defaults = gymnax.make(name)
+        constructor, parameters = _split(name, type(default_env), defaults, kwargs)
+        env, params = gymnax.make(name, **constructor)
         # MinAtar shows which objects stand where: yes or no, in a byte in place of four.
         binary = name.endswith("-MinAtar")
-        self.observation_dtype = jnp.dtype(jnp.uint8 if binary else jnp.float32)
-        self.num_actions = int(action_space.n)
-        self.max_episode_steps = int(self._params.max_steps_in_episode)
+        return cls(name, env, params.replace(**parameters), jnp.uint8 if binary else jnp.float32)
+
+    @classmethod
+    def of(cls, name: str, factory: Any, kwargs: Mapping[str, Any]) -> "GymnaxEnvironment":
+        """Return the environment that `factory` makes: a class of gymnax's kind, or a function.
+
+        The function returns such an environment, alone or with its parameters. `kwargs`
+        are arguments of the factory or fields of the parameters.
+        """
+        made = factory()
+        env, defaults = made if isinstance(made, tuple) else (made, made.default_params)
+        constructor, parameters = _split(name, factory, defaults, kwargs)
+        if constructor:
+            made = factory(**constructor)
+            env, defaults = made if isinstance(made, tuple) else (made, made.default_params)
+        return cls(name, env, defaults.replace(**parameters))
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         observation, state = self._env.reset(key, self._params)
-        return state, observation.astype(self.observation_dtype)
+        return state, self._seen(observation)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
         # `step` of gymnax would draw a fresh start with every step and mostly drop it.
@@ -49,33 +79,81 @@ class GymnaxEnvironment:
         )
         return Timestep(
             state=state,
-            observation=observation.astype(self.observation_dtype),
-            reward=jnp.asarray(reward, jnp.float32),
-            terminated=jnp.asarray(terminated, jnp.bool_),
+            observation=self._seen(observation),
+            reward=jnp.asarray(reward, jnp.float32).reshape(()),
+            terminated=jnp.asarray(terminated, jnp.bool_).reshape(()),
             truncated=jnp.asarray(self._env.is_truncated(state, self._params), jnp.bool_),
         )
 
+    def _seen(self, observation: Any) -> jax.Array:
+        """Return what the network sees."""
+        if self.spaces.discrete_observations is not None:
+            return jax.nn.one_hot(observation, self.spaces.discrete_observations)
+        observation = jnp.asarray(observation, self.observation_dtype)
+        return observation.reshape(self.spaces.observation_shape)
 
-def _configured(name: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Split `kwargs` into constructor arguments and parameters and make the environment."""
-    default_env, defaults = gymnax.make(name)
-    parameters = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
-    arguments = inspect.signature(type(default_env)).parameters.values()
-    known = {a.name: a.default for a in arguments if a.default is not a.empty} | parameters
+
+def _spaces(name: str, observation_space: Any, action_space: Any) -> Spaces:
+    if isinstance(observation_space, spaces.Discrete):
+        n = int(observation_space.n)
+        return Spaces((n,), _action_space(name, action_space), discrete_observations=n)
+    if not isinstance(observation_space, spaces.Box):
+        raise UserError(
+            f"environment {name!r} is not supported: its observations are "
+            f"{observation_space}; supported are Box and Discrete"
+        )
+    # A lone number is an array of one.
+    shape = tuple(map(int, observation_space.shape)) or (1,)
+    return Spaces(shape, _action_space(name, action_space))
+
+
+def _action_space(name: str, space: Any) -> ActionSpace:
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return continuous(space.low, space.high, space.shape)
+    raise UserError(
+        f"environment {name!r} is not supported: its actions are {space}; "
+        "supported are Discrete and Box with one dimension"
+    )
+
+
+def continuous(low: Any, high: Any, shape: tuple[int, ...]) -> Continuous:
+    """Return the action space of `shape`, ``(size,)``, within bounds that broadcast to it."""
+
+    def bound(value: np.float32) -> float:
+        # Suites write the largest float32 for a bound that is none.
+        none = abs(value) >= np.finfo(np.float32).max
+        return math.copysign(math.inf, value) if none else float(str(value))
+
+    def bounds(values: Any) -> tuple[float, ...]:
+        return tuple(map(bound, np.broadcast_to(np.asarray(values, np.float32), shape)))
+
+    return Continuous(bounds(low), bounds(high))
+
+
+def _split(
+    name: str, factory: Any, defaults: Any, kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split `kwargs` into arguments of `factory` and fields of the parameters; check both."""
+    fields = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
+    arguments = inspect.signature(factory).parameters.values()
+    known = {a.name: a.default for a in arguments if a.default is not a.empty} | fields
+    checked = {}
     for key, value in kwargs.items():
         if key not in known:
             raise UserError(
                 f"environment {name!r} has no parameter {key!r}{nearest(key, known)} "
                 f"(known: {', '.join(known)})"
             )
-        kwargs = {**kwargs, key: _like(known[key], name, key, value)}
-    if kwargs.get("max_steps_in_episode", 1) < 1:
+        checked[key] = _like(known[key], name, key, value)
+    if checked.get("max_steps_in_episode", 1) < 1:
         raise UserError(
             f"environment parameter max_steps_in_episode must be at least 1, "
-            f"but got {kwargs['max_steps_in_episode']}"
+            f"but got {checked['max_steps_in_episode']}"
         )
-    env, params = gymnax.make(name, **{k: v for k, v in kwargs.items() if k not in parameters})
-    return env, params.replace(**{k: v for k, v in kwargs.items() if k in parameters})
+    constructor = {k: v for k, v in checked.items() if k not in fields}
+    return constructor, {k: v for k, v in checked.items() if k in fields}
 
 
 def _like(default: Any, name: str, key: str, value: Any) -> Any:
@@ -91,17 +169,3 @@ def _like(default: Any, name: str, key: str, value: Any) -> Any:
         f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
         f"but got {value!r}"
     )
-
-
-def _check_supported(name: str, observation_space: Any, action_space: Any) -> None:
-    missing = []
-    if not isinstance(action_space, spaces.Discrete):
-        missing.append(f"continuous actions, {action_space}")
-    if not isinstance(observation_space, spaces.Box) or not observation_space.shape:
-        shape = getattr(observation_space, "shape", "?")
-        missing.append(f"observations that are not an array of numbers (shape {shape})")
-    if missing:
-        raise UserError(
-            f"environment {name!r} is not supported yet: it has {' and '.join(missing)}; "
-            "supported are arrays of numbers as observations, with discrete actions"
-        )

@@ -9,7 +9,7 @@ import pytest
 
 from ppo_jax import evaluation
 from ppo_jax.config import TrainConfig
-from ppo_jax.environments import Timestep, make
+from ppo_jax.environments import Discrete, Spaces, Timestep, make
 from ppo_jax.networks import make_network
 
 EPISODES = 5
@@ -23,7 +23,7 @@ def configured(limit):
 
 def random_params(config, seed=0, scale=30.0):
     """Parameters of a policy that is not uniform."""
-    network = make_network(config, make(config.env, config.env_kwargs))
+    network = make_network(config, make(config.env, config.env_kwargs).spaces)
     params = network.init(jax.random.key(seed), jnp.zeros(4))
     return jax.tree.map(lambda x: x * scale, params)
 
@@ -31,8 +31,8 @@ def random_params(config, seed=0, scale=30.0):
 def plain_returns(config, params, key):
     """Each episode alone, one step after the other, with the keys that evaluation uses."""
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment)
-    step, logits_of = jax.jit(environment.step), jax.jit(partial(network.apply, method="logits"))
+    network = make_network(config, environment.spaces)
+    step, logits_of = jax.jit(environment.step), jax.jit(partial(network.apply, method="policy"))
     reset_key, step_key = jax.random.split(key)
     returns = []
     for episode, its_key in enumerate(jax.random.split(reset_key, EPISODES)):
@@ -84,9 +84,8 @@ class Ramp:
     """Pays 1, 2, 3, ... and ends after as many steps as its start drew."""
 
     name = "ramp"
-    observation_shape = (1,)
+    spaces = Spaces((1,), Discrete(2))
     observation_dtype = jnp.float32
-    num_actions = 2
     max_episode_steps = 40
 
     def reset(self, key):
@@ -108,7 +107,7 @@ class Ramp:
 def test_rewards_after_the_first_episode_do_not_count(monkeypatch):
     monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Ramp())
     config = TrainConfig(env="ramp", hidden_sizes=(), eval_episodes=30)
-    params = make_network(config, Ramp()).init(jax.random.key(0), jnp.zeros(1))
+    params = make_network(config, Ramp().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     starts = jax.vmap(Ramp().reset)(jax.random.split(jax.random.split(key)[0], 30))[0]
@@ -130,7 +129,7 @@ class Dice(Ramp):
 def test_every_step_of_every_episode_has_a_key_of_its_own(monkeypatch):
     monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Dice())
     config = TrainConfig(env="dice", hidden_sizes=(), eval_episodes=3)
-    params = make_network(config, Dice()).init(jax.random.key(0), jnp.zeros(1))
+    params = make_network(config, Dice().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     expected = np.zeros(3)

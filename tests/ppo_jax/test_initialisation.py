@@ -47,8 +47,8 @@ def test_initialising_many_seeds_does_not_hang():
 def layers(hidden_sizes, env="CartPole-v1"):
     config = TrainConfig(env=env, hidden_sizes=hidden_sizes)
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment)
-    params = network.init(jax.random.key(0), jnp.zeros(environment.observation_shape))
+    network = make_network(config, environment.spaces)
+    params = network.init(jax.random.key(0), jnp.zeros(environment.spaces.observation_shape))
     return params["params"]
 
 
@@ -82,7 +82,7 @@ def test_actor_and_critic_share_nothing():
 
 def test_the_first_policy_is_nearly_uniform():
     environment = make("CartPole-v1")
-    network = make_network(TrainConfig(), environment)
+    network = make_network(TrainConfig(), environment.spaces)
     params = {"params": layers((64, 64))}
     logits, value = network.apply(params, jax.random.normal(jax.random.key(0), (100, 4)))
     assert logits.shape == (100, 2)
@@ -96,7 +96,7 @@ def test_the_first_policy_is_nearly_uniform():
 )
 def test_activations(activation, function):
     network = make_network(
-        TrainConfig(hidden_sizes=(8,), activation=activation), make("CartPole-v1")
+        TrainConfig(hidden_sizes=(8,), activation=activation), make("CartPole-v1").spaces
     )
     observation = jnp.array([0.5, -1.0, 2.0, 0.1])
     params = network.init(jax.random.key(0), observation)

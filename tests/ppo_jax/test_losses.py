@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax import distributions
+from ppo_jax.distributions import Categorical
 from ppo_jax.losses import normalize, policy_loss, ppo_loss, value_loss
 
 B, ACTIONS = 24, 3
@@ -65,10 +65,10 @@ def reference(logits, value, batch, clip_value_loss):
 def ours(logits, value, batch, clip_value_loss):
     batch = {name: jnp.asarray(x) for name, x in batch.items()}
     return ppo_loss(
-        log_prob=distributions.categorical_log_prob(logits, batch["action"]),
+        log_prob=Categorical(logits.shape[-1]).log_prob(logits, batch["action"]),
         old_log_prob=batch["old_log_prob"],
         advantages=batch["advantages"],
-        entropy=distributions.categorical_entropy(logits),
+        entropy=Categorical(logits.shape[-1]).entropy(logits),
         value=value,
         old_value=batch["old_value"],
         returns=batch["returns"],

@@ -16,7 +16,9 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
+from ppo_jax.normalization import RunningStatistics
 from ppo_jax.policy import load, save
+from ppo_jax.programs import Weights
 
 CONFIG = TrainConfig(
     env="Acrobot-v1",
@@ -24,7 +26,7 @@ CONFIG = TrainConfig(
     hidden_sizes=(16, 8),
     activation="relu",
 )
-NETWORK = make_network(CONFIG, make(CONFIG.env, CONFIG.env_kwargs))
+NETWORK = make_network(CONFIG, make(CONFIG.env, CONFIG.env_kwargs).spaces)
 OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 40, 6)).astype(np.float32)
 
 
@@ -36,15 +38,15 @@ def params():
 
 @pytest.fixture
 def folder(tmp_path, params):
-    save(tmp_path / "deep" / "policy", CONFIG, params, score=np.float32(1.5))
+    save(tmp_path / "deep" / "policy", CONFIG, Weights(params, None), score=np.float32(1.5))
     return tmp_path / "deep" / "policy"
 
 
 def test_a_loaded_policy_acts_as_the_network_did(folder, params):
     loaded = load(folder)
-    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
-    expected = NETWORK.apply(params, OBSERVATIONS, method="logits").argmax(-1)
+    assert jax.tree.structure(loaded.weights.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.weights.params, params)
+    expected = NETWORK.apply(params, OBSERVATIONS, method="policy").argmax(-1)
     assert len(np.unique(expected)) > 1
     actions = loaded.act(OBSERVATIONS)
     assert isinstance(actions, np.ndarray)
@@ -73,7 +75,7 @@ def test_actions_are_drawn_from_the_distribution(folder, params):
     observation = np.broadcast_to(OBSERVATIONS[0, 0], (4000, 6))
     actions = loaded.act(observation, jax.random.key(0))
     np.testing.assert_array_equal(actions, loaded.act(observation, jax.random.key(0)))
-    probabilities = jax.nn.softmax(NETWORK.apply(params, OBSERVATIONS[0, 0], method="logits"))
+    probabilities = jax.nn.softmax(NETWORK.apply(params, OBSERVATIONS[0, 0], method="policy"))
     frequencies = np.bincount(actions, minlength=3) / len(actions)
     np.testing.assert_allclose(frequencies, probabilities, atol=0.04)
     assert (actions != loaded.act(observation, jax.random.key(1))).any()
@@ -92,9 +94,10 @@ def test_the_description_says_what_it_is(folder):
         "name": "Acrobot-v1",
         "kwargs": {"max_steps_in_episode": 50},
         "observation_shape": [6],
-        "num_actions": 3,
+        "discrete_observations": None,
+        "action_space": {"kind": "discrete", "n": 3},
     }
-    assert description["network"] == {"hidden_sizes": [16, 8], "activation": "relu"}
+    assert description["agent"] == CONFIG.agent.to_dict()
     assert description["observation_statistics"] is None
     assert description["score"] == 1.5
     assert {"jax", "flax", "python", "ppo_jax"} <= set(description["versions"])
@@ -102,9 +105,9 @@ def test_the_description_says_what_it_is(folder):
 
 
 def test_saving_replaces_an_older_policy_and_leaves_nothing_else(folder, params):
-    save(folder, CONFIG, jax.tree.map(jnp.zeros_like, params))
+    save(folder, CONFIG, Weights(jax.tree.map(jnp.zeros_like, params), None))
     assert sorted(os.listdir(folder)) == ["model.safetensors", "policy.json"]
-    assert not any(leaf.any() for leaf in jax.tree.leaves(load(folder).params))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(load(folder).weights.params))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])
@@ -147,15 +150,17 @@ def rewrite(folder, change):
     ("change", "message"),
     [
         (lambda d: d.clear(), "is not a policy"),
-        (lambda d: d.update(format=99), "format must be 1, but got 99"),
-        (lambda d: d.pop("network"), "is not a policy: .*network"),
-        (lambda d: d["environment"].pop("num_actions"), "is not a policy"),
-        (lambda d: d.update(observation_statistics={"mean": 0}), "not supported yet"),
-        (lambda d: d["network"].update(activation="cube"), "activation must be .* but got 'cube'"),
-        (lambda d: d["network"].update(hidden_sizes=[16]), "does not hold the network"),
-        (lambda d: d["network"].update(hidden_sizes=[16, 9]), "does not hold the network"),
-        (lambda d: d["network"].update(hidden_sizes=None), "must be a list, but got None"),
-        (lambda d: d["environment"].update(num_actions=4), "does not hold the network"),
+        (lambda d: d.update(format=99), "format must be at most 2, but got 99"),
+        (lambda d: d.pop("agent"), "is not a policy: .*agent"),
+        (lambda d: d["environment"].pop("action_space"), "is not a policy"),
+        (lambda d: d["agent"].update(normalize_observations=True), "does not hold the network"),
+        (lambda d: d["agent"].update(activation="cube"), "activation must be .* but got 'cube'"),
+        (lambda d: d["agent"].update(hidden_sizes=[16]), "does not hold the network"),
+        (lambda d: d["agent"].update(hidden_sizes=[16, 9]), "does not hold the network"),
+        (lambda d: d["agent"].update(hidden_sizes=None), "must be a tuple .*but got None"),
+        (lambda d: d["agent"].update(wings=2), "unknown agent setting 'wings'"),
+        (lambda d: actions(d).update(n=4), "does not hold the network"),
+        (lambda d: actions(d).update(kind="wild"), "discrete or continuous, but got 'wild'"),
         (lambda d: d["environment"].update(observation_shape=[5]), "does not hold the network"),
     ],
 )
@@ -165,21 +170,86 @@ def test_an_altered_description_is_refused(folder, change, message):
         load(folder)
 
 
+def actions(description):
+    return description["environment"]["action_space"]
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        ("network", {"hidden_sizes": ["wide"]}),
-        ("network", {"hidden_sizes": [-8]}),
-        ("network", {"hidden_sizes": [float("inf")]}),
-        ("environment", {"num_actions": "two"}),
-        ("environment", {"num_actions": -1}),
+        ("agent", {"hidden_sizes": ["wide"]}),
+        ("agent", {"hidden_sizes": [-8]}),
+        ("agent", {"hidden_sizes": [float("inf")]}),
+        ("environment", {"action_space": {"kind": "discrete", "n": "two"}}),
+        ("environment", {"action_space": {"kind": "discrete", "n": -1}}),
+        ("environment", {"action_space": {"kind": "continuous", "low": [1], "high": [0]}}),
+        ("environment", {"action_space": {"kind": "continuous", "low": "x", "high": [0]}}),
         ("environment", {"observation_shape": []}),
+        ("environment", {"observation_shape": 6}),
+        ("environment", {"discrete_observations": 7}),
     ],
 )
 def test_sizes_that_are_none_are_refused(folder, part, change):
     rewrite(folder, lambda d: d[part].update(change))
     with pytest.raises(UserError):
         load(folder)
+
+
+def test_a_policy_of_the_first_format_is_read(folder, params):
+    def first_format(description):
+        description.update(format=1, network={"hidden_sizes": [16, 8], "activation": "relu"})
+        description["environment"]["num_actions"] = 3
+        for name in ("action_space", "discrete_observations"):
+            del description["environment"][name]
+        del description["agent"]
+
+    expected = load(folder).act(OBSERVATIONS)
+    rewrite(folder, first_format)
+    np.testing.assert_array_equal(load(folder).act(OBSERVATIONS), expected)
+
+
+def saved(folder, config, statistics=None):
+    environment = make(config.env, config.env_kwargs)
+    network = make_network(config, environment.spaces)
+    shape = environment.spaces.observation_shape
+    params = network.init(jax.random.key(0), jnp.zeros(shape))
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+    save(folder, config, Weights(params, statistics))
+    return network, params, load(folder)
+
+
+def test_continuous_actions_lie_in_their_bounds(tmp_path):
+    network, params, loaded = saved(tmp_path, TrainConfig("Pendulum-v1"))
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    means = network.apply(params, observations, method="policy")[:, :1]
+    actions = loaded.act(observations)
+    assert actions.shape == (50, 1)
+    assert actions.dtype == np.float32
+    np.testing.assert_allclose(actions, np.clip(2 * means, -2, 2), rtol=1e-5)
+    drawn = loaded.act(observations, jax.random.key(0))
+    assert np.abs(drawn).max() <= 2
+    assert (drawn != actions).any()
+
+
+def test_observation_statistics_travel_with_the_policy(tmp_path):
+    statistics = RunningStatistics(np.float32([1, 2, 3]), np.float32([4, 9, 16]), np.float32(1000))
+    config = TrainConfig("Pendulum-v1", normalize_observations=True)
+    network, params, loaded = saved(tmp_path, config, statistics)
+    assert loaded.weights.observation_statistics.weight == 1000
+    observations = np.random.default_rng(0).normal(2, 3, size=(50, 3)).astype(np.float32)
+    seen = (observations - [1, 2, 3]) / np.array([2, 3, 4])
+    expected = np.clip(2 * network.apply(params, np.float32(seen), method="policy")[:, :1], -2, 2)
+    np.testing.assert_allclose(loaded.act(observations), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_integer_observations_are_taken_as_they_are(tmp_path):
+    network, params, loaded = saved(tmp_path, TrainConfig("FrozenLake-misc"))
+    expected = network.apply(params, np.eye(16, dtype=np.float32), method="policy").argmax(-1)
+    np.testing.assert_array_equal(loaded.act(np.arange(16)), expected)
+    np.testing.assert_array_equal(loaded.act(np.eye(16)), expected)
+    assert loaded.act(5) == expected[5]
+    with pytest.raises(UserError, match="from 0 to 15, but got 16"):
+        loaded.act(16)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.float16])

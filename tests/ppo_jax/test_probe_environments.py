@@ -9,7 +9,7 @@ import pytest
 
 from ppo_jax import evaluation, trainer
 from ppo_jax.config import TrainConfig
-from ppo_jax.environments import Timestep
+from ppo_jax.environments import Discrete, Spaces, Timestep
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 
@@ -27,13 +27,12 @@ class Probe:
     """An environment whose state is (steps of this episode, a random sign, the first action)."""
 
     name = "a probe"
-    num_actions = 2
     max_episode_steps = 2
 
     def __init__(self, length=1, ending="terminated"):
         self.length, self.ending = length, ending
 
-    observation_shape = (2,)
+    spaces = Spaces((2,), Discrete(2))
     observation_dtype = jnp.float32
 
     def reset(self, key):
@@ -96,7 +95,7 @@ def train(monkeypatch, environment, iterations=150, **settings):
     )
     state, _ = train_until(state, hyperparameters, count, count)
     assert state.finite
-    return make_network(CONFIG, environment), state.params
+    return make_network(CONFIG, environment.spaces), state.params
 
 
 def values(monkeypatch, environment, observations, **settings):

@@ -14,7 +14,7 @@ from ppo_jax import programs
 from ppo_jax.config import TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import SELECTION, TUNING, VALIDATION, Programs, lane_params, seed_keys
+from ppo_jax.programs import SELECTION, TUNING, VALIDATION, Programs, lane_weights, seed_keys
 
 CONFIG = TrainConfig(
     env_kwargs=(("max_steps_in_episode", 60),),
@@ -41,7 +41,7 @@ cached_run = cache(run)
 
 
 def params_of(checkpoint, seeds):
-    return [lane_params(checkpoint.state, lane) for lane in range(seeds)]
+    return [lane_weights(checkpoint.state, lane) for lane in range(seeds)]
 
 
 def assert_close(one, other):

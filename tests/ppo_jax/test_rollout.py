@@ -1,5 +1,6 @@
 """Collecting transitions from an environment whose every step is known."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from ppo_jax.config import TrainConfig
-from ppo_jax.environments import Timestep, make
+from ppo_jax.environments import Discrete, Spaces, Timestep, make
 from ppo_jax.networks import make_network
+from ppo_jax.normalization import CLIP, EPSILON
 from ppo_jax.rollout import collect, reset_actors
 
 NUM_ENVS = 3
@@ -31,9 +33,8 @@ class Counter:
     """
 
     name = "counter"
-    observation_shape = (3,)
+    spaces = Spaces((3,), Discrete(2))
     observation_dtype = jnp.float32
-    num_actions = 2
     max_episode_steps = 5
 
     def reset(self, key):
@@ -55,8 +56,8 @@ class Counter:
 
 
 ENVIRONMENT = Counter()
-NETWORK = make_network(CONFIG, ENVIRONMENT)
-roll = jax.jit(partial(collect, CONFIG, ENVIRONMENT, NETWORK))
+NETWORK = make_network(CONFIG, ENVIRONMENT.spaces)
+roll = jax.jit(partial(collect, CONFIG, ENVIRONMENT, NETWORK, gamma=0.9))
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,77 @@ def test_environments_start_in_states_of_their_own():
     assert len(np.unique(actors.observation)) == NUM_ENVS * 4
     np.testing.assert_array_equal(actors.episode_return, 0)
     np.testing.assert_array_equal(actors.episode_length, 0)
+
+
+NORMALIZING = dataclasses.replace(CONFIG, normalize_observations=True, normalize_rewards=True)
+
+
+@pytest.fixture(scope="module")
+def normalized_rollout(params):
+    actors = reset_actors(NORMALIZING, ENVIRONMENT, jax.random.key(1))
+    # Lengths as in LENGTHS, so that some episodes end and others do not.
+    roll = jax.jit(partial(collect, NORMALIZING, ENVIRONMENT, NETWORK, gamma=0.9))
+    return actors, *roll(params, actors, jax.random.key(2), jnp.int32(60))
+
+
+def replay(actors, rollout):
+    """Play the rollout's actions in plain NumPy; yield what each step saw and led to."""
+    state = np.asarray(actors.env_state)
+    starts = replayed_starts(rollout)
+    for t, actions in enumerate(np.asarray(rollout.action)):
+        after = np.stack([state[:, 0] + 1, state[:, 1], actions], axis=1)
+        ended = after[:, 0] == after[:, 1]
+        yield state, after, ended, actions + 1.0
+        state = np.where(ended[:, None], starts[t], after)
+
+
+def replayed_starts(rollout):
+    """Return the states that new episodes start in, drawn as `collect` draws them."""
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(2)))(jnp.arange(len(rollout.action)))
+    reset_keys = [jax.random.split(key, 3)[2] for key in keys]
+    reset = jax.vmap(lambda key: ENVIRONMENT.reset(key)[1])
+    return [np.asarray(reset(jax.random.split(key, NUM_ENVS))) for key in reset_keys]
+
+
+def test_observations_are_normalized_by_all_seen_so_far_the_first_included(
+    params, normalized_rollout
+):
+    actors, after, rollout, _ = normalized_rollout
+    seen = []
+
+    def normalize(x):
+        rows = np.concatenate(seen)
+        scaled = (x - rows.mean(0)) / np.sqrt(rows.var(0) + EPSILON)
+        return np.clip(scaled, -CLIP, CLIP)
+
+    steps = list(replay(actors, rollout))
+    for t, (state, final, _, _) in enumerate(steps):
+        seen.append(state)
+        np.testing.assert_allclose(rollout.observation[t], normalize(state), rtol=1e-3, atol=1e-3)
+        if t + 1 < len(steps):
+            seen.append(steps[t + 1][0])
+            expected = NETWORK.apply(params, jnp.float32(normalize(final)), method="value")
+            np.testing.assert_allclose(rollout.next_value[t], expected, rtol=1e-3, atol=1e-3)
+            seen.pop()
+    statistics = after.observation_statistics
+    assert statistics.weight == (60 // NUM_ENVS + 1) * NUM_ENVS
+    seen.append(np.asarray(after.observation))
+    rows = np.concatenate(seen)
+    np.testing.assert_allclose(statistics.mean, rows.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(statistics.variance, rows.var(0), rtol=1e-3)
+
+
+def test_rewards_are_divided_by_the_spread_of_discounted_returns(normalized_rollout):
+    actors, after, rollout, totals = normalized_rollout
+    discounted, seen = np.zeros(NUM_ENVS), []
+    for t, (_, _, ended, reward) in enumerate(replay(actors, rollout)):
+        discounted = 0.9 * discounted + reward
+        seen.append(discounted)
+        deviation = np.sqrt(np.concatenate(seen).var() + EPSILON)
+        expected = np.clip(reward / deviation, -CLIP, CLIP)
+        np.testing.assert_allclose(rollout.reward[t], expected, rtol=1e-3)
+        discounted = np.where(ended, 0, discounted)
+    np.testing.assert_allclose(after.discounted_return, discounted, rtol=1e-5)
+    # What is reported is the return of the environment.
+    assert totals.return_sum == int(totals.return_sum)
+    assert totals.return_sum >= totals.length_sum

@@ -10,8 +10,13 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
 
 
+class FakeActors(NamedTuple):
+    observation_statistics: None = None
+
+
 class FakeState(NamedTuple):
     params: dict
+    actors: FakeActors = FakeActors()
 
 
 class FakePrograms:
@@ -32,7 +37,7 @@ class FakePrograms:
         )
 
     def init(self, keys):
-        return FakeState({"kernel": np.arange(self.seeds, dtype=np.float32)})
+        return FakeState({"params": {"kernel": np.arange(self.seeds, dtype=np.float32)}})
 
     def run(self, keys, hyperparameters, checkpoints, passed=0, state=None):
         self.runs.append((jax.random.key_data(keys).tolist(), hyperparameters, checkpoints))

@@ -136,7 +136,7 @@ def test_signal_ends_cleanly_within_seconds(tmp_path, number, status):
     ("arguments", "message"),
     [
         (["--env", "CartPol-v1"], "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1'"),
-        (["--env", "Pendulum-v1"], "continuous actions"),
+        (["--env", "MNISTBandit-bsuite"], "it downloads"),
         (["--trials", "0"], "--trials must be an integer of at least 1, but got 0"),
         (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
         (["--trials", "many"], "'many'"),

@@ -42,10 +42,10 @@ def test_improved(programs, tmp_path, saved_policies):
     assert np.shape(data["winner"]["returns"]) == np.shape(data["baseline"]["returns"]) == (6, 10)
     assert data["steps"] == [50_000 * i for i in range(1, 7)]
     assert (tmp_path / "validation.png").stat().st_size > 10_000
-    (params, extra), *rest = saved_policies
+    (weights, extra), *rest = saved_policies
     assert not rest
     assert extra["hyperparameters"]["gamma"] == 0.98
-    assert params["kernel"] == extra["training"]["seed"] % programs.seeds
+    assert weights.params["params"]["kernel"] == extra["training"]["seed"] % programs.seeds
 
 
 def test_worse_and_no_clear_difference(programs, tmp_path):
