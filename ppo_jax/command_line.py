@@ -25,6 +25,8 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    except UserError as error:  # Of a dataclass that checks itself.
+        fail(str(error))
     except SystemExit as stop:
         if stop.code:
             fail(_one_line(errors.getvalue()))

@@ -9,6 +9,8 @@ import pytest
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
 
+collect_ignore = ["reproduce_statistics.py"]  # A script, run in a process of its own.
+
 
 class FakeActors(NamedTuple):
     observation_statistics: None = None
