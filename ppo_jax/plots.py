@@ -1,6 +1,8 @@
 """Drawing without a display, and the learning curve of a training run."""
 
-from collections.abc import Iterator, Sequence
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from ppo_jax.files import replacing
 
 BLUE, ORANGE, GREEN, GREY, DARK = "#2563a8", "#d97706", "#15803d", "#9ca3af", "#374151"
+LINE = "#e5e7eb"
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -22,7 +25,12 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.grid": True,
-    "grid.color": "#e5e7eb",
+    "grid.color": LINE,
+    "text.color": DARK,
+    "axes.edgecolor": DARK,
+    "axes.labelcolor": DARK,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
@@ -36,6 +44,27 @@ def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
         yield figure
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=130, format="png")
+
+
+def inline_svg(draw: Callable[[Axes], None], width: float, height: float) -> str:
+    """Return what `draw` draws on axes of `width` × `height` inches, as SVG for a page.
+
+    The colours of this module become the style sheet's variables ``--blue``, ``--orange``,
+    ``--green``, ``--grey``, ``--dark`` and ``--line``, so that a page can be light or dark;
+    text takes the page's font.
+    """
+    with matplotlib.rc_context({**_STYLE, "svg.fonttype": "none", "font.size": 10}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    names = {BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey", DARK: "dark"}
+    for color, name in (names | {LINE: "line"}).items():
+        text = text.replace(color, f"var(--{name})")
+    return re.sub(r" (width|height)=\"[\d.]+pt\"", "", text, count=2)
 
 
 def label_steps(axes: Axes) -> None:

@@ -1,7 +1,9 @@
 """What a study's trials say about its parameters. Pure functions of trials: no files, no drawing.
 
-Scores of complete trials are modelled by a surrogate over the search space scaled to the
-unit cube; its variance is split exactly over parameters and pairs of them (fANOVA).
+Scores are modelled by a surrogate over the search space scaled to the unit cube; its variance
+is split exactly over parameters and pairs of them (fANOVA). A pruned trial counts with the
+score that complete trials lead one to expect of its last report: without the pruned, a model
+never sees most of what is bad.
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import DOMAINS
+from tune.crew import FINISHED
 from tune.settings import Settings
 
 PAIRS = (
@@ -42,7 +45,7 @@ BEST_SHARE = 0.25
 """The best trials are this share of the finished ones."""
 
 TRIALS_PER_PARAMETER = 5
-"""Complete trials for each tuned parameter from which importances can be trusted."""
+"""Trials with a score for each tuned parameter from which importances can be trusted."""
 
 PREDICTED_SHARE = 0.25
 """Share of the variance that a surrogate worth reading predicts of trials left out."""
@@ -65,7 +68,7 @@ class Importance:
       fanova: share of the score's variance over the search space that the parameter
         explains alone: functional ANOVA (Hutter et al., 2014) of the surrogate. What all of
         them leave of 1 lies in interactions and in noise.
-      ped_anova: share in what tells the best quarter of the complete trials from all of
+      ped_anova: share in what tells the best quarter of the trials from all of
         them (Watanabe et al., 2023, arXiv:2304.10255); all shares sum to 1.
       fanova_interval, ped_anova_interval: 95% percentile bootstrap over trials.
     """
@@ -153,7 +156,7 @@ class Analysis:
 
     Attributes:
       importances: parameter -> importance, largest fANOVA share first; empty where there are
-        too few complete trials, or all have the same score.
+        too few trials with a score, or all have the same.
       interactions: the pairs of :data:`PAIRS` that are tuned, and the strongest others;
         strongest first.
       good_ranges: parameter -> good range.
@@ -186,29 +189,25 @@ def analyse(trials: Sequence[FrozenTrial], settings: Settings) -> Analysis:
 
 
 def _analyse(trials: Sequence[FrozenTrial], settings: Settings) -> Analysis:
-    finished = [
-        trial
-        for trial in trials
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.value is not None
-    ]
-    complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
-    axes = _axes(complete)
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    scored = with_expected_scores(finished)
+    axes = _axes(scored)
     savings = pruning(finished, settings)
-    distinct = len({trial.value for trial in complete})
-    if not axes or len(complete) < _MIN_TRIALS or distinct < 2:
-        warning = _nothing_to_tell(len(complete), distinct)
+    distinct = len({trial.value for trial in scored})
+    if not axes or len(scored) < _MIN_TRIALS or distinct < 2:
+        warning = _nothing_to_tell(len(scored), distinct)
         return Analysis({}, [], {}, {}, savings, warning, None)
 
-    surrogate = Surrogate.fit(axes, complete)
-    names, study = [axis.name for axis in axes], _study_of(complete)
-    shares, ped = surrogate.shares(), _ped_anova(study, names, range(len(complete)))
+    surrogate = Surrogate.fit(axes, scored)
+    names, study = [axis.name for axis in axes], _study_of(scored)
+    shares, ped = surrogate.shares(), _ped_anova(study, names, range(len(scored)))
     rng = np.random.default_rng(settings.seed)
     resampled: list[np.ndarray] = []
     ped_resampled: list[np.ndarray] = []
     while len(resampled) < _RESAMPLES:
         # A trial that is drawn twice tells no more than once: its noise is the same.
-        drawn = set(rng.integers(len(complete), size=len(complete)).tolist())
-        once = [complete[i] for i in sorted(drawn)]
+        drawn = set(rng.integers(len(scored), size=len(scored)).tolist())
+        once = [scored[i] for i in sorted(drawn)]
         if len({trial.value for trial in once}) > 1:
             resampled.append(Surrogate.fit(axes, once, surrogate.kernel).shares())
             ped_resampled.append(_ped_anova(study, names, drawn))
@@ -230,8 +229,39 @@ def _analyse(trials: Sequence[FrozenTrial], settings: Settings) -> Analysis:
     ]
     good = surrogate.good_ranges()
     pressed = _pressed_bounds(axes, good, finished)
-    doubt = _doubt(len(complete), len(axes), surrogate.left_out)
+    doubt = _doubt(len(scored), len(axes), surrogate.left_out)
     return Analysis(importances, interactions, good, pressed, savings, doubt, surrogate)
+
+
+def with_expected_scores(finished: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the complete trials, and the pruned ones as if complete with an expected score.
+
+    It is the linear regression of the scores of complete trials on their reports at the step
+    of the pruned trial's last report. Left out are trials for which there is none.
+    """
+    complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
+    scored = list(complete)
+    for trial in finished:
+        if trial.state != TrialState.PRUNED or not trial.intermediate_values:
+            continue
+        step, report = max(trial.intermediate_values.items())
+        known = [
+            (t.intermediate_values[step], t.value)
+            for t in complete
+            if step in t.intermediate_values and t.value is not None
+        ]
+        if len(known) < _MIN_TRIALS or len({x for x, _ in known}) < 2:
+            continue
+        line = stats.linregress(*zip(*known, strict=True))
+        if line.slope > 0:
+            expected = optuna.trial.create_trial(
+                value=line.intercept + line.slope * report,
+                params=trial.params,
+                distributions=trial.distributions,
+            )
+            expected.number = trial.number
+            scored.append(expected)
+    return scored
 
 
 def pruning(finished: Sequence[FrozenTrial], settings: Settings) -> Pruning:
@@ -307,11 +337,12 @@ class Axis:
 
     def from_unit(self, place: float) -> float:
         """Return the number at `place`, of the parameter's own kind."""
+        if place in (0.0, 1.0):  # Without the rounding errors of the scale.
+            return self.high if place else self.low
         low, high = self._ends
         scaled = low + place * (high - low)
         value = math.exp(scaled) if self.is_log else scaled
-        value = round(value) if self.values is not None else value
-        return min(max(value, self.low), self.high)  # Without the rounding errors of the scale.
+        return round(value) if self.values is not None else value
 
     def grid(self, points: int = 101) -> np.ndarray:
         """Return places in [0, 1]: the middles of all cells, or `points` of a range."""
@@ -371,21 +402,21 @@ class Surrogate:
 
     @classmethod
     def fit(
-        cls, axes: Sequence[Axis], complete: Sequence[FrozenTrial], start: Any = None
+        cls, axes: Sequence[Axis], scored: Sequence[FrozenTrial], start: Any = None
     ) -> "Surrogate":
-        """Fit the scores of complete trials, by their likelihood.
+        """Fit the scores of trials, by their likelihood.
 
         Args:
           axes: the parameters.
-          complete: at least two trials with different scores.
+          scored: at least two trials with different scores.
           start: the kernel of a fit of similar trials; a few steps from there are enough.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-        places = np.array([[a.to_unit(t.params[a.name]) for a in axes] for t in complete])
-        scores = np.array([trial.value for trial in complete], np.float64)
+        places = np.array([[a.to_unit(t.params[a.name]) for a in axes] for t in scored])
+        scores = np.array([trial.value for trial in scored], np.float64)
         # Narrower kernels than this would find a pattern in any noise.
         kernel = start or (
             ConstantKernel(1.0, (0.05, 20.0)) * RBF(np.ones(len(axes)), (0.4, 30.0))
@@ -499,10 +530,17 @@ def _minimize(
     return found.x, found.fun
 
 
-def _axes(complete: Sequence[FrozenTrial]) -> list[Axis]:
-    """Return the parameters that all complete trials share and that can vary."""
-    space = optuna.search_space.intersection_search_space(list(complete))
-    names = complete[0].params if complete else {}
+def find_axis(trials: Sequence[FrozenTrial], name: str) -> Axis | None:
+    """Return the axis of a parameter; None where no trial has it."""
+    spaces = (t.distributions[name] for t in trials if name in t.distributions)
+    distribution = next(spaces, None)
+    return None if distribution is None else Axis(name, distribution)
+
+
+def _axes(scored: Sequence[FrozenTrial]) -> list[Axis]:
+    """Return the parameters that all trials share and that can vary."""
+    space = optuna.search_space.intersection_search_space(list(scored))
+    names = scored[0].params if scored else {}
     return [Axis(name, space[name]) for name in names if name in space and not space[name].single()]
 
 
@@ -516,23 +554,23 @@ def _best(finished: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return ranked[: math.ceil(BEST_SHARE * len(finished))]
 
 
-def _nothing_to_tell(complete: int, distinct: int) -> str:
-    if complete < _MIN_TRIALS:
+def _nothing_to_tell(scored: int, distinct: int) -> str:
+    if scored < _MIN_TRIALS:
         return (
-            f"{complete} complete trials are too few to tell which parameters matter; "
+            f"{scored} trials with a score are too few to tell which parameters matter; "
             f"at least {_MIN_TRIALS} are needed."
         )
     if distinct < 2:
-        return "All complete trials have the same score: nothing tells the parameters apart."
-    return "No parameter varies over all complete trials."
+        return "All trials have the same score: nothing tells the parameters apart."
+    return "No parameter varies over all trials."
 
 
-def _doubt(complete: int, parameters: int, left_out: float) -> str | None:
+def _doubt(scored: int, parameters: int, left_out: float) -> str | None:
     enough = TRIALS_PER_PARAMETER * parameters
-    if complete < enough:
+    if scored < enough:
         return (
-            f"{complete} complete trials are too few to trust importances, interactions and good "
-            f"ranges of {parameters} parameters; from about {enough} on they settle."
+            f"{scored} trials with a score are too few to trust importances, interactions and "
+            f"good ranges of {parameters} parameters; from about {enough} on they settle."
         )
     if left_out < PREDICTED_SHARE:
         return (
@@ -560,7 +598,7 @@ def _ped_anova(study: optuna.Study, names: Sequence[str], numbers: Collection[in
     """Return the PED-ANOVA share of each parameter; zeros where nothing tells trials apart.
 
     Args:
-      study: of complete trials.
+      study: of trials with a score.
       names: the parameters.
       numbers: of the trials that count.
     """
@@ -577,7 +615,7 @@ def _ped_anova(study: optuna.Study, names: Sequence[str], numbers: Collection[in
     return values / values.sum() if values.sum() > 0 else values
 
 
-def _study_of(complete: Sequence[FrozenTrial]) -> optuna.Study:
+def _study_of(scored: Sequence[FrozenTrial]) -> optuna.Study:
     """Return a study in memory, numbered from 0, made without a line in the log."""
     storage = optuna.storages.InMemoryStorage()
     verbosity = optuna.logging.get_verbosity()
@@ -586,7 +624,7 @@ def _study_of(complete: Sequence[FrozenTrial]) -> optuna.Study:
         study = optuna.create_study(storage=storage, direction="maximize")
     finally:
         optuna.logging.set_verbosity(verbosity)
-    study.add_trials(complete)
+    study.add_trials(scored)
     return study
 
 

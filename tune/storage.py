@@ -42,6 +42,12 @@ def sqlite_file(address: str) -> Path | None:
     return None if is_shared(address) or name in ("", ":memory:") else Path(name).resolve()
 
 
+def storage_file(address: str) -> Path | None:
+    """Return the file of an SQLite or a journal storage, None where there is none."""
+    journal = address.removeprefix("journal:")
+    return sqlite_file(address) if journal == address else Path(journal.removeprefix("//"))
+
+
 def without_secrets(address: str) -> str:
     """Return `address` as it may be printed.
 

@@ -18,6 +18,7 @@ from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
+from ppo_jax.versions import device_description, versions
 from tune.crew import FINISHED, Crew
 from tune.curve import learning_area
 from tune.samplers import has_configurations_left, make_sampler, require_sampler_package
@@ -178,11 +179,17 @@ def make_pruner(settings: Settings) -> optuna.pruners.BasePruner:
 
 
 def record_compilations(study: optuna.Study, programs: Programs) -> None:
-    """Store with `study` what this process has compiled so far."""
+    """Store with `study` what this process has compiled so far, and with what."""
     log = programs.compile_log
     if log.programs:
         study.set_user_attr(
-            _COMPILATIONS + _PROCESS, {"programs": log.programs, "seconds": log.seconds}
+            _COMPILATIONS + _PROCESS,
+            {
+                "programs": log.programs,
+                "seconds": log.seconds,
+                "versions": versions(),
+                "device": device_description(),
+            },
         )
 
 

@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from ppo_jax.files import write_json
-from tune.analysis import Axis, Surrogate, analyse
+from tune.analysis import Axis, Surrogate, analyse, with_expected_scores
 from tune.search_space import SearchSpace
 from tune.settings import Settings
 
@@ -201,15 +201,15 @@ def test_noise_is_called_noise():
 
 def test_few_trials_warn_and_tell_nothing():
     few = analyse(make_trials(planted, 3), Settings())
-    assert few.warning.startswith("3 complete trials are too few to tell")
+    assert few.warning.startswith("3 trials with a score are too few to tell")
     assert not few.importances
     assert not few.interactions
-    assert analyse([], Settings()).warning.startswith("0 complete trials")
+    assert analyse([], Settings()).warning.startswith("0 trials")
 
 
 def test_some_trials_warn_and_tell_what_they_can():
     some = analyse(make_trials(planted, 12), Settings())
-    assert "12 complete trials are too few to trust" in some.warning
+    assert "12 trials with a score are too few to trust" in some.warning
     assert "about 50" in some.warning
     assert len(some.importances) == 10
 
@@ -288,6 +288,17 @@ def test_pruning_saves_the_rest_of_each_pruned_trial():
     assert (nothing.trials, nothing.environment_steps, nothing.share_of_steps) == (0, 0, 0.0)
 
 
-def test_running_and_pruned_trials_are_no_scores():
-    trials = make_trials(planted, 30, pruned=range(20, 30), running=range(10, 20))
-    assert analyse(trials, Settings()).warning.startswith("10 complete trials")
+def test_running_trials_are_no_scores():
+    trials = make_trials(planted, 20, running=range(10, 20))
+    assert analyse(trials, Settings()).warning.startswith("10 trials")
+
+
+def test_pruned_trials_count_with_the_score_their_last_report_leads_to():
+    trials = make_trials(planted, 20, pruned=range(10, 20))
+    whole = make_trials(planted, 20)
+    scored = with_expected_scores(trials)
+    assert [t.number for t in scored] == list(range(20))
+    assert [t.value for t in scored] == pytest.approx([t.value for t in whole])
+    assert {t.state for t in scored} == {TrialState.COMPLETE}
+    few = make_trials(planted, 5, pruned=(3, 4))
+    assert with_expected_scores(few) == few[:3]

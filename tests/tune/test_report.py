@@ -1,12 +1,13 @@
+import html
 import json
-import re
 
 import pytest
 
-from tune.report import save_optimization_results
+from tune.report import main, save_optimization_results
 from tune.search_space import SearchSpace
 from tune.settings import Settings
 from tune.study import run_optimization
+from tune.validation import train_best_config
 
 
 def strict(path):
@@ -14,6 +15,12 @@ def strict(path):
         raise AssertionError(f"{token} in {path}")
 
     return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(autouse=True)
+def _no_inline_pictures(monkeypatch):
+    """Pictures of the page are tested in test_page.py."""
+    monkeypatch.setattr("tune.page.inline_svg", lambda draw, width, height: "<svg></svg>")
 
 
 @pytest.fixture
@@ -56,26 +63,17 @@ def test_all_trials_hold_every_score(study, tmp_path):
         assert trial["duration"] >= 0
 
 
-def test_page_stands_alone_and_escapes(programs, tmp_path):
-    name = "<script>alert(1)</script>"
-    study = run_optimization(2, output=tmp_path, study_name=name)
-    save_optimization_results(study, tmp_path)
-    page = (tmp_path / "report.html").read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
-    assert page.count("data:image/png;base64,") == 1
-
-
 def test_verdict_is_the_one_of_this_winner(study, tmp_path):
     params = save_optimization_results(study, tmp_path)["best_params"]
-    validation = {"verdict": "Improved: by a lot.", "winner": {"hyperparameters": params}}
-    (tmp_path / "validation.json").write_text(json.dumps(validation))
-    assert save_optimization_results(study, tmp_path)["verdict"] == "Improved: by a lot."
-    assert "Improved: by a lot." in (tmp_path / "report.html").read_text()
-    validation["winner"]["hyperparameters"] = params | {"gamma": 0.5}
-    (tmp_path / "validation.json").write_text(json.dumps(validation))
+    train_best_config(params, 400_000, settings=Settings(), output=tmp_path, study=study)
+    path = tmp_path / "validation.json"
+    validation = json.loads(path.read_text())
+    assert save_optimization_results(study, tmp_path)["verdict"] == validation["verdict"]
+    assert html.escape(validation["verdict"]) in (tmp_path / "report.html").read_text()
+    validation["winner"]["hyperparameters"]["gamma"] = 0.5
+    path.write_text(json.dumps(validation))
     assert save_optimization_results(study, tmp_path)["verdict"] is None
+    assert validation["verdict"] not in (tmp_path / "report.html").read_text()
 
 
 def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
@@ -101,7 +99,7 @@ def test_results_hold_what_matters(programs, tmp_path):
     analysis = strict(tmp_path / "optimization_results.json")["analysis"]
     assert next(iter(analysis["importances"])) == "gamma"
     assert analysis["good_ranges"]["gamma"]["best"] == 0.999
-    assert "20 complete trials are too few" in analysis["warning"]
+    assert "20 trials with a score are too few" in analysis["warning"]
     assert analysis["pruning"]["trials"] == 0
 
 
@@ -116,3 +114,89 @@ def test_no_temporary_file_stays(study, tmp_path):
         "all_trials.json",
         "report.html",
     }
+
+
+def test_command_rebuilds_everything_from_the_study_alone(study, tmp_path, capsys):
+    save_optimization_results(study, tmp_path)
+    kept = {"study.db", "config.json"}
+    first = {p.name: strict(p) for p in tmp_path.glob("*.json") if p.name not in kept}
+    names = {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    database = (tmp_path / "study.db").read_bytes()
+    main([str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == names
+    again = {p.name: strict(p) for p in tmp_path.glob("*.json") if p.name not in kept}
+    for found in (first, again):
+        del found["optimization_results.json"]["written"]
+    assert again == first
+    assert (tmp_path / "study.db").read_bytes() == database
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("CartPole-v1: ")
+    assert printed[-1] == str(tmp_path / "report.html")
+
+
+def test_command_reports_a_running_study_in_another_storage(study, tmp_path, capsys):
+    study.ask()
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    output = tmp_path / "elsewhere"
+    main([str(output), "--storage", address, "--study-name", "CartPole-v1"])
+    assert "still running: 1 trial is under way" in (output / "report.html").read_text()
+    assert strict(output / "optimization_results.json")["n_trials"]["running"] == 1
+    assert "1 running" in capsys.readouterr().out
+    assert study.trials[-1].state.name == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "error: nothing/study.db does not exist; --storage says where the study is"),
+        (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
+        (["runs", "--storage", "journal:nothing"], "nothing does not exist"),
+        (["runs", "--storage", "nonsense"], "cannot open the storage"),
+    ],
+)
+def test_mistakes_are_one_line_and_create_nothing(
+    programs, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    run_optimization(1, output="runs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dashboard_gets_note_and_artifacts(study, tmp_path, capsys):
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    from optuna.artifacts import get_all_artifact_meta
+    from optuna_dashboard import get_note
+
+    params = save_optimization_results(study, tmp_path)["best_params"]
+    validation = train_best_config(
+        params, 400_000, settings=Settings(), output=tmp_path, study=study
+    )
+    for _ in range(2):  # The second time replaces what the first has left.
+        main([str(tmp_path), "--dashboard"])
+    assert validation.sentence in get_note(study)
+    stored = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
+    assert len(stored) == len(get_all_artifact_meta(study))
+    assert {"report.html", "model.safetensors", "policy.json", "slices.png"} <= stored.keys()
+    content = (tmp_path / "artifacts" / stored["model.safetensors"]).read_bytes()
+    assert content == (tmp_path / "policy" / "model.safetensors").read_bytes()
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.startswith(f"optuna-dashboard sqlite:///{tmp_path}/study.db --artifact-dir ")
+    assert all("scores" in trial.user_attrs for trial in study.trials)
+
+
+def test_missing_dashboard_is_told(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--dashboard"])
+    assert "pip install optuna-dashboard" in capsys.readouterr().err
