@@ -48,6 +48,7 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     try:
         main()
     except UserError as error:
@@ -69,6 +70,20 @@ def _interrupt(number: int, _: object) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # One is enough, and `main` is ending.
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     raise Interrupted(number)
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt in a moment where a callback of the garbage collector has caught it."""
+    interruption = unraisable.exc_value
+    if not isinstance(interruption, Interrupted):
+        sys.__unraisablehook__(unraisable)
+        return
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted(interruption.signal)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
 
 
 def _exit_now(status: int) -> NoReturn:

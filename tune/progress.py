@@ -35,13 +35,18 @@ class ConsoleProgress:
     """Tells a study's progress on a console; plain lines where it is no terminal.
 
     A context manager: the status line is gone after it.
+
+    Args:
+      console: where.
+      heading: tell the study before its trials.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, heading: bool = True) -> None:
+        self._heading = heading
         self.study: optuna.Study | None = None
         self._console = console
         self._status: Status | None = None
-        self._n_trials = self._finished = 0
+        self._n_trials = self._finished = self._finished_before = 0
         self._new_trials: list[float] = []
         self._best: float | None = None
         self._trial_start = 0.0
@@ -66,9 +71,11 @@ class ConsoleProgress:
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
         self.study = study
         self._n_trials = n_trials
-        self._finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+        self._finished = self._finished_before = _count_finished(study)
         best = best_trial(study)
         self._best = None if best is None else best.value
+        if not self._heading:
+            return
         self.line(
             f"study {study.study_name!r}: {settings.env}, {n_trials} trials of "
             f"{settings.seeds} seeds × {settings.total_steps:,} steps, "
@@ -94,7 +101,7 @@ class ConsoleProgress:
         self._show("  ".join(self._checkpoints))
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._finished += 1
+        self._finished = _count_finished(study)
         self._new_trials.append(time.perf_counter() - self._trial_start)
         best = best_trial(study)
         self._best = None if best is None else best.value
@@ -136,8 +143,14 @@ class ConsoleProgress:
             return "time left unknown"
         # The first trial holds the compilation, so it counts only while it is alone.
         known = self._new_trials[1:] or self._new_trials
-        seconds = max(0, self._n_trials - self._finished) * sum(known) / len(known)
+        # Others on the same study finish trials as well.
+        share = len(self._new_trials) / max(1, self._finished - self._finished_before)
+        seconds = max(0, self._n_trials - self._finished) * share * sum(known) / len(known)
         return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+
+
+def _count_finished(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
 def _in_short(trial: FrozenTrial) -> str:

@@ -1,7 +1,10 @@
 """``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
 
+import contextlib
 import dataclasses
+import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +17,9 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, require_count
 from tune.search_space import SearchSpace
 from tune.settings import Settings
+
+ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
+"""Environment variable for a storage address with a password: everyone sees a command line."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +74,12 @@ class Arguments:
     given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
     study_name: str | None = None
     """Name of the study. The environment's name if not given."""
+    workers: int = 1
+    """Processes of this host that work on the study, each on its own share of the devices."""
+    worker_timeout: float = 60.0
+    """Seconds without a sign of life after which a worker counts as dead."""
+    max_retries: int = 3
+    """How often the configuration of a worker that died is run again by another."""
     output: Path | None = None
     """Folder for all results. runs/STUDY_NAME if not given."""
     seed: int = Settings.seed
@@ -96,14 +108,21 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m tune.run``."""
+    args = sys.argv[1:] if args is None else args
     arguments = command_line.parse(Arguments, "python -m tune.run", args)
-    command_line.run(
-        lambda: _run(arguments), "; what has finished is kept, the same command continues"
-    )
+    if arguments.storage is None:
+        arguments = dataclasses.replace(arguments, storage=os.environ.get(ADDRESS_VARIABLE))
+    how_to_continue = "; what has finished is kept, the same command continues"
+    if arguments.workers != 1:
+        command_line.run(lambda: _share(arguments), how_to_continue)
+        # With the trials done, one process is left to prove the winner, on all devices. A new
+        # one, because this one has no backend and could not start one any more.
+        os.execv(sys.executable, [sys.executable, "-m", "tune.run", *args, "--workers", "1"])
+    command_line.run(lambda: _run(arguments), how_to_continue)
 
 
-def _run(arguments: Arguments) -> None:
-    start = time.perf_counter()
+def _checked(arguments: Arguments) -> tuple[Settings, int, int]:
+    """Return the settings, the number of trials and how many of the best to select from."""
     n_trials = 5 if arguments.quick else arguments.trials
     require_count("--trials", n_trials)
     select_top = min(3, n_trials) if arguments.select_top is None else arguments.select_top
@@ -116,7 +135,66 @@ def _run(arguments: Arguments) -> None:
     require_count("--select-seeds", arguments.select_seeds)
     require_count("--validate-steps", arguments.validate_steps, low=0)
     require_count("--validate-seeds", arguments.validate_seeds)
-    settings = arguments.settings()
+    require_count("--workers", arguments.workers)
+    if arguments.workers > 1 and (arguments.storage or "").startswith("sqlite"):
+        raise UserError(
+            "SQLite serves one process, but got --workers "
+            f"{arguments.workers}; leave --storage out, or use journal:, postgresql: or mysql:"
+        )
+    require_count("--max-retries", arguments.max_retries, low=0)
+    if not 1 <= arguments.worker_timeout < math.inf:
+        raise UserError(
+            f"--worker-timeout must be at least 1 second, but got {arguments.worker_timeout}"
+        )
+    return arguments.settings(), n_trials, select_top
+
+
+def _share(arguments: Arguments) -> None:
+    """Have workers run the trials."""
+    settings, n_trials, _ = _checked(arguments)
+    import jax
+
+    # The devices are for the workers: in this process not even an import may take one.
+    jax.config.update("jax_platforms", "cpu")
+    import optuna
+    from rich.console import Console
+
+    from tune.progress import ConsoleProgress
+    from tune.report import save_optimization_results
+    from tune.study import address_of, default_output, open_study
+    from tune.workers import run_workers
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study_name = arguments.study_name or settings.env
+    output = arguments.output or default_output(study_name)
+    progress = ConsoleProgress(Console())
+    with open_study(
+        settings,
+        output=output,
+        storage=arguments.storage,
+        study_name=study_name,
+        workers=arguments.workers,
+    ) as study:
+        progress.study_started(study, settings, n_trials)
+        request = {
+            "n_trials": n_trials,
+            "settings": settings.to_dict(),
+            "output": str(output),
+            "storage": address_of(study),
+            "study_name": study_name,
+            "worker_timeout": arguments.worker_timeout,
+            "max_retries": arguments.max_retries,
+        }
+        try:
+            run_workers(arguments.workers, request, progress.line)
+        except KeyboardInterrupt:
+            save_optimization_results(study, output)
+            raise
+
+
+def _run(arguments: Arguments) -> None:
+    start = time.perf_counter()
+    settings, n_trials, select_top = _checked(arguments)
 
     command_line.start_backend()
     import optuna
@@ -125,8 +203,15 @@ def _run(arguments: Arguments) -> None:
     from tune.progress import ConsoleProgress
     from tune.report import save_optimization_results
     from tune.selection import select_winner
-    from tune.storage import ADDRESS_VARIABLE
-    from tune.study import best_trial, default_output, record_compilations, run_optimization
+    from tune.storage import is_shared
+    from tune.study import (
+        address_of,
+        best_trial,
+        default_output,
+        held,
+        record_compilations,
+        run_optimization,
+    )
     from tune.trial import programs_for
     from tune.validation import train_best_config
 
@@ -134,20 +219,31 @@ def _run(arguments: Arguments) -> None:
     study_name = arguments.study_name or settings.env
     output = arguments.output or default_output(study_name)
     console = Console()
-    with ConsoleProgress(console) as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(ConsoleProgress(console))
         try:
             study = run_optimization(
                 n_trials,
                 settings,
                 output=output,
-                storage=arguments.storage or os.environ.get(ADDRESS_VARIABLE),
+                storage=arguments.storage,
                 study_name=study_name,
                 progress=progress,
+                worker_timeout=arguments.worker_timeout,
+                max_retries=arguments.max_retries,
             )
         except KeyboardInterrupt:
             if progress.study is not None:
                 save_optimization_results(progress.study, output)
             raise
+        try:
+            stack.enter_context(held(output, shared=False))
+        except UserError:
+            if not is_shared(address_of(study)):
+                raise
+            # Its trials may still be running, so only the last one can name the winner.
+            progress.line("another process on this study selects and validates at its end")
+            return
         results = save_optimization_results(study, output)
         best = best_trial(study)
         selection = validation = None

@@ -1,4 +1,4 @@
-"""Samplers whose draws depend on the study's seed and a trial's number, on nothing else.
+"""Samplers whose draws depend on the study's seed and the number of the draw, on nothing else.
 
 So a study that was killed and continued draws what it would have drawn without, and
 workers side by side never draw the same: no sampler has a state that could be lost or
@@ -67,8 +67,17 @@ def make_sampler(settings: Settings) -> BaseSampler:
     raise UserError(f"unknown sampler {settings.sampler!r}")
 
 
+def draw_number(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Return how many configurations were drawn before that of `trial`.
+
+    Its number, less the trials that run another one's configuration again.
+    """
+    earlier = study._storage.get_all_trials(study._study_id, deepcopy=False)[: trial.number]
+    return sum("retry_of" not in other.user_attrs for other in earlier)
+
+
 class _SeededByTrial(BaseSampler):
-    """Asks a new sampler, seeded by the trial's number, at every turn.
+    """Asks a new sampler, seeded by the number of the draw, at every turn.
 
     Args:
       seed: of the study.
@@ -79,17 +88,17 @@ class _SeededByTrial(BaseSampler):
         self._seed = seed
         self._make = make
 
-    def _sampler(self, trial: FrozenTrial, *purpose: int) -> BaseSampler:
-        entropy = np.random.SeedSequence([self._seed, trial.number, *purpose])
+    def _sampler(self, study: optuna.Study, trial: FrozenTrial, *purpose: int) -> BaseSampler:
+        entropy = np.random.SeedSequence([self._seed, draw_number(study, trial), *purpose])
         return self._make(int(entropy.generate_state(1)[0]))
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler(trial).before_trial(study, trial)
+        self._sampler(study, trial).before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._sampler(trial).infer_relative_search_space(study, trial)
+        return self._sampler(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self,
@@ -97,7 +106,7 @@ class _SeededByTrial(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        return self._sampler(trial).sample_relative(study, trial, search_space)
+        return self._sampler(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -108,7 +117,7 @@ class _SeededByTrial(BaseSampler):
     ) -> Any:
         # By name as well: a trial that was interrupted between two parameters draws the
         # second as if it drew both.
-        sampler = self._sampler(trial, zlib.crc32(param_name.encode()))
+        sampler = self._sampler(study, trial, zlib.crc32(param_name.encode()))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -118,7 +127,7 @@ class _SeededByTrial(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        self._sampler(trial).after_trial(study, trial, state, values)
+        self._sampler(study, trial).after_trial(study, trial, state, values)
 
 
 class _Sobol(optuna.samplers.QMCSampler):
@@ -143,7 +152,7 @@ class _Sobol(optuna.samplers.QMCSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        self._point = trial.number
+        self._point = draw_number(study, trial)
         return super().sample_relative(study, trial, search_space)
 
     def _find_sample_id(

@@ -19,9 +19,6 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from ppo_jax.errors import UserError
 
-ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
-"""Environment variable for an address with a password: a command line is seen by everyone."""
-
 PATIENCE = 300.0
 """Seconds for which a storage that was there may be away."""
 

@@ -67,8 +67,8 @@ def run_optimization(
         processes included.
       settings: the protocol; the defaults when not given.
       output: folder of the study; ``runs/<study name>`` by default.
-      storage: an address, see :func:`tune.storage.open_storage`; ``study.db`` in `output`
-        by default.
+      storage: an address, see :func:`tune.storage.open_storage`; by default
+        :func:`default_storage`.
       study_name: the environment's name by default.
       progress: told what happens.
       worker_timeout: seconds without a sign of life after which another process on the
@@ -88,7 +88,7 @@ def run_optimization(
         if progress is not None:
             progress.study_started(study, settings, n_trials)
         try:
-            if storage is not None and is_shared(storage):
+            if is_shared(address_of(study)):
                 crew = Crew(study, worker_timeout, max_retries)
                 _share_trials(study, settings, n_trials, crew, progress)
             else:
@@ -105,28 +105,54 @@ def open_study(
     output: str | Path | None = None,
     storage: str | None = None,
     study_name: str | None = None,
+    workers: int = 1,
 ) -> Iterator[optuna.Study]:
-    """Create or load a study, and hold its folder; see :func:`run_optimization`."""
+    """Create or load a study, and hold its folder; see :func:`run_optimization`.
+
+    Args:
+      workers: processes that are to work on it; decides what its storage is by default.
+    """
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
     make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
     require_sampler_package(settings.sampler)
     require_writable(folder)
-    shared = storage is not None and is_shared(storage)
+    address = storage or default_storage(folder, workers)
     with contextlib.ExitStack() as stack:
-        if storage is not None:
-            backend = open_storage(storage)
+        if storage is not None:  # Before anything is created.
+            backend = open_storage(address)
         folder.mkdir(parents=True, exist_ok=True)
-        folder = folder.resolve()
-        stack.enter_context(_held(folder, shared))
+        stack.enter_context(held(folder, is_shared(address)))
+        file = sqlite_file(address)
+        if file is not None and file.parent != folder.resolve():
+            stack.enter_context(held(file.parent, shared=False))
         _require_folder_of(study_name, folder)
         if storage is None:
-            backend = open_storage(f"sqlite:///{folder / 'study.db'}")
-        elif (file := sqlite_file(storage)) is not None and file.parent != folder:
-            stack.enter_context(_held(file.parent, shared=False))
+            backend = open_storage(address)
         study = _create_or_load(study_name, backend, settings)
         write_json(folder / _CONFIGURATION, {"study_name": study_name, **settings.to_dict()})
         yield study
+
+
+def default_storage(folder: Path, workers: int = 1) -> str:
+    """Return the address of the storage in `folder`: SQLite, or a journal that workers share.
+
+    Raises:
+      UserError: when `workers` are to share an SQLite file that is there already.
+    """
+    database, journal = folder.resolve() / "study.db", folder.resolve() / "study.journal"
+    if workers > 1 and database.exists():
+        raise UserError(
+            f"the study in {folder} was begun by one process and is kept in SQLite, which workers "
+            f"cannot share; go on without --workers, or choose another --output"
+        )
+    shared = workers > 1 or journal.exists()
+    return f"journal:{journal}" if shared else f"sqlite:///{database}"
+
+
+def address_of(study: optuna.Study) -> str:
+    """Return the address of the storage of a study of :func:`open_study`."""
+    return study._storage.address  # type: ignore[attr-defined]
 
 
 def default_output(study_name: str) -> Path:
@@ -302,11 +328,14 @@ def _require_folder_of(study_name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path, shared: bool) -> Iterator[None]:
+def held(folder: Path, shared: bool) -> Iterator[None]:
     """Hold the folder, so that two studies never mix their files.
 
     Args:
       shared: let other processes hold it that share as well.
+
+    Raises:
+      UserError: when another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -8,7 +8,7 @@ import pytest
 from ppo_jax.errors import UserError
 from tune.search_space import SearchSpace
 from tune.settings import PRUNERS, Settings
-from tune.study import best_trial, run_optimization
+from tune.study import best_trial, open_study, run_optimization
 from tune.trial import settings_of
 
 
@@ -147,3 +147,49 @@ def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
 def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 500.0
     assert best_trial(run_optimization(4, output=tmp_path)).number == 0
+
+
+def test_folder_of_another_study_is_refused(programs, tmp_path):
+    run_optimization(1, output=tmp_path, study_name="mine")
+    with pytest.raises(UserError, match="holds the study 'mine', but got 'yours'"):
+        run_optimization(1, output=tmp_path, study_name="yours")
+
+
+def test_processes_that_share_a_storage_share_the_folder_but_with_no_other(programs, tmp_path):
+    storage = f"journal:{tmp_path / 'study.journal'}"
+    with open_study(Settings(), output=tmp_path, storage=storage) as study:
+        joined = run_optimization(3, output=tmp_path, storage=storage)
+        assert len(joined.trials) == len(study.trials) == 3
+        with pytest.raises(UserError, match="another process is running a study"):
+            run_optimization(3, output=tmp_path, storage=f"sqlite:///{tmp_path / 'x.db'}")
+
+
+def test_journal_in_the_folder_goes_on_by_itself(programs, tmp_path):
+    with open_study(Settings(), output=tmp_path, workers=2):
+        pass
+    assert len(run_optimization(4, output=tmp_path).trials) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "study.journal"]
+
+
+def test_workers_do_not_share_a_study_in_sqlite(programs, tmp_path):
+    run_optimization(1, output=tmp_path)
+    with (
+        pytest.raises(UserError, match="begun by one process and is kept in SQLite"),
+        open_study(Settings(), output=tmp_path, workers=2),
+    ):
+        pass
+
+
+def test_interrupted_trial_of_a_shared_study_is_run_again_as_another(programs, tmp_path):
+    storage = f"journal:{tmp_path / 'j'}"
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(5, output=tmp_path, storage=storage, progress=Interrupt(2))
+    study = run_optimization(5, output=tmp_path, storage=storage)
+    states = [trial.state.name for trial in study.trials]
+    assert states[2] == "FAIL"
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 5
+    assert study.trials[3].params == study.trials[2].params
+    uninterrupted = run_optimization(5, output=tmp_path / "other")
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    finished = [trial.params for trial in finished if trial.state.name != "FAIL"]
+    assert finished == [trial.params for trial in uninterrupted.trials]

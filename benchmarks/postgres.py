@@ -1,0 +1,98 @@
+"""A PostgreSQL server of one's own, for as long as a block runs; on loopback, as no root."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PASSWORD = "s3cret-w0rd"
+
+
+def binaries() -> Path | None:
+    """Return the folder of PostgreSQL's programs, None where it is not installed."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = [Path(folder) for folder in os.get_exec_path()]
+    complete = (
+        folder
+        for folder in (*debian, *on_path)
+        if all((folder / name).exists() for name in ("initdb", "postgres", "pg_isready"))
+    )
+    return next(complete, None)
+
+
+class Server:
+    """A server in `folder`, stopped at first.
+
+    Attributes:
+      address: for ``--storage``; holds a password.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = binaries()
+        if found is None:
+            raise FileNotFoundError("PostgreSQL is not installed: apt-get install postgresql")
+        self._programs = found
+        self._folder = folder
+        self._process: subprocess.Popen | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"postgresql://tuner:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+        self._user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            user = pwd.getpwnam("postgres")
+            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        initdb = f"{found / 'initdb'} -U tuner -A scram-sha-256 --no-sync -D data --pwfile password"
+        subprocess.run(initdb.split(), check=True, capture_output=True, cwd=folder, **self._user)
+
+    def start(self) -> None:
+        """Start, and return when connections are taken."""
+        settings = "listen_addresses=127.0.0.1,127.0.0.2 unix_socket_directories= fsync=off"
+        postgres = f"{self._programs / 'postgres'} -D data -p {self.port}"
+        self._process = subprocess.Popen(
+            [*postgres.split(), *(word for s in settings.split() for word in ("-c", s))],
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+            **self._user,
+        )
+        deadline = time.monotonic() + 60
+        ready = f"{self._programs / 'pg_isready'} -q -h 127.0.0.1 -p {self.port}"
+        while subprocess.run(ready.split()).returncode != 0:
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError("PostgreSQL does not start")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Stop at once, as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(3)  # SIGQUIT: immediate shutdown.
+            self._process.wait()
+            self._process = None
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Server]:
+    """Yield a server that runs and is gone after the block."""
+    folder = tempfile.mkdtemp(prefix="postgres-")
+    try:
+        Path(folder).chmod(0o755)
+        running = Server(Path(folder))
+        running.start()
+        try:
+            yield running
+        finally:
+            running.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
