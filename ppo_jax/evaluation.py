@@ -30,7 +30,8 @@ def evaluate(
 
     Returns:
       Undiscounted returns, float32 ``[eval_episodes]``. Episodes still running after the
-      environment's time limit count with what they collected.
+      environment's time limit count with what they collected; the return of an episode
+      with a reward or an observation that is not finite is not finite either.
     """
     environment = make(config.env, config.env_kwargs)
     network = make_network(config, environment.spaces)
@@ -46,7 +47,9 @@ def evaluate(
         raw_action = distribution.mode(policy_outputs(network, params, observation))
         action = distribution.action(raw_action)
         timestep = jax.vmap(environment.step)(keys, env_state, action)
-        returns += jnp.where(running, timestep.reward, 0.0)
+        # The most probable action on an observation that is no number still earns rewards.
+        sound = jnp.isfinite(timestep.observation).reshape(episodes, -1).all(axis=1)
+        returns += jnp.where(running, jnp.where(sound, timestep.reward, jnp.nan), 0.0)
         running &= ~(timestep.terminated | timestep.truncated)
         running &= index + 1 < environment.max_episode_steps
         return (timestep.state, timestep.observation, running, returns), None
