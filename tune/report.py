@@ -84,17 +84,19 @@ def save_optimization_results(
 
 def _run(arguments: Arguments) -> None:
     from tune.dashboard import prepare_dashboard, require_dashboard
-    from tune.storage import ADDRESS_VARIABLE, storage_file
+    from tune.settings import ADDRESS_VARIABLE
+    from tune.storage import storage_file
+    from tune.study import default_storage
 
     folder = arguments.folder
     address = arguments.storage or os.environ.get(ADDRESS_VARIABLE)
     require_writable(folder)
     if address is None:
-        if not (folder / "study.db").is_file():
+        address = default_storage(folder)
+        if (file := storage_file(address)) is not None and not file.is_file():
             raise UserError(
-                f"{folder / 'study.db'} does not exist; --storage says where the study is"
+                f"{folder / file.name} does not exist; --storage says where the study is"
             )
-        address = f"sqlite:///{(folder / 'study.db').resolve()}"
     elif (file := storage_file(address)) is not None and not file.is_file():
         raise UserError(f"{file} does not exist")
 

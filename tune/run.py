@@ -16,10 +16,7 @@ from ppo_jax import command_line
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, require_count
 from tune.search_space import SearchSpace
-from tune.settings import Settings
-
-ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
-"""Environment variable for a storage address with a password: everyone sees a command line."""
+from tune.settings import ADDRESS_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console

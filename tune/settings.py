@@ -9,6 +9,9 @@ from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
 from ppo_jax.errors import UserError, require_choice, require_count
 from tune.search_space import SearchSpace
 
+ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
+"""Environment variable for a storage address with a password: everyone sees a command line."""
+
 OBJECTIVES = ("mean", "final", "tail")
 SAMPLERS = ("tpe", "random", "qmc", "cmaes", "gp", "grid")
 PRUNERS = ("median", "percentile", "hyperband", "none")
