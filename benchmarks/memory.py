@@ -1,0 +1,80 @@
+"""Peak memory of a process over a study of many small trials: ``python -m benchmarks.memory``."""
+
+import dataclasses
+import resource
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.measuring import Table, machine, make_console, setting
+from ppo_jax import command_line
+from ppo_jax.errors import require_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Print how the peak memory of a study grows with its trials."""
+
+    first: int = 10
+    """Trials after which the memory is taken for the first time."""
+    trials: int = 100
+    """Trials in all."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m benchmarks.memory``."""
+    arguments = command_line.parse(Arguments, "python -m benchmarks.memory", args)
+    command_line.run(lambda: _run(arguments))
+
+
+def _run(arguments: Arguments) -> None:
+    require_count("--first", arguments.first)
+    require_count("--trials", arguments.trials, low=arguments.first)
+    command_line.start_backend()
+    console = make_console()
+    peaks = measure(arguments.first, arguments.trials)
+    table = Table("Peak resident memory of a study", ("after", "MB"))
+    for trials, peak in peaks.items():
+        table.add(f"{trials} trials", f"{peak / 1e6:.0f}")
+    ratio = peaks[arguments.trials] / peaks[arguments.first]
+    table.add("growth", f"{100 * (ratio - 1):+.1f}%")
+    table.print(console)
+    console.print(machine(setting()), soft_wrap=True)
+
+
+def measure(first: int, trials: int) -> dict[int, int]:
+    """Return the peak in bytes after `first` and after every tenth of `trials` trials."""
+    import optuna
+
+    from tune.settings import Settings
+    from tune.study import run_optimization
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings = Settings(total_steps=4096, eval_every=2048, seeds=2, eval_episodes=4, pruner="none")
+    memory = _Memory({first, trials, *range(first, trials, max(1, trials // 10))})
+    with tempfile.TemporaryDirectory() as folder:
+        run_optimization(trials, settings, output=folder, progress=memory)
+    return memory.peaks
+
+
+class _Memory:
+    """The progress of a study that takes the peak memory of the process."""
+
+    def __init__(self, at: set[int]) -> None:
+        self.peaks: dict[int, int] = {}
+        self._at = at
+        self._finished = 0
+
+    def trial_finished(self, *_: Any) -> None:
+        self._finished += 1
+        if self._finished in self._at:
+            # In kilobytes on Linux.
+            self.peaks[self._finished] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def study_started(self, *_: Any) -> None: ...
+    def trial_started(self, *_: Any) -> None: ...
+    def checkpoint(self, *_: Any) -> None: ...
+
+
+if __name__ == "__main__":
+    main()
