@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_LEFT_TO_ANOTHER = "another process on this study selects and validates at its end"
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
@@ -202,6 +205,7 @@ def _run(arguments: Arguments) -> None:
     from tune.selection import select_winner
     from tune.storage import is_shared
     from tune.study import (
+        HeldError,
         address_of,
         best_trial,
         default_output,
@@ -229,17 +233,22 @@ def _run(arguments: Arguments) -> None:
                 worker_timeout=arguments.worker_timeout,
                 max_retries=arguments.max_retries,
             )
+        except HeldError:
+            if arguments.storage is None or not is_shared(arguments.storage):
+                raise
+            progress.line(_LEFT_TO_ANOTHER)  # It came to the end while this one started.
+            return
         except KeyboardInterrupt:
             if progress.study is not None:
                 save_optimization_results(progress.study, output)
             raise
         try:
             stack.enter_context(held(output, shared=False))
-        except UserError:
+        except HeldError:
             if not is_shared(address_of(study)):
                 raise
             # Its trials may still be running, so only the last one can name the winner.
-            progress.line("another process on this study selects and validates at its end")
+            progress.line(_LEFT_TO_ANOTHER)
             return
         results = save_optimization_results(study, output)
         best = best_trial(study)

@@ -34,6 +34,10 @@ _COMPILATIONS = "compilations:"
 _PROCESS = uuid.uuid4().hex[:8]
 
 
+class HeldError(UserError):
+    """Another process holds the folder of the study."""
+
+
 class Progress(Protocol):
     """What a study tells while it runs."""
 
@@ -335,14 +339,14 @@ def held(folder: Path, shared: bool) -> Iterator[None]:
       shared: let other processes hold it that share as well.
 
     Raises:
-      UserError: when another process holds it.
+      HeldError: when another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
+            raise HeldError(
                 f"another process is running a study in {folder}; to work on one study together, "
                 f"use --workers, or a --storage that processes can share"
             ) from error
