@@ -1,6 +1,7 @@
 """Users' mistakes: one exception, and the hint that belongs into its message."""
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -40,3 +41,12 @@ def require_count(name: str, value: object, low: int = 1, high: int | None = Non
     if not fits:
         limit = "" if high is None else f" and at most {high}"
         raise UserError(f"{name} must be an integer of at least {low}{limit}, but got {value!r}")
+
+
+def require_package(module: str, extra: str, option: str) -> None:
+    """Raise a ``UserError`` unless `module`, which the extra `extra` installs, is there."""
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"{option} needs the package {module}; install it with "
+            f"`pip install 'ppo-jax-tune[{extra}]'`"
+        )

@@ -1,18 +1,35 @@
-"""Full episodes with the greedy policy, compiled."""
+"""Full episodes with a fixed policy, compiled."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ppo_jax.config import TrainConfig
-from ppo_jax.environments import make
-from ppo_jax.networks import make_network, policy_outputs
+from ppo_jax.environments import Environment, make
+from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
 
 _STEPS_PER_CHECK = 32
 """Environment steps between two looks at whether every episode has ended."""
+
+_NOISE = 2**32 - 1
+"""Folded into the key of steps for what actions are drawn with; steps fold in their number."""
+
+
+class Episodes(NamedTuple):
+    """What full episodes came to, ``[episodes]``.
+
+    Attributes:
+      returns: undiscounted, float32. An episode still running after the environment's
+        time limit counts with what it collected; the return of one with a reward or an
+        observation that is not finite is not finite either.
+      lengths: environment steps, int32.
+    """
+
+    returns: jax.Array
+    lengths: jax.Array
 
 
 def evaluate(
@@ -23,36 +40,62 @@ def evaluate(
 ) -> jax.Array:
     """Play ``config.eval_episodes`` episodes to their end with the most probable actions.
 
+    Returns:
+      Returns, float32 ``[eval_episodes]``; see :func:`play` for this and the arguments.
+    """
+    environment = make(config.env, config.env_kwargs)
+    network = make_network(config, environment.spaces)
+    return play(
+        environment, network, params, key, observation_statistics, config.eval_episodes
+    ).returns
+
+
+def play(
+    environment: Environment,
+    network: ActorCritic,
+    params: Any,
+    key: jax.Array,
+    observation_statistics: RunningStatistics | None,
+    episodes: int,
+    sample: bool = False,
+) -> Episodes:
+    """Play `episodes` episodes to their end, all at once.
+
     Args:
       params: network parameters of one seed.
       key: the same key gives the same initial states, whatever the policy.
       observation_statistics: what observations are normalised by; they stay as they are.
-
-    Returns:
-      Undiscounted returns, float32 ``[eval_episodes]``. Episodes still running after the
-      environment's time limit count with what they collected; the return of an episode
-      with a reward or an observation that is not finite is not finite either.
+        None where they are not normalised.
+      episodes: static.
+      sample: draw actions from the policy's distribution in place of the most probable
+        one or the mean; static.
     """
-    environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
     distribution = network.distribution
     reset_key, step_key = jax.random.split(key)
-    episodes = config.eval_episodes
+    noise_key = jax.random.fold_in(step_key, jnp.uint32(_NOISE))
 
     def step(carry: tuple, chance: tuple) -> tuple[tuple, None]:
-        env_state, observation, running, returns = carry
+        env_state, observation, running, totals = carry
         index, keys = chance
         if observation_statistics is not None:
             observation = normalized(observation_statistics, observation)
-        raw_action = distribution.mode(policy_outputs(network, params, observation))
-        action = distribution.action(raw_action)
-        timestep = jax.vmap(environment.step)(keys, env_state, action)
+        outputs = policy_outputs(network, params, observation)
+        if sample:
+            noise = distribution.noise(jax.random.fold_in(noise_key, index), (episodes,))
+            raw_action = distribution.sample(outputs, noise)
+        else:
+            raw_action = distribution.mode(outputs)
+        timestep = jax.vmap(environment.step)(keys, env_state, distribution.action(raw_action))
         # The most probable action on an observation that is no number still earns rewards.
         sound = jnp.isfinite(timestep.observation).reshape(episodes, -1).all(axis=1)
-        returns += jnp.where(running, jnp.where(sound, timestep.reward, jnp.nan), 0.0)
+        reward = jnp.where(sound, timestep.reward, jnp.nan)
+        totals = Episodes(
+            totals.returns + jnp.where(running, reward, 0.0),
+            totals.lengths + running,
+        )
         running &= ~(timestep.terminated | timestep.truncated)
         running &= index + 1 < environment.max_episode_steps
-        return (timestep.state, timestep.observation, running, returns), None
+        return (timestep.state, timestep.observation, running, totals), None
 
     def unfinished(loop: tuple) -> jax.Array:
         _, (_, _, running, _) = loop
@@ -66,6 +109,7 @@ def evaluate(
         return first + _STEPS_PER_CHECK, jax.lax.scan(step, carry, (index, keys))[0]
 
     env_state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
-    start = (env_state, observation, jnp.ones(episodes, bool), jnp.zeros(episodes, jnp.float32))
-    _, (_, _, _, returns) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
-    return returns
+    nothing = Episodes(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32))
+    start = (env_state, observation, jnp.ones(episodes, bool), nothing)
+    _, (_, _, _, totals) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
+    return totals

@@ -1,0 +1,208 @@
+"""``python -m ppo_jax.evaluate``: what a saved policy is worth, here and in Gymnasium."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from scipy import stats
+
+from ppo_jax import command_line
+from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import require_writable, write_json
+
+if TYPE_CHECKING:
+    from ppo_jax.environments import Environment
+    from ppo_jax.policy import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Play full episodes with a saved policy and print what they came to.
+
+    In the environment it was trained on, and with --gymnasium in the real Gymnasium as well.
+    """
+
+    policy: tyro.conf.Positional[Path]
+    """Folder of the policy: the one that holds policy.json."""
+    episodes: int = 100
+    """Episodes to play, all at once."""
+    sample: bool = False
+    """Draw actions from the policy's distribution. Greedy ones if not given."""
+    seed: int = 0
+    """Root of all random numbers."""
+    env_kwargs: tuple[str, ...] = ()
+    """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    gymnasium: str | None = None
+    """Environment of Gymnasium to play in as well: CartPole-v1."""
+    record: Path | None = None
+    """Film of one episode, FILE.gif or FILE.mp4; of Gymnasium's with --gymnasium."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for the results."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m ppo_jax.evaluate``."""
+    arguments = command_line.parse(Arguments, "python -m ppo_jax.evaluate", args)
+    command_line.run(lambda: _run(arguments))
+
+
+def _run(arguments: Arguments) -> None:
+    require_count("--episodes", arguments.episodes)
+    require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
+    overrides = dict(command_line.parse_env_kwargs(arguments.env_kwargs))
+
+    command_line.start_backend()
+    from ppo_jax import drawing, film, gymnasium_episodes, policy
+    from ppo_jax.versions import device_description, versions
+
+    loaded = policy.load(arguments.policy)
+    environment, kwargs = _environment(loaded, overrides)
+    theirs = None
+    if arguments.gymnasium is not None:
+        theirs = gymnasium_episodes.Gymnasium(arguments.gymnasium, loaded)
+    for path in (arguments.record, arguments.json):
+        if path is not None:
+            require_writable(path.parent)
+            if path.is_dir():
+                raise UserError(f"{path} is a folder; a file is needed there")
+    if arguments.record is not None:
+        film.require_format(arguments.record)
+        if theirs is None:
+            drawing.require_drawable(environment)
+
+    played = _play(loaded, environment, arguments)
+    results = {
+        "policy": str(arguments.policy),
+        "environment": {"name": environment.name, "kwargs": kwargs},
+        "episodes": arguments.episodes,
+        "actions": "sampled" if arguments.sample else "greedy",
+        "seed": arguments.seed,
+        **_summary(*played),
+    }
+    print(f"{environment.name}: {arguments.episodes} episodes, {results['actions']} actions")
+    _print_summary(results)
+    if theirs is not None:
+        played_there = theirs.play(arguments.episodes, arguments.seed, arguments.sample)
+        difference = _difference(played_there[0], played[0])
+        results["gymnasium"] = {"name": arguments.gymnasium, **_summary(*played_there)}
+        results["difference"] = difference
+        print(f"\nGymnasium's {arguments.gymnasium}: the same")
+        _print_summary(results["gymnasium"])
+        print(
+            f"\nGymnasium − {environment.name}  {difference['value']:+.2f}"
+            f"{_interval_text(difference['interval'], '+.2f')} (Welch t)"
+        )
+    if arguments.record is not None:
+        arguments.record.parent.mkdir(parents=True, exist_ok=True)
+        if theirs is not None:
+            episode = theirs.frames(arguments.seed, arguments.sample)
+        else:
+            episode = drawing.frames(loaded, environment, arguments.seed, arguments.sample)
+        steps = film.write(arguments.record, episode)
+        print(f"\nfilm of {steps} steps in {arguments.record}")
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        results |= {"versions": versions(), "device": device_description()}
+        write_json(arguments.json, results)
+
+
+def _environment(
+    policy: "Policy", overrides: dict[str, Any]
+) -> tuple["Environment", dict[str, Any]]:
+    """Return the policy's environment and the parameters that differ from its defaults."""
+    from ppo_jax.environments import make
+
+    trained_on = policy.description["environment"]
+    kwargs = {**trained_on["kwargs"], **overrides}
+    environment = make(trained_on["name"], tuple(sorted(kwargs.items())))
+    if environment.spaces != policy.spaces:
+        raise UserError(
+            f"the policy is for {policy.spaces}, but {environment.name} has {environment.spaces}"
+        )
+    return environment, kwargs
+
+
+def _play(
+    policy: "Policy", environment: "Environment", arguments: Arguments
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return returns and lengths, ``[episodes]``."""
+    import jax
+
+    from ppo_jax import evaluation
+
+    program = jax.jit(
+        lambda weights, key: evaluation.play(
+            environment,
+            policy.network,
+            weights.params,
+            key,
+            weights.observation_statistics,
+            arguments.episodes,
+            arguments.sample,
+        )
+    )
+    returns, lengths = program(policy.weights, jax.random.key(arguments.seed))
+    return np.asarray(returns, np.float64), np.asarray(lengths)
+
+
+def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    return {
+        "return": {
+            "mean": returns.mean(),
+            "interval": t_interval(returns),
+            "method": "Student t",
+            "median": np.median(returns),
+            "min": returns.min(),
+            "max": returns.max(),
+        },
+        "length": {"mean": lengths.mean(), "min": lengths.min(), "max": lengths.max()},
+        "returns": returns,
+        "lengths": lengths,
+    }
+
+
+def _print_summary(results: dict[str, Any]) -> None:
+    found, length = results["return"], results["length"]
+    print(
+        f"  return  {found['mean']:.2f}{_interval_text(found['interval'], '.2f')} (Student t)\n"
+        f"          median {found['median']:.2f}, {found['min']:.2f} to {found['max']:.2f}\n"
+        f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
+    )
+
+
+def _interval_text(interval: tuple[float, float] | None, form: str) -> str:
+    if interval is None:
+        return ", no interval of a single episode"
+    return f", 95% interval {interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95% interval of the mean of `values`, ``[n]``; None of a single value.
+
+    >>> [round(bound, 3) for bound in t_interval(np.array([1.0, 2.0, 3.0]))]
+    [-0.484, 4.484]
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    """Return mean of `a` minus mean of `b` with Welch's 95% interval."""
+    value = float(a.mean() - b.mean())
+    interval = None
+    if min(len(a), len(b)) > 1:
+        interval = (value, value)
+        if a.std() or b.std():
+            found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+            interval = float(found.low), float(found.high)
+    return {"value": value, "interval": interval, "method": "Welch t"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A policy in the real Gymnasium (https://gymnasium.farama.org), whatever it was trained on."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppo_jax.environments import Spaces
+from ppo_jax.environments.gymnax import continuous
+from ppo_jax.errors import UserError, require_package
+from ppo_jax.film import Film
+from ppo_jax.policy import Policy
+
+
+class Gymnasium:
+    """An environment that Gymnasium registers, played by a policy.
+
+    Args:
+      name: as ``gymnasium.make`` takes it, which sets the time limit.
+
+    Raises:
+      UserError: where Gymnasium is missing, does not know the environment or cannot make
+        it, or where its spaces are not the policy's.
+    """
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        require_package("gymnasium", extra="gymnasium", option="--gymnasium")
+        self.name, self._policy = name, policy
+        environment = self._made(lambda gymnasium: gymnasium.make(name))
+        spaces = _spaces(name, environment.observation_space, environment.action_space)
+        environment.close()
+        if spaces != policy.spaces:
+            raise UserError(
+                f"Gymnasium's {name} has {_text(spaces)}, but the policy has {_text(policy.spaces)}"
+            )
+
+    def play(self, episodes: int, seed: int, sample: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Play `episodes` episodes side by side, each in an environment of its own.
+
+        Args:
+          sample: draw actions from the policy's distribution in place of greedy ones.
+
+        Returns:
+          Undiscounted returns, float64, and lengths, ``[episodes]``.
+        """
+        environments = self._made(
+            lambda gymnasium: gymnasium.make_vec(
+                self.name, num_envs=episodes, vectorization_mode="sync"
+            )
+        )
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
+        running = np.ones(episodes, bool)
+        observation, _ = environments.reset(seed=seed)
+        while running.any():
+            action = self._act(observation, seed, lengths.max(), sample)
+            observation, reward, terminated, truncated, _ = environments.step(action)
+            # The environments that have ended go on with episodes that do not count.
+            returns += np.where(running, reward, 0.0)
+            lengths += running
+            running &= ~(terminated | truncated)
+        environments.close()
+        return returns, lengths
+
+    def frames(self, seed: int, sample: bool) -> Film:
+        """Return a film of one episode as Gymnasium draws it."""
+        for driver in ("SDL_AUDIODRIVER", "SDL_VIDEODRIVER"):
+            os.environ.setdefault(driver, "dummy")  # A film needs neither sound nor a screen.
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        environment = self._made(
+            lambda gymnasium: gymnasium.make(self.name, render_mode="rgb_array")
+        )
+
+        def frames() -> Iterator[np.ndarray]:
+            observation, _ = environment.reset(seed=seed)
+            ended, step = False, 0
+            yield environment.render()
+            while not ended:
+                action = self._act(observation, seed, step, sample)
+                observation, _, terminated, truncated, _ = environment.step(action)
+                ended, step = terminated or truncated, step + 1
+                yield environment.render()
+            environment.close()
+
+        return Film(environment.metadata.get("render_fps", 30), frames())
+
+    def _act(self, observation: Any, seed: int, step: int, sample: bool) -> np.ndarray:
+        key = jax.random.fold_in(jax.random.key(seed), step) if sample else None
+        observation = np.asarray(observation)
+        if not np.issubdtype(observation.dtype, np.integer):
+            shape = self._policy.spaces.observation_shape
+            batch = observation.shape[: observation.ndim - len(shape)]
+            observation = observation.reshape(*batch, *shape)
+        return self._policy.act(observation, key)
+
+    def _made(self, make: Any) -> Any:
+        import gymnasium
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of older versions and of rendering.
+                return make(gymnasium)
+        except (gymnasium.error.Error, ImportError, ValueError) as error:
+            raise UserError(f"Gymnasium cannot make {self.name!r}: {error}") from error
+
+
+def _spaces(name: str, observation_space: Any, action_space: Any) -> Spaces:
+    from gymnasium.spaces import Box, Discrete
+
+    from ppo_jax.environments import ActionSpace
+    from ppo_jax.environments import Discrete as DiscreteActions
+
+    actions: ActionSpace
+    if isinstance(action_space, Discrete) and action_space.start == 0:
+        actions = DiscreteActions(int(action_space.n))
+    elif isinstance(action_space, Box) and len(action_space.shape) == 1:
+        actions = continuous(action_space.low, action_space.high, action_space.shape)
+    else:
+        raise UserError(
+            f"Gymnasium's {name} has actions {action_space}; "
+            "supported are Discrete from 0 on and Box with one dimension"
+        )
+    if isinstance(observation_space, Discrete) and observation_space.start == 0:
+        n = int(observation_space.n)
+        return Spaces((n,), actions, discrete_observations=n)
+    if isinstance(observation_space, Box):
+        return Spaces(tuple(observation_space.shape) or (1,), actions)
+    raise UserError(
+        f"Gymnasium's {name} has observations {observation_space}; "
+        "supported are Box and Discrete from 0 on"
+    )
+
+
+def _text(spaces: Spaces) -> str:
+    n = spaces.discrete_observations
+    seen = f"observations of shape {spaces.observation_shape}" if n is None else f"{n} observations"
+    return f"{seen} and actions {spaces.action_space}"

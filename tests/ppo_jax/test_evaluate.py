@@ -1,0 +1,227 @@
+"""``python -m ppo_jax.evaluate``, as a user runs it, and in the real Gymnasium."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppo_jax import command_line, evaluate, policy
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import make
+from ppo_jax.errors import UserError
+from ppo_jax.networks import make_network
+from ppo_jax.normalization import RunningStatistics
+from ppo_jax.programs import Weights
+
+
+def random_policy(folder, name, **agent):
+    """Save a policy that is not uniform."""
+    config = TrainConfig(env=name, hidden_sizes=(8,), **agent)
+    spaces = make(name).spaces
+    params = make_network(config, spaces).init(
+        jax.random.key(1), jnp.zeros(spaces.observation_shape)
+    )
+    statistics = None
+    if config.normalize_observations:
+        rows = jax.random.normal(jax.random.key(2), (50, *spaces.observation_shape))
+        statistics = RunningStatistics.empty(spaces.observation_shape).updated(3 * rows + 0.5)
+    params = jax.tree.map(lambda x: 20 * x, params)
+    policy.save(folder, config, Weights(params, statistics))
+    return folder
+
+
+def linear_policy(folder, name, kernel, logits, **kwargs):
+    """Save a policy whose logits are `logits` times the tanh of a linear feature."""
+    config = TrainConfig(env=name, hidden_sizes=(1,), env_kwargs=tuple(kwargs.items()))
+    params = make_network(config, make(name).spaces).init(jax.random.key(0), jnp.zeros(len(kernel)))
+    params = jax.tree.map(jnp.zeros_like, params)
+    actor = params["params"]["actor"]
+    actor["Dense_0"]["kernel"] = jnp.array(kernel)[:, None]
+    actor["Dense_1"]["kernel"] = jnp.array([logits])
+    policy.save(folder, config, Weights(params, None))
+    return folder
+
+
+def balancing_policy(folder, **kwargs):
+    """Save one that pushes the cart to where the pole falls, and to the middle."""
+    return linear_policy(folder, "CartPole-v1", [0.02, 0.05, 1.0, 0.5], [0.0, 1.0], **kwargs)
+
+
+def swinging_policy(folder):
+    """Save one that pulls against the upper link and so swings the acrobot up."""
+    return linear_policy(folder, "Acrobot-v1", [0.0, 0, 0, 0, -1, 0], [-1.0, 0, 1])
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs the command in this process, whose backend has started."""
+    monkeypatch.setattr(command_line, "start_backend", lambda: None)
+
+    def run(folder, *options):
+        arguments = [str(folder), *map(str, options)]
+        evaluate._run(command_line.parse(evaluate.Arguments, "evaluate", arguments))
+
+    return run
+
+
+def test_plays_here_and_in_gymnasium_and_films_it(command, tmp_path):
+    folder = balancing_policy(tmp_path / "policy")
+    film, results = tmp_path / "films" / "cartpole.gif", tmp_path / "results.json"
+    done = command(
+        *("ppo_jax.evaluate", folder, "--episodes", 30, "--gymnasium", "CartPole-v1"),
+        *("--record", film, "--json", results),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("return  500.00, 95% interval 500.00 to 500.00") == 2
+    assert "Gymnasium − CartPole-v1  +0.00, 95% interval +0.00 to +0.00" in done.stdout
+    found = json.loads(results.read_text())
+    for place in (found, found["gymnasium"]):
+        assert place["returns"] == [500.0] * 30
+        assert place["lengths"] == [500] * 30
+    assert found["environment"] == {"name": "CartPole-v1", "kwargs": {}}
+    assert found["difference"]["value"] == 0
+    with Image.open(film) as image:
+        assert image.n_frames > 50
+        assert image.size == (600, 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("CartPole-v1", []),
+        ("CartPole-v1", ["--sample"]),
+        ("Acrobot-v1", []),
+        ("Pendulum-v1", []),
+        ("Pendulum-v1", ["--sample"]),
+    ],
+)
+def test_a_policy_scores_the_same_in_gymnasium(tmp_path, run, name, options):
+    if name == "Acrobot-v1":
+        folder = swinging_policy(tmp_path / "policy")
+    else:
+        folder = random_policy(tmp_path / "policy", name, normalize_observations=True)
+    results = tmp_path / "results.json"
+    run(folder, "--episodes", 30, "--gymnasium", name, "--json", results, *options)
+    found = json.loads(results.read_text())
+    # Twice the interval: this is to find what is wrong, not what is rare.
+    low, high = found["difference"]["interval"]
+    assert abs(found["difference"]["value"]) <= high - low
+    assert found["gymnasium"]["length"]["max"] <= make(name).max_episode_steps
+    assert found["return"]["min"] < found["return"]["max"]
+
+
+def test_parameters_are_those_of_training_and_can_be_overridden(tmp_path, run, capsys):
+    folder = balancing_policy(tmp_path / "policy", max_steps_in_episode=70)
+    run(folder, "--episodes", 3)
+    assert "return  70.00" in capsys.readouterr().out
+    run(folder, "--episodes", 3, "--env-kwargs", "max_steps_in_episode=40")
+    assert "length  40.0 steps, 40 to 40" in capsys.readouterr().out
+
+
+def test_sampled_actions_follow_the_seed(tmp_path, run):
+    folder = random_policy(tmp_path / "policy", "CartPole-v1")
+    returns = []
+    for number, options in enumerate([("--sample",), ("--sample",), ("--sample", "--seed", 1), ()]):
+        run(folder, "--episodes", 20, "--json", tmp_path / f"{number}.json", *options)
+        returns.append(json.loads((tmp_path / f"{number}.json").read_text())["returns"])
+    assert returns[0] == returns[1]
+    assert returns[0] != returns[2]
+    assert returns[0] != returns[3]
+
+
+def test_one_episode_has_no_interval(tmp_path, run, capsys):
+    run(balancing_policy(tmp_path / "policy"), "--episodes", 1, "--gymnasium", "CartPole-v1")
+    assert capsys.readouterr().out.count("no interval of a single episode") == 3
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    intervals = [evaluate.t_interval(rng.normal(1, 2, 8)) for _ in range(1000)]
+    assert np.mean([low < 1 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.02)
+    differences = [
+        evaluate._difference(rng.normal(1, 2, 8), rng.normal(0, 5, 12))["interval"]
+        for _ in range(1000)
+    ]
+    assert np.mean([low < 1 < high for low, high in differences]) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+@pytest.mark.parametrize("name", ["Breakout-MinAtar", "Pendulum-v1"])
+def test_films_of_environments_that_do_not_draw_themselves(tmp_path, run, name, suffix, capsys):
+    folder = random_policy(tmp_path / "policy", name)
+    film = tmp_path / f"film{suffix}"
+    kwargs = ("--env-kwargs", "max_steps_in_episode=12")
+    run(folder, "--episodes", 2, "--sample", "--record", film, *kwargs)
+    assert f"in {film}" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [film.name, "policy"]
+    content = film.read_bytes()
+    assert content.startswith(b"GIF89a") if suffix == ".gif" else content[4:8] == b"ftyp"
+    if suffix == ".gif":
+        with Image.open(film) as image:
+            assert image.size == (400, 424)
+            frames = []
+            for number in range(image.n_frames):
+                image.seek(number)
+                frames.append(np.array(image.convert("RGB")))
+        assert len(frames) > 4
+        assert (frames[0][30:] != frames[-1][30:]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--episodes", "0"], "--episodes must be an integer of at least 1, but got 0"),
+        (["--seed", "-1"], "--seed"),
+        (["--record", "film.avi"], "ends in .gif or .mp4, but got 'film.avi'"),
+        (["--gymnasium", "CartPol-v1"], "Did you mean: `CartPole`"),
+        (["--gymnasium", "Acrobot-v1"], r"Acrobot-v1 has observations of shape \(6,\) and actions"),
+        (["--gymnasium", "nowhere:Acrobot-v1"], "No module named 'nowhere'"),
+        (["--gymnasium", "Blackjack-v1"], "has observations Tuple"),
+        (["--env-kwargs", "gravitiy=1.0"], "did you mean 'gravity'"),
+        (["--json", "policy"], "is a folder"),
+        (["--json", "policy/policy.json/results.json"], "is not a folder"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_played(
+    tmp_path, run, options, message, monkeypatch, capsys
+):
+    balancing_policy(tmp_path / "policy")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run("policy", *options)
+    assert capsys.readouterr().out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "extra"),
+    [
+        (["--gymnasium", "CartPole-v1"], "gymnasium", "gymnasium"),
+        (["--record", "film.mp4"], "imageio_ffmpeg", "film"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path, run, options, module, extra, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    folder = balancing_policy(tmp_path / "policy")
+    message = rf"{options[0]}.* needs the package {module}; .*ppo-jax-tune\[{extra}\]"
+    with pytest.raises(UserError, match=message):
+        run(folder, *options)
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path, run):
+    folder = random_policy(tmp_path / "policy", "FrozenLake-misc")
+    with pytest.raises(UserError, match="cannot draw FrozenLake-misc"):
+        run(folder, "--record", tmp_path / "film.gif")
+
+
+def test_a_mistake_is_one_line_and_status_2(command, tmp_path):
+    done = command("ppo_jax.evaluate", tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read ")
+    assert len(done.stderr.strip().splitlines()) == 1
