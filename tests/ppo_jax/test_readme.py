@@ -1,0 +1,115 @@
+"""The examples of README.md, as a reader would copy them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax import policy
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import make
+from ppo_jax.networks import make_network
+from ppo_jax.normalization import RunningStatistics
+from ppo_jax.programs import Weights
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def copied(folder, name):
+    """Write the example whose first line is `name` into `folder`."""
+    (example,) = re.findall(rf"^```python\n# {re.escape(name)}\n(.*?)^```$", README, re.M | re.S)
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(example, encoding="utf-8")
+
+
+def saved_policy(folder, name, **agent):
+    config = TrainConfig(env=name, hidden_sizes=(16, 8), **agent)
+    shape = make(name).spaces.observation_shape
+    params = make_network(config, make(name).spaces).init(jax.random.key(0), jnp.zeros(shape))
+    params = jax.tree.map(
+        lambda x: 3 * x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params
+    )
+    statistics = None
+    if config.normalize_observations:
+        rows = 2 * jax.random.normal(jax.random.key(2), (40, *shape)) + 1
+        statistics = RunningStatistics.empty(shape).updated(rows)
+    policy.save(folder, config, Weights(params, statistics))
+    return policy.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "agent"),
+    [
+        ("Acrobot-v1", {"activation": "relu"}),
+        ("CartPole-v1", {"normalize_observations": True}),
+        ("Pendulum-v1", {"normalize_observations": True, "activation": "silu"}),
+        ("PointRobot-misc", {"squash_actions": True}),
+    ],
+)
+def test_a_policy_acts_from_numpy_alone(tmp_path, name, agent):
+    loaded = saved_policy(tmp_path / "policy", name, **agent)
+    copied(tmp_path, "numpy_policy.py")
+    shape = loaded.spaces.observation_shape
+    observations = np.random.default_rng(0).normal(0, 3, (200, *shape)).astype(np.float32)
+    observations[0] *= 1e4  # Beyond the clip.
+    np.save(tmp_path / "observations.npy", observations)
+    script = (
+        "import sys; sys.modules.update(jax=None, ppo_jax=None, flax=None)\n"
+        "import numpy as np; from numpy_policy import load\n"
+        "act, observations = load('policy'), np.load('observations.npy')\n"
+        "assert np.shape(act(observations[0])) == act(observations).shape[1:]\n"
+        "np.save('actions.npy', act(observations))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    actions, expected = np.load(tmp_path / "actions.npy"), loaded.act(observations)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_allclose(actions, expected, atol=1e-5)
+
+
+def test_an_environment_of_ones_own_trains(tmp_path, command):
+    copied(tmp_path, "my_package/my_module.py")
+    done = command(
+        *("ppo_jax.train", "--env", "my_package.my_module:Line", "--env-kwargs", "step_size=0.5"),
+        *("--total-steps", 20480, "--eval-every", 10240, "--seeds", 2, "--hidden-sizes", 16),
+        *("--n-steps", 512, "--batch-size", 128, "--learning-rate", 3e-3, "--output", "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert results["config"]["env_kwargs"] == [["step_size", 0.5]]
+    # From -1 it takes four steps of 0.5, of 0.1 it would take twenty.
+    assert np.min(results["returns"][-1]) >= -0.4 - 1e-5
+    done = command("ppo_jax.evaluate", "out/policy", "--episodes", 10, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("my_package.my_module:Line: 10 episodes")
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("my_pakage.my_module:Line", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("my_package.my_module:Lime", "has no class or function 'Lime'; did you mean 'Line'?"),
+        ("my_package.my_module:State", "cannot be made"),
+        ("my_package.my_module:Params", "cannot be made"),
+        ("my_package.my_module:jnp", "has no class or function 'jnp'"),
+        ("my_package.broken:Line", "cannot be imported: NameError"),
+    ],
+)
+def test_what_is_no_environment_is_one_line_and_status_2(tmp_path, command, env, message):
+    copied(tmp_path, "my_package/my_module.py")
+    (tmp_path / "my_package" / "broken.py").write_text("undefined_name\n")
+    done = command("ppo_jax.train", "--env", env, "--output", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
