@@ -15,6 +15,7 @@ from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_fo
 from ppo_jax.errors import require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.tracking import Tracker, TrackingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Arguments:
     """Episodes of each seed at a checkpoint."""
     output: Path | None = None
     """Folder for the results. runs/train/ENV if not given."""
+    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
     resume: bool = False
     """Go on where the same command was stopped, bit for bit; begin where nothing was saved."""
 
@@ -59,6 +61,7 @@ def _run(arguments: Arguments) -> None:
     for name in ("total_steps", "seeds", "eval_every"):
         require_count(f"--{name.replace('_', '-')}", getattr(arguments, name))
     require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
+    arguments.tracking.require_packages()
     hyperparameters = arguments.hyperparameters.validated()
     config = config_for(
         hyperparameters,
@@ -100,24 +103,33 @@ def _run(arguments: Arguments) -> None:
             print(f"going on after {steps[len(rows) - 1]:,} steps", flush=True)
         else:
             states.remove()
-        for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
-            state = checkpoint.state
-            rows.append(checkpoint.returns)
-            training_seconds += checkpoint.training_seconds
-            states.save(
-                state,
-                {"returns": rows, "training_seconds": training_seconds},
-                final=checkpoint.step == steps[-1],
-            )
-            loss = checkpoint.metrics.loss
-            print(
-                f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
-                f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
-                f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
-                f"  entropy {_mean(loss.entropy):.2f}"
-                f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
-                flush=True,
-            )
+        with Tracker(
+            arguments.tracking,
+            output,
+            name="",
+            group=config.env,
+            hyperparameters=hyperparameters.to_dict(),
+            environment_steps=int(state.iteration) * hyperparameters.n_steps,
+        ) as tracker:
+            for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
+                state = checkpoint.state
+                rows.append(checkpoint.returns)
+                training_seconds += checkpoint.training_seconds
+                states.save(
+                    state,
+                    {"returns": rows, "training_seconds": training_seconds},
+                    final=checkpoint.step == steps[-1],
+                )
+                tracker.checkpoint(checkpoint)
+                loss = checkpoint.metrics.loss
+                print(
+                    f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
+                    f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+                    f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+                    f"  entropy {_mean(loss.entropy):.2f}"
+                    f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
+                    flush=True,
+                )
     returns = np.stack(rows)
     diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
     steps_per_seed = int(state.iteration) * hyperparameters.n_steps

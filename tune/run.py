@@ -15,6 +15,7 @@ import tyro
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, require_count
+from ppo_jax.tracking import TrackingConfig
 from tune.search_space import SearchSpace
 from tune.settings import ADDRESS_VARIABLE, Settings
 
@@ -93,6 +94,7 @@ class Arguments:
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
     validate_seeds: int = 10
     """Fresh seeds for that comparison."""
+    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""
 
@@ -125,6 +127,7 @@ def _checked(arguments: Arguments) -> tuple[Settings, int, int]:
     """Return the settings, the number of trials and how many of the best to select from."""
     n_trials = 5 if arguments.quick else arguments.trials
     require_count("--trials", n_trials)
+    arguments.tracking.require_packages()
     select_top = min(3, n_trials) if arguments.select_top is None else arguments.select_top
     require_count("--select-top", select_top, low=0)
     if select_top > n_trials:
@@ -184,6 +187,7 @@ def _share(arguments: Arguments) -> None:
             "study_name": study_name,
             "worker_timeout": arguments.worker_timeout,
             "max_retries": arguments.max_retries,
+            "tracking": dataclasses.asdict(arguments.tracking),
         }
         try:
             run_workers(arguments.workers, request, progress.line)
@@ -213,6 +217,7 @@ def _run(arguments: Arguments) -> None:
         record_compilations,
         run_optimization,
     )
+    from tune.tracking import TrackedProgress
     from tune.trial import programs_for
     from tune.validation import train_best_config
 
@@ -222,6 +227,9 @@ def _run(arguments: Arguments) -> None:
     console = Console()
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(ConsoleProgress(console))
+        tracked = stack.enter_context(
+            TrackedProgress(progress, arguments.tracking, output, study_name)
+        )
         try:
             study = run_optimization(
                 n_trials,
@@ -229,7 +237,7 @@ def _run(arguments: Arguments) -> None:
                 output=output,
                 storage=arguments.storage,
                 study_name=study_name,
-                progress=progress,
+                progress=tracked,
                 worker_timeout=arguments.worker_timeout,
                 max_retries=arguments.max_retries,
             )

@@ -26,7 +26,7 @@ def run_workers(count: int, request: Mapping[str, Any], tell: Callable[[str], No
     """Run `count` workers until the study is finished, and replace those that are killed.
 
     Args:
-      request: what :func:`tune.study.run_optimization` takes, as JSON.
+      request: what :func:`tune.study.run_optimization` takes and what is tracked, as JSON.
       tell: called with a line when something has happened to a worker.
 
     Raises:
@@ -122,18 +122,24 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(n_trials: int, settings: Mapping[str, Any], **request: Any) -> None:
+def _work(
+    n_trials: int, settings: Mapping[str, Any], tracking: Mapping[str, Any], **request: Any
+) -> None:
     command_line.start_backend()
     import optuna
     from rich.console import Console
 
+    from ppo_jax.tracking import TrackingConfig
     from tune.progress import ConsoleProgress
     from tune.settings import Settings
     from tune.study import run_optimization
+    from tune.tracking import TrackedProgress
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     progress = ConsoleProgress(Console(force_terminal=False), heading=False)
-    run_optimization(n_trials, Settings.from_dict(settings), progress=progress, **request)
+    output, name = Path(request["output"]), request["study_name"]
+    with TrackedProgress(progress, TrackingConfig(**tracking), output, name) as tracked:
+        run_optimization(n_trials, Settings.from_dict(settings), progress=tracked, **request)
 
 
 if __name__ == "__main__":
