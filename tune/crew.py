@@ -155,7 +155,13 @@ class Crew:
         earlier = [trial for trial in trials[:number] if trial.state != TrialState.FAIL]
         origin = own.user_attrs.get("retry_of")
         if origin is not None:  # Two may have enqueued the same configuration again.
-            twins = [trial for trial in earlier if trial.user_attrs.get("retry_of") == origin]
+            # One that has failed meanwhile is a twin as well: it is run again on its own account.
+            twins = [
+                trial
+                for trial in trials[:number]
+                if trial.user_attrs.get("retry_of") == origin
+                and not trial.user_attrs.get("withdrawn")
+            ]
         elif is_baseline(own):  # Two may have made the study at the same moment.
             twins = [trial for trial in trials[:number] if is_baseline(trial)]
         else:  # Two may have taken the same point of a grid.
