@@ -1,6 +1,8 @@
 """What every command line shares: parsing, one-line errors, devices. Prints and exits."""
 
+import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -17,20 +19,45 @@ Arguments = TypeVar("Arguments")
 def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Arguments:
     """Parse the command line into `kind`, a dataclass.
 
-    A mistake prints one line and exits with status 2.
+    Where it has a field ``preset``, what that preset holds takes the place of the
+    defaults, so that the other options still change it. A mistake prints one line and
+    exits with status 2.
     """
     import tyro
 
     errors = io.StringIO()
     try:
+        default = _preset_defaults(kind, args)
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(kind, prog=prog, args=args, default=default)
     except UserError as error:  # Of a dataclass that checks itself.
         fail(str(error))
     except SystemExit as stop:
         if stop.code:
             fail(_one_line(errors.getvalue()))
         raise
+
+
+def _preset_defaults(kind: Any, args: Sequence[str] | None) -> Any:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    try:
+        name = parser.parse_known_args(args)[0].preset if "preset" in fields else None
+    except argparse.ArgumentError:  # Without a name; tyro says it better.
+        name = None
+    if name is None:
+        return None
+    from ppo_jax import presets
+
+    preset = presets.load(name)
+    held = {
+        "env": preset.env,
+        "env_kwargs": tuple(f"{key}={value}" for key, value in preset.env_kwargs),
+        "agent": preset.agent,
+        "hyperparameters": preset.hyperparameters,
+    }
+    return kind(**{key: value for key, value in held.items() if key in fields})
 
 
 class Interrupted(KeyboardInterrupt):

@@ -28,6 +28,8 @@ class Arguments:
 
     hyperparameters: Annotated[Hyperparameters, tyro.conf.arg(name="")] = Hyperparameters()
     agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
+    preset: str | None = None
+    """Start from the preset of this environment: its hyperparameters and its agent."""
     env: str = TrainConfig.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()

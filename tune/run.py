@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ppo_jax import command_line
+from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.tracking import TrackingConfig
@@ -34,6 +34,9 @@ class Arguments:
     configuration. The same command continues a study that was stopped.
     """
 
+    preset: str | None = None
+    """Start from the preset of this environment: it takes the place of the default
+    configuration, and the search space is widened to hold it."""
     env: str = Settings.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
@@ -100,10 +103,14 @@ class Arguments:
 
     def settings(self) -> Settings:
         """Return the protocol of the study."""
+        space = SearchSpace()
+        if self.preset is not None:
+            base = presets.load(self.preset).hyperparameters
+            space = SearchSpace.around(base, self.agent.num_envs)
         own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
         return Settings(
             env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
-            space=SearchSpace() if self.space is None else SearchSpace.from_file(self.space),
+            space=space if self.space is None else space.changed_by_file(self.space),
             **{name: getattr(self, name) for name in own},
         )
 

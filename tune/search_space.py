@@ -89,6 +89,8 @@ class Choices:
 
 Parameter = Range | Choices
 
+_N_STEPS, _BATCH_SIZES = (1024, 2048, 4096), (128, 256, 512)
+
 _DEFAULT: dict[str, Parameter] = {
     "learning_rate": Range(1e-5, 1e-3, log=True),
     "gamma": Range(0.95, 0.999),
@@ -97,8 +99,8 @@ _DEFAULT: dict[str, Parameter] = {
     "value_coef": Range(0.25, 1.0),
     "entropy_coef": Range(0.001, 0.05, log=True),
     "max_grad_norm": Range(0.3, 1.0),
-    "n_steps": Choices((1024, 2048, 4096)),
-    "batch_size": Choices((128, 256, 512)),
+    "n_steps": Choices(_N_STEPS),
+    "batch_size": Choices(_BATCH_SIZES),
     "n_epochs": Range(3, 10),
 }
 
@@ -110,19 +112,47 @@ class SearchSpace:
     Attributes:
       tuned: (name, range or choices) pairs.
       fixed: (name, value) pairs. What is neither tuned nor fixed keeps its default.
+      defaults: the baseline of the study, and what is neither tuned nor fixed.
     """
 
     tuned: tuple[tuple[str, Parameter], ...] = tuple(_DEFAULT.items())
     fixed: tuple[tuple[str, Value], ...] = ()
+    defaults: Hyperparameters = Hyperparameters()
+
+    @classmethod
+    def around(cls, defaults: Hyperparameters, num_envs: int) -> "SearchSpace":
+        """Return the default space, widened to hold other `defaults`.
+
+        Rollout and minibatch sizes are those of the default space that go together with
+        the ones of `defaults` and with `num_envs`.
+        """
+        tuned = dict(_DEFAULT)
+        n_steps, batch_size = defaults.n_steps, defaults.batch_size
+        rollouts = {n for n in _N_STEPS if n % batch_size == 0 and n % num_envs == 0} | {n_steps}
+        batches = {b for b in _BATCH_SIZES if all(n % b == 0 for n in rollouts)} | {batch_size}
+        tuned |= {
+            "n_steps": Choices(tuple(sorted(rollouts))),
+            "batch_size": Choices(tuple(sorted(batches))),
+        }
+        for name, parameter in tuned.items():
+            if isinstance(parameter, Range):
+                value = getattr(defaults, name)
+                low, high = min(parameter.low, value), max(parameter.high, value)
+                tuned[name] = Range(low, high, log=parameter.log and low > 0)
+        return cls(tuple(tuned.items()), defaults=defaults)
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> "SearchSpace":
-        """Return the default space changed by `tables`, as a TOML file holds them.
+        """Return the default space changed by `tables`; see :meth:`changed_by`."""
+        return cls().changed_by(tables)
+
+    def changed_by(self, tables: Mapping[str, Any]) -> "SearchSpace":
+        """Return this space changed by `tables`, as a TOML file holds them.
 
         Raises:
           UserError: naming the key, its value and what is allowed.
         """
-        tuned, fixed = dict(_DEFAULT), {}
+        tuned, fixed = dict(self.tuned), dict(self.fixed)
         known = [*DOMAINS, *STATIC]
         for name, table in tables.items():
             if name not in known:
@@ -135,6 +165,7 @@ class SearchSpace:
                     f"but got {name} = {table!r}"
                 )
             tuned.pop(name, None)
+            fixed.pop(name, None)
             parameter = _parse(name, table)
             if isinstance(parameter, (Range, Choices)):
                 tuned[name] = parameter
@@ -142,23 +173,27 @@ class SearchSpace:
                 fixed[name] = parameter
         if not tuned:
             raise UserError("the search space tunes nothing: every parameter is fixed or dropped")
-        return cls(tuple(tuned.items()), tuple(fixed.items()))
+        return SearchSpace(tuple(tuned.items()), tuple(fixed.items()), self.defaults)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "SearchSpace":
         """Return the default space changed by the TOML file at `path`."""
+        return cls().changed_by_file(path)
+
+    def changed_by_file(self, path: str | Path) -> "SearchSpace":
+        """Return this space changed by the TOML file at `path`."""
         try:
             tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot read search space {path}: {reason}") from error
         try:
-            return cls.from_tables(tables)
+            return self.changed_by(tables)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """Return what :meth:`from_tables` takes, complete, so that it restores this space."""
+        """Return what :meth:`from_tables` takes, so that it restores all but `defaults`."""
         tables: dict[str, dict[str, Any]] = {name: {"drop": True} for name in _DEFAULT}
         for name, parameter in self.tuned:
             if isinstance(parameter, Range):
@@ -202,7 +237,7 @@ class SearchSpace:
 
     def baseline(self) -> dict[str, Value]:
         """Return the default of each tuned parameter, or what comes nearest to it here."""
-        defaults = Hyperparameters().to_dict()
+        defaults = self.defaults.to_dict()
         return {
             name: DOMAINS[name].check(name, parameter.nearest(defaults[name]))
             for name, parameter in self.tuned
@@ -210,7 +245,7 @@ class SearchSpace:
 
     def moved_defaults(self) -> dict[str, tuple[Value, Value]]:
         """Return name -> (default, baseline) where this space keeps out a default."""
-        defaults = Hyperparameters().to_dict()
+        defaults = self.defaults.to_dict()
         baseline = self.complete(self.baseline()).to_dict()
         return {
             name: (defaults[name], baseline[name])
@@ -226,9 +261,8 @@ class SearchSpace:
         }
 
     def _untuned(self) -> Hyperparameters:
-        return Hyperparameters.from_dict(
-            {name: value for name, value in self.fixed if name not in STATIC}
-        )
+        fixed = {name: value for name, value in self.fixed if name not in STATIC}
+        return Hyperparameters.from_dict(self.defaults.to_dict() | fixed)
 
 
 def _parse(name: str, table: Mapping[str, Any]) -> Parameter | Value | None:

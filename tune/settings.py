@@ -7,6 +7,7 @@ from typing import Any
 
 from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
 from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax.hyperparameters import Hyperparameters
 from tune.search_space import SearchSpace
 
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
@@ -123,16 +124,19 @@ class Settings:
             "env_kwargs": dict(self.env_kwargs),
             "agent": self.agent.to_dict(),
             "space": self.space.to_tables(),
+            "defaults": self.space.defaults.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Restore settings from :meth:`to_dict`."""
+        values = dict(values)
+        defaults = Hyperparameters.from_dict(values.pop("defaults", {}))
         return cls(
             **{
                 **values,
                 "env_kwargs": tuple(sorted(values["env_kwargs"].items())),
                 "agent": AgentConfig.from_dict(values.get("agent", {})),
-                "space": SearchSpace.from_tables(values["space"]),
+                "space": SearchSpace(defaults=defaults).changed_by(values["space"]),
             }
         )

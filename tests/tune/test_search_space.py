@@ -1,9 +1,13 @@
+import json
+
 import optuna
 import pytest
 
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.search_space import Choices, Range, SearchSpace
+from tune.settings import Settings
 
 
 def space(**tables):
@@ -147,3 +151,29 @@ def test_grid_covers_the_ends_on_the_scale_of_the_range():
     assert grid["learning_rate"] == pytest.approx([1e-5, 1e-4, 1e-3])
     assert grid["n_epochs"] == [3, 6, 10]
     assert grid["batch_size"] == [128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_envs", "n_steps", "batch_size"),
+    [
+        ({}, 16, (1024, 2048, 4096), (128, 256, 512)),
+        ({"n_steps": 256, "batch_size": 64}, 16, (256, 1024, 2048, 4096), (64, 128, 256)),
+        ({"n_steps": 8192, "batch_size": 2048}, 64, (2048, 4096, 8192), (128, 256, 512, 2048)),
+        ({"n_steps": 6000, "batch_size": 1500}, 8, (6000,), (1500,)),
+        ({"n_steps": 20480, "batch_size": 1024}, 2048, (2048, 4096, 20480), (128, 256, 512, 1024)),
+    ],
+)
+def test_a_space_around_other_defaults_holds_them(changes, num_envs, n_steps, batch_size):
+    defaults = Hyperparameters(learning_rate=3e-3, gamma=0.9, entropy_coef=0.0, **changes)
+    around = SearchSpace.around(defaults, num_envs)
+    assert around.complete(around.baseline()) == defaults
+    assert not around.moved_defaults()
+    assert around.choices("n_steps") == n_steps
+    assert around.choices("batch_size") == batch_size
+    TrainConfig(num_envs=num_envs, n_steps_choices=n_steps, batch_size_choices=batch_size)
+    ranges = dict(around.tuned)
+    assert ranges["learning_rate"] == Range(1e-5, 3e-3, log=True)
+    assert ranges["gamma"] == Range(0.9, 0.999)
+    assert ranges["entropy_coef"] == Range(0.0, 0.05)
+    settings = Settings(space=around, agent=AgentConfig(num_envs=num_envs))
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings

@@ -1,0 +1,291 @@
+"""``python -m benchmarks.returns``: what the presets reach, beside what others publish."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.measuring import Table, machine, make_console, print_setting, publish, setting
+from ppo_jax import command_line, presets
+from ppo_jax.errors import UserError, nearest, require_count
+
+if TYPE_CHECKING:
+    from tune.statistics import Estimate
+
+
+class Reference(NamedTuple):
+    """A published return of PPO.
+
+    Attributes:
+      value: mean return; None where sources give none to compare with.
+      text: as the source puts it, with its environment steps.
+      source: who has published it.
+    """
+
+    value: float | None
+    text: str
+    source: str
+
+
+REFERENCES = {
+    "CartPole-v1": Reference(490.0, "490.0 ± 6.1 at 500k", "CleanRL"),
+    "Acrobot-v1": Reference(-78.9, "−78.9 at 500k", "gymnax-blines"),
+    "Pendulum-v1": Reference(-195.0, "−195 at 1M", "gymnax-blines"),
+    "MountainCar-v0": Reference(-118.3, "−118.3 at 240k", "gymnax-blines"),
+    "MountainCarContinuous-v0": Reference(88.3, "88.3 ± 2.6 at 20k, with gSDE", "RL Zoo"),
+    "Asterix-MinAtar": Reference(15.0, "15–17.8 at 10M", "gymnax-blines"),
+    "Breakout-MinAtar": Reference(23.0, "23–43 at 10M", "gymnax-blines"),
+    "Freeway-MinAtar": Reference(57.0, "57–59 at 10M", "gymnax-blines"),
+    "SpaceInvaders-MinAtar": Reference(128.0, "128–132 at 10M", "gymnax-blines"),
+}
+"""Environment -> what others publish for it."""
+
+CLASSIC_CONTROL = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "Pendulum-v1",
+    "MountainCar-v0",
+    "MountainCarContinuous-v0",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train presets on fresh seeds and print their returns beside published ones.
+
+    Prints a table and writes returns.json and returns.png.
+    """
+
+    envs: tuple[str, ...] = CLASSIC_CONTROL
+    """Environments; each needs a preset."""
+    seeds: int = 10
+    """Seeds of each environment."""
+    total_steps: int | None = None
+    """Environment steps of each seed. The preset's own if not given. Fewer are a reduced
+    setting, which no published return is compared with."""
+    eval_episodes: int = 100
+    """Episodes of each seed at a checkpoint."""
+    seed: int = 1
+    """Root of all random numbers; presets were found with 0."""
+    output: Path = Path("runs/benchmarks")
+    """Folder for the results."""
+    publish: bool = False
+    """Make these results the ones that the README shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one environment has come to.
+
+    Attributes:
+      steps: nominal steps of the checkpoints, ``[checkpoints]``.
+      returns: float ``[checkpoints, seeds]``.
+      untrained: mean returns of the untrained greedy policies, ``[seeds]``.
+      random: returns of uniformly random actions, ``[episodes]``.
+      reduced: whether the budget is smaller than the preset's own.
+      seconds: training alone.
+    """
+
+    env: str
+    steps: list[int]
+    returns: np.ndarray
+    untrained: np.ndarray
+    random: np.ndarray
+    reduced: bool
+    seconds: float
+
+    @property
+    def final(self) -> "Estimate":
+        """Mean return at the end of training over seeds, with its 95% interval."""
+        return _mean(self.returns[-1])
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m benchmarks.returns``."""
+    arguments = command_line.parse(Arguments, "python -m benchmarks.returns", args)
+    command_line.run(lambda: _run(arguments))
+
+
+def _run(arguments: Arguments) -> None:
+    from ppo_jax.files import require_writable, write_json
+
+    for name in ("seeds", "eval_episodes"):
+        require_count(f"--{name.replace('_', '-')}", getattr(arguments, name))
+    if arguments.total_steps is not None:
+        require_count("--total-steps", arguments.total_steps)
+    known = presets.names()
+    for env in arguments.envs:
+        if env not in known:
+            raise UserError(
+                f"--envs: there is no preset for {env!r}{nearest(env, known)} "
+                f"(presets: {', '.join(known)})"
+            )
+    require_writable(arguments.output)
+    command_line.start_backend()
+    console = make_console()
+    measured_with = setting(seeds=arguments.seeds, eval_episodes=arguments.eval_episodes)
+    print_setting(measured_with, console)
+    results = []
+    for env in arguments.envs:
+        results.append(measure(env, arguments))
+        result = results[-1]
+        console.print(
+            f"{env}: {text(result.final)} after {result.steps[-1]:,} steps, "
+            f"{result.seconds:.0f} s of training",
+            markup=False,
+        )
+    table = returns_table(results)
+    table.print(console)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    write_json(
+        arguments.output / "returns.json",
+        {**measured_with, "results": [dataclasses.asdict(result) for result in results]},
+    )
+    plot(results, arguments.output / "returns.png")
+    console.print(f"results in {arguments.output}", markup=False)
+    if arguments.publish:
+        markdown = (
+            f"`python -m benchmarks.returns`, {machine(measured_with)}: each preset on "
+            f"{arguments.seeds} seeds that its study has not seen, greedy policies, "
+            f"{arguments.eval_episodes} episodes each.\n\n"
+            f"![Returns of the presets](benchmarks/results/returns.png)\n\n{table.markdown()}"
+        )
+        publish("returns", markdown, arguments.output)
+
+
+def measure(env: str, arguments: Arguments) -> Result:
+    """Train the preset of `env`."""
+    import jax
+
+    from ppo_jax.config import checkpoint_steps, config_for
+    from ppo_jax.programs import VALIDATION, Programs, seed_keys
+
+    preset = presets.load(env)
+    total = arguments.total_steps or preset.total_steps
+    config = config_for(
+        preset.hyperparameters,
+        preset.agent,
+        env=preset.env,
+        env_kwargs=preset.env_kwargs,
+        eval_episodes=arguments.eval_episodes,
+    )
+    programs = Programs(config, arguments.seeds)
+    keys = seed_keys(arguments.seed, VALIDATION, arguments.seeds)
+    steps = checkpoint_steps(-(-total // 20), total)
+    untrained = programs.evaluate(programs.init(keys), 0).mean(axis=1)
+    checkpoints = list(programs.run(keys, preset.hyperparameters, steps))
+    return Result(
+        env,
+        steps,
+        np.stack([checkpoint.returns for checkpoint in checkpoints]),
+        untrained,
+        random_returns(config, jax.random.key(arguments.seed)),
+        reduced=total < preset.total_steps,
+        seconds=sum(checkpoint.training_seconds for checkpoint in checkpoints),
+    )
+
+
+def random_returns(config: Any, key: Any) -> np.ndarray:
+    """Return the returns of episodes with uniformly random actions, ``[eval_episodes]``."""
+    import jax
+    import jax.numpy as jnp
+
+    from ppo_jax.environments import Discrete, make
+
+    environment = make(config.env, config.env_kwargs)
+    space = environment.spaces.action_space
+
+    def action(key: jax.Array) -> jax.Array:
+        if isinstance(space, Discrete):
+            return jax.random.randint(key, (), 0, space.n)
+        low, high = (np.clip(bound, -10, 10) for bound in (space.low, space.high))
+        return jax.random.uniform(key, low.shape, minval=low, maxval=high)
+
+    def episode(key: jax.Array) -> jax.Array:
+        state, _ = environment.reset(key)
+
+        def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
+            state, running, total = carry
+            action_key, step_key = jax.random.split(key)
+            timestep = environment.step(step_key, state, action(action_key))
+            total += jnp.where(running, timestep.reward, 0.0)
+            running &= ~(timestep.terminated | timestep.truncated)
+            return (timestep.state, running, total), None
+
+        keys = jax.random.split(jax.random.fold_in(key, 1), environment.max_episode_steps)
+        return jax.lax.scan(step, (state, jnp.array(True), jnp.float32(0)), keys)[0][2]
+
+    return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(key, config.eval_episodes)))
+
+
+def returns_table(results: Sequence[Result]) -> Table:
+    """Return our means with their intervals beside the published ones."""
+    headers = ("", "steps", "seeds", "ours", "95% interval", "published", "source", "")
+    baselines = ("untrained", "random")
+    table = Table("Mean return at the end of training", (*headers, *baselines))
+    for result in results:
+        reference = REFERENCES.get(result.env, Reference(None, "", ""))
+        steps = f"{result.steps[-1]:,}" + (" (reduced)" if result.reduced else "")
+        final = result.final
+        interval = "" if final.interval is None else "{:.1f} … {:.1f}".format(*final.interval)
+        table.add(
+            result.env,
+            steps,
+            result.returns.shape[1],
+            f"{final.value:.1f}",
+            interval,
+            reference.text,
+            reference.source,
+            "" if result.reduced else standing(final, reference),
+            f"{result.untrained.mean():.1f}",
+            f"{result.random.mean():.1f}",
+        )
+    return table
+
+
+def standing(final: "Estimate", reference: Reference) -> str:
+    """Return how our mean stands to the published one, by its interval."""
+    if reference.value is None or final.interval is None:
+        return ""
+    low, high = final.interval
+    return "above" if low > reference.value else "below" if high < reference.value else "equal"
+
+
+def text(estimate: "Estimate") -> str:
+    """Return a mean with its interval."""
+    interval = "" if estimate.interval is None else " ({:.1f} … {:.1f})".format(*estimate.interval)
+    return f"{estimate.value:.1f}{interval}"
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Draw the learning curves, with the published returns as lines."""
+    from ppo_jax.plots import BLUE, GREY, picture
+
+    columns = min(5, len(results))
+    rows = -(-len(results) // columns)
+    with picture(path, 3.2 * columns, 2.9 * rows) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes in grid:
+            axes.set_visible(False)
+        for axes, result in zip(grid, results, strict=False):
+            axes.set_visible(True)
+            axes.plot(result.steps, result.returns, color=BLUE, alpha=0.25, linewidth=0.8)
+            axes.plot(result.steps, np.nanmean(result.returns, axis=1), color=BLUE)
+            reference = REFERENCES.get(result.env)
+            if reference is not None and reference.value is not None and not result.reduced:
+                axes.axhline(reference.value, color=GREY, linestyle="--")
+            axes.set(xlabel="environment steps")
+            axes.set_title(result.env, fontsize=10)
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+
+
+def _mean(values: np.ndarray) -> "Estimate":
+    from tune.statistics import estimate
+
+    return estimate([values[np.isfinite(values)]], np.mean)
+
+
+if __name__ == "__main__":
+    main()
