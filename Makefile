@@ -5,10 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install tune test lint format check clean
+.PHONY: help install tune test test-suites lint format check clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
 
 # The stamp is as new as the last install, so that a changed dependency is installed anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -24,6 +24,11 @@ tune: install  ## Run the 20-trial study on CartPole-v1; ARGS="--env Acrobot-v1"
 test: install  ## Run the test suite; ARGS passes options to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
+test-suites:  ## Test Brax, Navix and Craftax in an environment of their own
+	$(PYTHON) -m venv .venv-suites
+	.venv-suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,brax,navix,craftax]'
+	.venv-suites/bin/python -m pytest tests/ppo_jax/test_suites.py
+
 lint: install  ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,5 +41,5 @@ format: install  ## Format the code
 check: lint test  ## Lint and test
 
 clean:  ## Remove the virtual environment and all caches; results in runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-suites build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,12 +41,13 @@ class Chance(NamedTuple):
     Attributes:
       action_noise: see :meth:`ppo_jax.distributions.Distribution.sample`.
       step_key: a key for each environment.
-      start: state and observation of a new episode, for environments whose episode ends.
+      start: state and observation of a new episode, for environments whose episode ends;
+        None where a block has one for all its steps.
     """
 
     action_noise: jax.Array
     step_key: jax.Array
-    start: tuple[Any, jax.Array]
+    start: tuple[Any, jax.Array] | None
 
 
 class EpisodeTotals(NamedTuple):
@@ -136,10 +137,14 @@ def collect(
         return Chance(
             distribution.noise(action_key, (config.num_envs,)),
             jax.random.split(step_key, config.num_envs),
-            _reset(config, environment, reset_key),
+            None if environment.costly_reset else _reset(config, environment, reset_key),
         )
 
-    def step(carry: tuple[Actors, EpisodeTotals], chance: Chance) -> tuple[tuple, tuple]:
+    def step(
+        block_start: tuple[Any, jax.Array] | None,
+        carry: tuple[Actors, EpisodeTotals],
+        chance: Chance,
+    ) -> tuple[tuple, tuple]:
         actors, totals = carry
         seen = _seen(actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
@@ -157,7 +162,7 @@ def collect(
         )
         env_state, observation = jax.tree.map(
             lambda new, old: jax.vmap(jnp.where)(ended, new, old),
-            chance.start,
+            chance.start if block_start is None else block_start,
             (timestep.state, timestep.observation),
         )
         reward, discounted_return, return_statistics = _scaled_reward(
@@ -190,7 +195,10 @@ def collect(
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        (actors, totals), scanned = jax.lax.scan(step, (actors, totals), jax.vmap(draw)(keys))
+        start = _reset(config, environment, keys[0]) if environment.costly_reset else None
+        (actors, totals), scanned = jax.lax.scan(
+            partial(step, start), (actors, totals), jax.vmap(draw)(keys)
+        )
         acted, final_observation = scanned
         # The critic sees the block at once: wide products in place of many narrow ones.
         value = state_value(network, params, acted[0])

@@ -22,11 +22,20 @@ from ppo_jax.errors import UserError, nearest
 __all__ = ["ActionSpace", "Continuous", "Discrete", "Environment", "Spaces", "Timestep", "make"]
 
 
+_SUITES = {
+    "brax": "BraxEnvironment",
+    "navix": "NavixEnvironment",
+    "craftax": "CraftaxEnvironment",
+}
+"""Suite -> the class of its environments, in the module of its name."""
+
+
 def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     """Return the environment `name` with its parameters overridden by `kwargs`.
 
     Args:
-      name: a name that gymnax registers (``CartPole-v1``), or ``module:attribute``, an
+      name: a name that gymnax registers (``CartPole-v1``), one of another suite
+        (``brax/ant``, ``navix/...``, ``craftax/...``), or ``module:attribute``, an
         environment of one's own: a gymnax environment class, a function that returns
         such an environment (alone or with its parameters), or anything that makes an
         :class:`Environment`.
@@ -40,9 +49,28 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     with jax.ensure_compile_time_eval():
         if ":" in name:
             return _own(name, dict(kwargs))
+        if "/" in name:
+            return _of_suite(name, dict(kwargs))
         from ppo_jax.environments.gymnax import GymnaxEnvironment
 
         return GymnaxEnvironment.registered(name, dict(kwargs))
+
+
+def _of_suite(name: str, kwargs: dict[str, Any]) -> Environment:
+    suite, _, short = name.partition("/")
+    if suite not in _SUITES:
+        raise UserError(
+            f"unknown suite {suite!r} in environment {name!r}{nearest(suite, _SUITES)} "
+            f"(known: {', '.join(_SUITES)}; environments of gymnax have no suite in their name)"
+        )
+    try:
+        module = importlib.import_module(f"ppo_jax.environments.{suite}")
+    except ImportError as error:
+        raise UserError(
+            f"environment {name!r} needs the package {suite}: pip install 'ppo-jax-tune[{suite}]' "
+            f"({error})"
+        ) from error
+    return getattr(module, _SUITES[suite])(short, kwargs)
 
 
 def _own(name: str, kwargs: dict[str, Any]) -> Environment:

@@ -1,10 +1,13 @@
 """The protocol every environment follows."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+from ppo_jax.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +78,16 @@ class Environment(Protocol):
     Attributes:
       observation_dtype: float32, or a smaller type that holds every observation.
       max_episode_steps: no episode is longer.
+      costly_reset: whether a reset takes much longer than a step. Then fresh starts are
+        drawn once in a block of steps; an environment whose episode ends twice in one
+        begins both in the same state.
     """
 
     name: str
     spaces: Spaces
     observation_dtype: jnp.dtype
     max_episode_steps: int
+    costly_reset: bool
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Return (state, observation) of a new episode."""
@@ -89,3 +96,41 @@ class Environment(Protocol):
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
         """Take one step with `action`, as the action space has it."""
         ...
+
+
+def checked_kwargs(
+    name: str, defaults: Mapping[str, Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return `kwargs` of the environment `name` as the types of their `defaults`.
+
+    Raises:
+      UserError: for a name without a default, or a value of another type.
+    """
+    for key in kwargs:
+        if key not in defaults:
+            raise UserError(
+                f"environment {name!r} has no parameter {key!r}{nearest(key, defaults)} "
+                f"(known: {', '.join(defaults)})"
+            )
+    checked = {key: _like(defaults[key], name, key, value) for key, value in kwargs.items()}
+    for limit in ("max_steps_in_episode", "max_timesteps"):
+        if checked.get(limit, 1) < 1:
+            raise UserError(
+                f"environment parameter {limit} must be at least 1, but got {checked[limit]}"
+            )
+    return checked
+
+
+def _like(default: Any, name: str, key: str, value: Any) -> Any:
+    """Return `value` as the type of `default`, or refuse it."""
+    kind = type(default)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = float(value)
+    # JAX counts in 32 bits.
+    fits = not isinstance(value, (int, float)) or abs(value) < 2**31
+    if type(value) is kind and fits:
+        return value
+    raise UserError(
+        f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
+        f"but got {value!r}"
+    )

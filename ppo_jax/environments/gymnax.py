@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
-from ppo_jax.environments.base import ActionSpace, Continuous, Discrete, Spaces, Timestep
+from ppo_jax.environments.base import (
+    ActionSpace,
+    Continuous,
+    Discrete,
+    Spaces,
+    Timestep,
+    checked_kwargs,
+)
 from ppo_jax.errors import UserError, nearest
 
 _NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
@@ -26,6 +33,8 @@ class GymnaxEnvironment:
       env, params: as ``gymnax.make`` returns them.
       observation_dtype: a type that holds every observation.
     """
+
+    costly_reset = False
 
     def __init__(
         self, name: str, env: Any, params: Any, observation_dtype: Any = jnp.float32
@@ -139,33 +148,6 @@ def _split(
     fields = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(defaults)}
     arguments = inspect.signature(factory).parameters.values()
     known = {a.name: a.default for a in arguments if a.default is not a.empty} | fields
-    checked = {}
-    for key, value in kwargs.items():
-        if key not in known:
-            raise UserError(
-                f"environment {name!r} has no parameter {key!r}{nearest(key, known)} "
-                f"(known: {', '.join(known)})"
-            )
-        checked[key] = _like(known[key], name, key, value)
-    if checked.get("max_steps_in_episode", 1) < 1:
-        raise UserError(
-            f"environment parameter max_steps_in_episode must be at least 1, "
-            f"but got {checked['max_steps_in_episode']}"
-        )
+    checked = checked_kwargs(name, known, kwargs)
     constructor = {k: v for k, v in checked.items() if k not in fields}
     return constructor, {k: v for k, v in checked.items() if k in fields}
-
-
-def _like(default: Any, name: str, key: str, value: Any) -> Any:
-    """Return `value` as the type of `default`, or refuse it."""
-    kind = type(default)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = float(value)
-    # JAX counts in 32 bits.
-    fits = not isinstance(value, (int, float)) or abs(value) < 2**31
-    if type(value) is kind and fits:
-        return value
-    raise UserError(
-        f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
-        f"but got {value!r}"
-    )

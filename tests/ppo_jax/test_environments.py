@@ -6,11 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Continuous, Discrete, make
 from ppo_jax.errors import UserError
-from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import TUNING, Programs, seed_keys
 
 OFFLINE = [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
 
@@ -35,16 +32,8 @@ def test_spaces(name, shape, actions, limit):
     assert environment.max_episode_steps == limit
 
 
-def random_action(environment, key):
-    match environment.spaces.action_space:
-        case Discrete(n):
-            return jax.random.randint(key, (), 0, n)
-        case Continuous(low, high):
-            return jax.random.uniform(key, (len(low),), jnp.float32, np.array(low), np.array(high))
-
-
 @pytest.mark.parametrize("name", OFFLINE)
-def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name):
+def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name, random_action):
     environment, (suite, parameters) = make(name), gymnax.make(name)
     assert environment.name == name
     step, its_step = jax.jit(environment.step), jax.jit(suite.step)
@@ -71,35 +60,8 @@ def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name):
         state, observation = environment.reset(key) if ended else timestep[:2]
 
 
-def train_a_little(name, **agent):
-    """Train two seeds for three updates; return the programs, the state and the metrics."""
-    config = TrainConfig(
-        name,
-        num_envs=4,
-        hidden_sizes=(8,),
-        conv_features=(4,),
-        n_steps_choices=(64,),
-        batch_size_choices=(32,),
-        eval_episodes=2,
-        **agent,
-    )
-    programs = Programs(config, 2)
-    hyperparameters = Hyperparameters(n_steps=64, batch_size=32, n_epochs=2)
-    state = programs.init(seed_keys(0, TUNING, 2))
-    state, metrics = programs.train_until(state, hyperparameters, 192, 192)
-    assert np.asarray(state.finite).all()
-    for values in jax.tree.leaves((metrics.loss, metrics.explained_variance)):
-        assert values.shape == (2,)
-        assert np.isfinite(values).all()
-    # Every step belongs to an episode that has ended or to one that is running.
-    ended = np.nan_to_num(metrics.episode_length * metrics.episodes)
-    running = np.asarray(state.actors.episode_length).sum(axis=1)
-    np.testing.assert_allclose(ended + running, 192, rtol=1e-5)
-    return programs, state, metrics
-
-
 @pytest.mark.parametrize("name", OFFLINE)
-def test_every_environment_trains(name):
+def test_every_environment_trains(name, train_a_little):
     _, _, metrics = train_a_little(name)
     limit = make(name).max_episode_steps
     assert (np.nan_to_num(metrics.episode_length) <= limit).all()
@@ -107,7 +69,7 @@ def test_every_environment_trains(name):
 
 
 @pytest.mark.parametrize("name", ["Pendulum-v1", "Breakout-MinAtar"])
-def test_everything_normalized_trains(name):
+def test_everything_normalized_trains(name, train_a_little):
     squash = {"squash_actions": True} if name == "Pendulum-v1" else {}
     programs, state, _ = train_a_little(
         name, normalize_observations=True, normalize_rewards=True, **squash

@@ -87,6 +87,7 @@ class Ramp:
     spaces = Spaces((1,), Discrete(2))
     observation_dtype = jnp.float32
     max_episode_steps = 40
+    costly_reset = False
 
     def reset(self, key):
         state = jnp.array([0, jax.random.randint(key, (), 1, 41)])

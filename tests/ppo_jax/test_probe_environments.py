@@ -28,6 +28,7 @@ class Probe:
 
     name = "a probe"
     max_episode_steps = 2
+    costly_reset = False
 
     def __init__(self, length=1, ending="terminated"):
         self.length, self.ending = length, ending

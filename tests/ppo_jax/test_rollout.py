@@ -36,6 +36,7 @@ class Counter:
     spaces = Spaces((3,), Discrete(2))
     observation_dtype = jnp.float32
     max_episode_steps = 5
+    costly_reset = False
 
     def reset(self, key):
         state = jnp.array([0, jax.random.randint(key, (), 3, 6), -1], jnp.float32)

@@ -1,0 +1,56 @@
+"""What the tests of all suites of environments share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.environments import Continuous, Discrete
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import TUNING, Programs, seed_keys
+
+
+@pytest.fixture
+def random_action():
+    def random_action(environment, key):
+        match environment.spaces.action_space:
+            case Discrete(n):
+                return jax.random.randint(key, (), 0, n)
+            case Continuous(low, high):
+                return jax.random.uniform(
+                    key, (len(low),), jnp.float32, np.array(low), np.array(high)
+                )
+
+    return random_action
+
+
+@pytest.fixture
+def train_a_little():
+    def train_a_little(name, **agent):
+        """Train two seeds for three updates; return the programs, the state and the metrics."""
+        config = TrainConfig(
+            name,
+            num_envs=4,
+            hidden_sizes=(8,),
+            conv_features=(4,),
+            n_steps_choices=(64,),
+            batch_size_choices=(32,),
+            eval_episodes=2,
+            **agent,
+        )
+        programs = Programs(config, 2)
+        hyperparameters = Hyperparameters(n_steps=64, batch_size=32, n_epochs=2)
+        state = programs.init(seed_keys(0, TUNING, 2))
+        state, metrics = programs.train_until(state, hyperparameters, 192, 192)
+        assert np.asarray(state.finite).all()
+        for values in jax.tree.leaves((metrics.loss, metrics.explained_variance)):
+            assert values.shape == (2,)
+            assert np.isfinite(values).all()
+        # Every step belongs to an episode that has ended or to one that is running.
+        ended = np.nan_to_num(metrics.episode_length * metrics.episodes)
+        running = np.asarray(state.actors.episode_length).sum(axis=1)
+        np.testing.assert_allclose(ended + running, 192, rtol=1e-5)
+        return programs, state, metrics
+
+    return train_a_little

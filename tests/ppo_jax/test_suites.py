@@ -1,0 +1,142 @@
+"""Suites besides gymnax; each is tested where its package is installed: ``make test-suites``."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppo_jax.environments import Continuous, Discrete, make
+from ppo_jax.errors import UserError
+
+SPACES = {
+    "brax/inverted_pendulum": ((4,), Continuous((-1.0,), (1.0,)), 1000),
+    "brax/ant": ((27,), Continuous((-1.0,) * 8, (1.0,) * 8), 1000),
+    "navix/Navix-Empty-5x5-v0": ((5, 5, 3), Discrete(7), 100),
+    "craftax/Craftax-Classic-Symbolic-v1": ((1345,), Discrete(17), 10_000),
+}
+
+
+def installed(name):
+    return importlib.util.find_spec(name.partition("/")[0]) is not None
+
+
+def needs(name):
+    package = name.partition("/")[0]
+    return pytest.param(
+        name, marks=pytest.mark.skipif(not installed(name), reason=f"{package} is not installed")
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [needs(name) for name in SPACES])
+def test_an_environment_keeps_the_protocol(name, random_action):
+    shape, actions, limit = SPACES[name]
+    environment = make(name)
+    assert environment.name == name
+    assert environment.spaces.observation_shape == shape
+    assert environment.spaces.action_space == actions
+    assert environment.max_episode_steps == limit
+    reset, step = jax.jit(environment.reset), jax.jit(environment.step)
+    state, observation = reset(jax.random.key(0))
+    other, other_observation = reset(jax.random.key(1))
+    if not name.startswith("navix/Navix-Empty-5x5"):  # It has one start.
+        assert (observation != other_observation).any(), "starts are to differ"
+    for t in range(5):
+        key = jax.random.fold_in(jax.random.key(2), t)
+        timestep = step(key, state, random_action(environment, key))
+        assert jax.tree.structure(timestep.state) == jax.tree.structure(other)
+        assert timestep.observation.shape == shape
+        assert timestep.observation.dtype == environment.observation_dtype
+        assert np.isfinite(timestep.observation).all()
+        assert timestep.reward.shape == timestep.terminated.shape == timestep.truncated.shape == ()
+        assert timestep.reward.dtype == jnp.float32
+        assert timestep.terminated.dtype == timestep.truncated.dtype == bool
+        state = timestep.state
+
+
+LIMITS = {
+    "brax/inverted_pendulum": "max_steps_in_episode",
+    "navix/Navix-Empty-5x5-v0": "max_steps_in_episode",
+    "craftax/Craftax-Classic-Symbolic-v1": "max_timesteps",
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
+def test_a_time_limit_truncates_and_does_not_terminate(name):
+    environment = make(name, ((LIMITS[name], 3),))
+    assert environment.max_episode_steps == 3
+    state, _ = environment.reset(jax.random.key(0))
+    space = environment.spaces.action_space
+    rest = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.size)
+    step, flags = jax.jit(environment.step), []
+    for t in range(3):
+        timestep = step(jax.random.key(t), state, rest)
+        flags.append((bool(timestep.terminated), bool(timestep.truncated)))
+        state = timestep.state
+    assert flags == [(False, False), (False, False), (False, True)]
+
+
+@pytest.mark.skipif(not installed("brax"), reason="brax is not installed")
+@pytest.mark.timeout(600)
+def test_a_fallen_pole_of_brax_terminates():
+    environment = make("brax/inverted_pendulum")
+    state, _ = environment.reset(jax.random.key(0))
+    step = jax.jit(environment.step)
+    for t in range(100):
+        timestep = step(jax.random.key(t), state, jnp.ones(1))
+        state = timestep.state
+        if timestep.terminated:
+            break
+    assert timestep.terminated
+    assert not timestep.truncated
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
+def test_an_environment_trains(name, train_a_little):
+    metrics = train_a_little(name, env_kwargs=((LIMITS[name], 20),))[-1]
+    assert (metrics.episodes > 0).all()
+    assert (metrics.episode_length <= 20).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("barx/ant", "unknown suite 'barx'.*; did you mean 'brax'"),
+        ("gymnax/CartPole-v1", "unknown suite 'gymnax'.*no suite in their name"),
+    ],
+)
+def test_an_unknown_suite_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        make(name)
+
+
+@pytest.mark.parametrize("suite", ["brax", "navix", "craftax"])
+def test_a_suite_that_is_not_installed_is_named_with_its_extra(suite, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, f"ppo_jax.environments.{suite}", None)
+    with pytest.raises(UserError, match=rf"needs the package {suite}: .*ppo-jax-tune\[{suite}\]"):
+        make(f"{suite}/anything")
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("brax/ants", (), "did you mean 'ant'"),
+        ("brax/ant", (("backend", "fast"),), "backend must be one of generalized"),
+        ("brax/ant", (("wings", 2),), "no parameter 'wings'"),
+        ("navix/Navix-Empty-5x5", (), "did you mean 'Navix-Empty-5x5-v0'"),
+        ("navix/Navix-Empty-5x5-v0", (("observation", "smell"),), "symbolic_first_person"),
+        ("craftax/Craftax-Symbolic", (), "did you mean 'Craftax-Symbolic-v1'"),
+        ("craftax/Craftax-Symbolic-v1", (("max_timesteps", 0),), "at least 1, but got 0"),
+    ],
+)
+def test_mistakes_are_refused(name, kwargs, message):
+    if not installed(name):
+        pytest.skip(f"{name.partition('/')[0]} is not installed")
+    with pytest.raises(UserError, match=message):
+        make(name, kwargs)
