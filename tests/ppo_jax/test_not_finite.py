@@ -20,6 +20,7 @@ class Planted:
     """CartPole whose rewards or observations are not finite once the pole leans to the right."""
 
     reward = observation = False
+    costly_reset = False
 
     def __init__(self):
         inner = make("CartPole-v1", (("max_steps_in_episode", 11),))
