@@ -266,7 +266,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
     columns = min(5, len(results))
     rows = -(-len(results) // columns)
     with picture(path, 3.2 * columns, 2.9 * rows) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).flat
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in grid:
             axes.set_visible(False)
         for axes, result in zip(grid, results, strict=False):
