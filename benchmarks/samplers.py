@@ -150,20 +150,22 @@ def run_study(
                 study.tell(trial, objective(trial, settings))
             except optuna.TrialPruned:
                 study.tell(trial, state=TrialState.PRUNED)
-            budget -= study.trials[-1].user_attrs["environment_steps"]
+            (*_, finished) = study.get_trials(deepcopy=False)
+            budget -= finished.user_attrs["environment_steps"]
     winner = best_trial(study)
     assert winner is not None, "the default configuration is never pruned"
     if select_top:
-        scores = {}
-        for candidate in candidate_trials(study, select_top):
+        scores = []
+        candidates = candidate_trials(study, select_top)
+        for candidate in candidates:
             returns = surrogate.draw(settings.space.complete(candidate.params), SELECT_SEEDS)
-            scores[candidate.number] = settings.score([float(row.mean()) for row in returns])
-        winner = study.trials[max(scores, key=lambda number: scores[number])]
+            scores.append(settings.score([float(row.mean()) for row in returns]))
+        winner = candidates[int(np.argmax(scores))]
     assert winner.value is not None
     curve = judge.draw(settings.space.complete(winner.params), 400).mean(axis=1)
-    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    trials = len(study.get_trials(deepcopy=False, states=FINISHED))
     seconds = time.perf_counter() - start
-    return Outcome(finished, winner.value, float(curve.mean()), float(curve[-1]), seconds)
+    return Outcome(trials, winner.value, float(curve.mean()), float(curve[-1]), seconds)
 
 
 def measure(

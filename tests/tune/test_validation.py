@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppo_jax import command_line, policy
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import write_json
 from ppo_jax.train import Arguments
@@ -104,7 +105,10 @@ def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
     space = SearchSpace.from_tables(
         {"gae_lambda": {"value": 0.9}, "clip_value_loss": {"choices": [True, False]}}
     )
-    settings = Settings(env="Acrobot-v1", env_kwargs=(("max_steps_in_episode", 400),), space=space)
+    agent = AgentConfig(num_envs=8, hidden_sizes=(32, 16), normalize_observations=True)
+    settings = Settings(
+        env="Acrobot-v1", env_kwargs=(("max_steps_in_episode", 400),), agent=agent, space=space
+    )
     for better, source in ((50, "best of the study"), (-50, "default")):
         programs.returns = lambda hp, step, seed: (
             better * (not hp.clip_value_loss) + seed  # noqa: B023
@@ -130,6 +134,7 @@ def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
         assert (python, module) == ("python", "ppo_jax.train")
         arguments = command_line.parse(Arguments, module, words)
         assert arguments.hyperparameters.to_dict() == trained
+        assert arguments.agent == agent == AgentConfig.from_dict(data["agent"])
         assert (arguments.env, arguments.total_steps) == ("Acrobot-v1", 200_000)
         assert command_line.parse_env_kwargs(arguments.env_kwargs) == settings.env_kwargs
 
