@@ -66,9 +66,9 @@ def describe_study(
     if best_value is not None and baseline:
         improvement = 100 * (best_value - baseline) / abs(baseline)
     recorded = compilations(study)
-    made_with = (
-        recorded[-1] if recorded else {"versions": versions(), "device": device_description()}
-    )
+    # Studies of earlier versions do not say what they were made with.
+    made_with = {"versions": versions(), "device": device_description()}
+    made_with |= recorded[-1] if recorded else {}
     return {
         "study_name": study.study_name,
         "best_params": None if best is None else best.user_attrs.get("hyperparameters"),

@@ -103,6 +103,15 @@ def test_results_hold_what_matters(programs, tmp_path):
     assert analysis["pruning"]["trials"] == 0
 
 
+def test_study_of_an_earlier_version_is_reported(programs, tmp_path):
+    study = run_optimization(1, Settings(), output=tmp_path)
+    (name,) = [name for name in study.user_attrs if name.startswith("compilations:")]
+    study.set_user_attr(name, {"programs": {"training": 7}, "seconds": 2.0})
+    results = save_optimization_results(study, tmp_path)
+    assert results["programs_compiled"] == {"training": 7}
+    assert "jax" in results["versions"]
+
+
 def test_no_temporary_file_stays(study, tmp_path):
     save_optimization_results(study, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
