@@ -57,6 +57,7 @@ class Crew:
             self._enqueue_owed()
             trials = self._study.get_trials(deepcopy=False)
             if sum(trial.state in FINISHED for trial in trials) >= n_trials:
+                self._withdraw_waiting(trials)
                 return None
             seats = [trial for trial in trials if trial.state != TrialState.FAIL][:n_trials]
             waiting = any(trial.state == TrialState.WAITING for trial in seats)
@@ -143,6 +144,12 @@ class Crew:
             if is_baseline(trial):
                 attributes["baseline"] = True
             self._study.enqueue_trial(_configuration(trial), user_attrs=attributes)
+
+    def _withdraw_waiting(self, trials: list[FrozenTrial]) -> None:
+        """Withdraw what two have enqueued again and nobody needs any more."""
+        for trial in trials:
+            if trial.state == TrialState.WAITING and "retry_of" in trial.user_attrs:
+                self._fail(trial._trial_id, withdrawn=True)
 
     def _has_seat(self, number: int, n_trials: int) -> bool:
         """Return whether trial `number`, which this worker has just asked for, may run.
