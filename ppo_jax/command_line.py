@@ -70,8 +70,9 @@ class Interrupted(KeyboardInterrupt):
 def run(main: Callable[[], None], how_to_continue: str = "") -> None:
     """Run `main`; what stops it becomes one line and an exit status.
 
-    Users' mistakes: 2. A disk or file that fails: 1. SIGINT and SIGTERM: 130 and 143, after
-    `main` has cleaned up behind an :class:`Interrupted`; a second SIGINT does not wait for that.
+    Users' mistakes: 2. A disk or file that fails, and too little memory: 1. SIGINT and SIGTERM:
+    130 and 143, after `main` has cleaned up behind an :class:`Interrupted`; a second SIGINT
+    does not wait for that.
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -91,6 +92,15 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
         fail(f"{place}{error.strerror}{how_to_continue}", status=1)
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        fail(
+            f"not enough memory{reason}; fewer seeds, environments or steps of a rollout, or a "
+            "smaller network, need less",
+            status=1,
+        )
 
 
 def _interrupt(number: int, _: object) -> NoReturn:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.errors import UserError, nearest, require_choice, require_count
+from ppo_jax.errors import UserError, is_number, nearest, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
@@ -53,7 +53,7 @@ class AgentConfig:
         if self.network == "cnn" and not self.conv_features:
             raise UserError("conv_features must name at least one size for a cnn, but got ()")
         require_choice("activation", self.activation, ACTIVATIONS)
-        if not isinstance(self.initial_log_std, (int, float)) or not abs(self.initial_log_std) < 20:
+        if not is_number(self.initial_log_std) or abs(self.initial_log_std) >= 20:
             raise UserError(
                 f"initial_log_std must be a number between -20 and 20, "
                 f"but got {self.initial_log_std!r}"
@@ -188,7 +188,14 @@ def config_for(
 def checkpoint_steps(every: int, total: int) -> list[int]:
     """Return the nominal steps of a run's checkpoints; the last is the end of training.
 
+    Raises:
+      UserError: when there are more than 100,000 of them.
+
     >>> checkpoint_steps(50_000, 120_000)
     [50000, 100000, 120000]
     """
+    if total // every >= 100_000:
+        raise UserError(
+            f"there must be at most 100,000 checkpoints, but got one every {every} of {total} steps"
+        )
     return [*range(every, total, every), total]

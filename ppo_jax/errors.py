@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import sys
 from collections.abc import Iterable
 
 
@@ -35,11 +36,23 @@ def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
         )
 
 
-def require_count(name: str, value: object, low: int = 1, high: int | None = None) -> None:
+def is_number(value: object) -> bool:
+    """Return whether `value` is a number that a finite float can hold; switches are none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+
+
+LARGEST_COUNT = 2**24
+"""Loop counts are int32 and compared with floats; no sensible setting comes near."""
+
+LARGEST_STEPS = 10**12
+"""Of environment steps."""
+
+
+def require_count(name: str, value: object, low: int = 1, high: int = LARGEST_COUNT) -> None:
     """Raise a ``UserError`` unless `value` is an integer from `low` to `high`, both included."""
-    fits = type(value) is int and low <= value and (high is None or value <= high)
-    if not fits:
-        limit = "" if high is None else f" and at most {high}"
+    if type(value) is not int or not low <= value <= high:
+        limit = f" and at most {high}" if type(value) is int and value > high else ""
         raise UserError(f"{name} must be an integer of at least {low}{limit}, but got {value!r}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppo_jax.errors import UserError, nearest
+from ppo_jax.errors import LARGEST_COUNT, UserError, is_number, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +53,13 @@ class Domain:
     def _contains(self, value: Any) -> bool:
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not is_number(value):
             return False
         if self.kind is int and value != int(value):
             return False
         above = value > self.low if self.open_low else value >= self.low
         return above and value <= self.high
 
-
-_LARGEST_COUNT = 2**24
-"""Loop counts are int32 and compared with floats; no sensible setting comes near."""
 
 DOMAINS: dict[str, Domain] = {
     "learning_rate": Domain(float, open_low=True, high=1.0),
@@ -72,8 +69,8 @@ DOMAINS: dict[str, Domain] = {
     "value_coef": Domain(float, high=1e6),
     "entropy_coef": Domain(float, high=1e6),
     "max_grad_norm": Domain(float, open_low=True, high=1e6),
-    "n_steps": Domain(int, low=1, high=_LARGEST_COUNT),
-    "batch_size": Domain(int, low=1, high=_LARGEST_COUNT),
+    "n_steps": Domain(int, low=1, high=LARGEST_COUNT),
+    "batch_size": Domain(int, low=1, high=LARGEST_COUNT),
     "n_epochs": Domain(int, low=1, high=10_000),
     "anneal_learning_rate": Domain(bool),
     "anneal_entropy_coef": Domain(bool),

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from ppo_jax import normalization
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import ActionSpace, Continuous, Discrete, Spaces, make
-from ppo_jax.errors import UserError, require_count
+from ppo_jax.errors import UserError, is_number, require_count
 from ppo_jax.files import read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
@@ -218,7 +218,7 @@ def _described_actions(description: Mapping[str, Any]) -> ActionSpace:
 
 def _bounds(name: str, values: Any, none: float) -> tuple[float, ...]:
     numbers = isinstance(values, list) and all(
-        value is None or (type(value) in (int, float) and np.isfinite(value)) for value in values
+        value is None or is_number(value) for value in values
     )
     if not numbers or not values:
         raise UserError(f"{name} must be a list of numbers, but got {values!r}")

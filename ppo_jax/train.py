@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
-from ppo_jax.errors import require_count
+from ppo_jax.errors import LARGEST_STEPS, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import Tracker, TrackingConfig
@@ -60,8 +60,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    for name in ("total_steps", "seeds", "eval_every"):
-        require_count(f"--{name.replace('_', '-')}", getattr(arguments, name))
+    require_count("--seeds", arguments.seeds)
+    require_count("--total-steps", arguments.total_steps, high=LARGEST_STEPS)
+    require_count("--eval-every", arguments.eval_every, high=LARGEST_STEPS)
     require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
     arguments.tracking.require_packages()
     hyperparameters = arguments.hyperparameters.validated()

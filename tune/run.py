@@ -14,7 +14,7 @@ import tyro
 
 from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig
-from ppo_jax.errors import UserError, require_count
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.tracking import TrackingConfig
 from tune.search_space import SearchSpace
 from tune.settings import ADDRESS_VARIABLE, Settings
@@ -143,7 +143,7 @@ def _checked(arguments: Arguments) -> tuple[Settings, int, int]:
             f"with {n_trials} trials"
         )
     require_count("--select-seeds", arguments.select_seeds)
-    require_count("--validate-steps", arguments.validate_steps, low=0)
+    require_count("--validate-steps", arguments.validate_steps, low=0, high=LARGEST_STEPS)
     require_count("--validate-seeds", arguments.validate_seeds)
     require_count("--workers", arguments.workers)
     if arguments.workers > 1 and (arguments.storage or "").startswith("sqlite"):
@@ -156,7 +156,9 @@ def _checked(arguments: Arguments) -> tuple[Settings, int, int]:
         raise UserError(
             f"--worker-timeout must be at least 1 second, but got {arguments.worker_timeout}"
         )
-    return arguments.settings(), n_trials, select_top
+    settings = arguments.settings()
+    settings.checkpoints(arguments.validate_steps)
+    return settings, n_trials, select_top
 
 
 def _share(arguments: Arguments) -> None:

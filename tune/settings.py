@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
-from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax.errors import LARGEST_STEPS, UserError, is_number, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.search_space import SearchSpace
 
@@ -64,8 +64,10 @@ class Settings:
     """An earlier result to draw and report beside the study's own."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "total_steps", "eval_every", "eval_episodes", "grid_points"):
+        for name in ("seeds", "eval_episodes", "grid_points"):
             require_count(name, getattr(self, name))
+        for name in ("total_steps", "eval_every"):
+            require_count(name, getattr(self, name), high=LARGEST_STEPS)
         for name in (
             "sampler_startup_trials",
             "pruner_startup_trials",
@@ -78,16 +80,16 @@ class Settings:
                 f"eval_every must be at most total_steps, but got eval_every={self.eval_every} "
                 f"with total_steps={self.total_steps}"
             )
-        if not 0 < self.pruner_percentile < 100:
+        if not (is_number(self.pruner_percentile) and 0 < self.pruner_percentile < 100):
             raise UserError(
-                f"pruner_percentile must be between 0 and 100, but got {self.pruner_percentile}"
+                f"pruner_percentile must be between 0 and 100, but got {self.pruner_percentile!r}"
             )
-        if self.reference_score is not None and not math.isfinite(self.reference_score):
-            raise UserError(f"reference_score must be a number, but got {self.reference_score}")
+        if self.reference_score is not None and not is_number(self.reference_score):
+            raise UserError(f"reference_score must be a number, but got {self.reference_score!r}")
         require_choice("objective", self.objective, OBJECTIVES)
         require_choice("sampler", self.sampler, SAMPLERS)
         require_choice("pruner", self.pruner, PRUNERS)
-        _ = self.config
+        _ = self.config, self.checkpoints()
 
     @property
     def config(self) -> TrainConfig:

@@ -13,7 +13,7 @@ import optuna
 from ppo_jax import policy
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
-from ppo_jax.errors import UserError, require_count
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
@@ -198,7 +198,7 @@ def train_best_config(
         params, stored = read_recommended(params)
         settings = settings or stored
     settings = settings or (study and settings_of(study)) or Settings()
-    require_count("num_steps", num_steps)
+    require_count("num_steps", num_steps, high=LARGEST_STEPS)
     require_count("seeds", seeds)
     winner = _complete(params, settings)
     baseline = settings.space.complete(settings.space.baseline())
@@ -322,10 +322,11 @@ def read_recommended(path: str | Path) -> tuple[dict[str, Any], Settings]:
     """
     found = read_json(Path(path))
     try:
-        return dict(found["hyperparameters"]), Settings.from_dict(found["settings"])
+        hyperparameters = Hyperparameters.from_dict(found["hyperparameters"]).to_dict()
+        return hyperparameters, Settings.from_dict(found["settings"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is no recommended configuration: {error!r}") from error
 
 

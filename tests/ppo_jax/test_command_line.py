@@ -80,3 +80,12 @@ def test_disk_that_fails_is_told_in_one_line(main, message):
     _, errors = process.communicate(timeout=50)
     assert process.returncode == 1
     assert errors == f"error: {message}; go on\n"
+
+
+@pytest.mark.parametrize("kind", ["jax.errors.JaxRuntimeError", "MemoryError"])
+def test_too_little_memory_is_told_in_one_line(kind):
+    process = start(f"import jax; raise {kind}('RESOURCE_EXHAUSTED: 12 bytes.\\ntrace')")
+    _, errors = process.communicate(timeout=50)
+    assert process.returncode == 1
+    assert errors.startswith("error: not enough memory (RESOURCE_EXHAUSTED: 12 bytes.); fewer")
+    assert errors.count("\n") == 1
