@@ -149,8 +149,7 @@ def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
                     raise UserError(
                         f"the storage {without_secrets(self.address)} fails: "
                         f"{_reason(error, self.address)}"
-                        f"{f', for {waited:.0f} s' if away else ''}; what has finished is kept, "
-                        f"the same command continues"
+                        f"{f', for {waited:.0f} s' if away else ''}; {_what_is_left(self.address)}"
                     ) from error
                 if pause == 0.5:
                     _log.warning(
@@ -163,6 +162,13 @@ def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
                 pause = min(2 * pause, 10.0)
 
     return wrapper
+
+
+def _what_is_left(address: str) -> str:
+    file = storage_file(address)
+    if file is None or file.exists():
+        return "what has finished is kept, the same command continues"
+    return "its file has been removed, and with it what had finished"
 
 
 def _is_away(error: BaseException) -> bool:

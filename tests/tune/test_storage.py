@@ -1,6 +1,7 @@
 """Addresses, and storages that fail."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,16 @@ def test_what_waiting_does_not_mend_is_told_at_once():
         flaky(OSError(28, "No space left on device")).get_all_studies()
     with pytest.raises(KeyError):
         flaky(KeyError("a mistake in a call")).get_all_studies()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "journal:"])
+def test_file_that_is_removed_under_a_study_is_told(tmp_path, scheme):
+    folder = tmp_path / "a study"
+    folder.mkdir()
+    study = optuna.create_study(study_name="s", storage=open_storage(f"{scheme}{folder}/x"))
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="has been removed, and with it what had finished"):
+        study.ask()
 
 
 def test_sqlite_that_is_read_only_or_full_is_told(tmp_path):
