@@ -92,11 +92,11 @@ class Arguments:
     """Best trials that are run once more, with the default, on seeds of their own before one is
     named the winner; 0 to take the best trial as it is. 3 if not given."""
     select_seeds: int = 10
-    """Fresh seeds for that choice."""
+    """Fresh seeds for that choice. Each --seeds of them are trained at once."""
     validate_steps: int = 1_000_000
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
     validate_seeds: int = 10
-    """Fresh seeds for that comparison."""
+    """Fresh seeds for that comparison. Each --seeds of them are trained at once."""
     tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""
