@@ -52,8 +52,16 @@ class Crew:
           n_trials: the total; never more trials than these finish.
           may_draw: called without arguments; whether the sampler has anything new.
         """
+        try:
+            return self._ask(n_trials, may_draw)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._give_back_unclaimed()
+            raise
+
+    def _ask(self, n_trials: int, may_draw: Callable[[], bool]) -> optuna.Trial | None:
         while True:
-            self._bury_the_dead()
+            self.bury_the_dead()
             self._enqueue_owed()
             trials = self._study.get_trials(deepcopy=False)
             if sum(trial.state in FINISHED for trial in trials) >= n_trials:
@@ -74,7 +82,6 @@ class Crew:
     @contextlib.contextmanager
     def at_work(self, trial: optuna.Trial) -> Iterator[None]:
         """Give signs of life while the block trains `trial`; give the trial back if it stops."""
-        trial.set_user_attr("worker", _this_process())
         stop = threading.Event()
 
         def beat() -> None:
@@ -88,8 +95,9 @@ class Crew:
                 except UserError:
                     continue  # The storage was away for long; the main thread tells it.
 
-        threading.Thread(target=beat, name="sign of life", daemon=True).start()
         try:
+            trial.set_user_attr("worker", _this_process())
+            threading.Thread(target=beat, name="sign of life", daemon=True).start()
             yield
         except BaseException:
             # Others need not wait until this worker counts as dead.
@@ -99,7 +107,16 @@ class Crew:
         finally:
             stop.set()
 
-    def _bury_the_dead(self) -> None:
+    def _give_back_unclaimed(self) -> None:
+        """Fail the running trials that have no worker yet; one of them may be this worker's.
+
+        Another worker that has just asked for one of them moves on to the next.
+        """
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if "worker" not in trial.user_attrs:
+                self._fail(trial._trial_id, lost=True, given_back=True)
+
+    def bury_the_dead(self) -> None:
         """Fail the trials whose workers are dead."""
         now = time.monotonic()
         # Not more than a beat: while nobody could look, nobody could give signs either.

@@ -171,6 +171,7 @@ def _share(arguments: Arguments) -> None:
     import optuna
     from rich.console import Console
 
+    from tune.crew import Crew
     from tune.progress import ConsoleProgress
     from tune.report import save_optimization_results
     from tune.study import address_of, default_output, open_study
@@ -201,6 +202,8 @@ def _share(arguments: Arguments) -> None:
         try:
             run_workers(arguments.workers, request, progress.line)
         except KeyboardInterrupt:
+            # Of workers that were killed; the others have given back their trials.
+            Crew(study, arguments.worker_timeout, arguments.max_retries).bury_the_dead()
             save_optimization_results(study, output)
             raise
 

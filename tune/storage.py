@@ -220,14 +220,16 @@ class _FileLock(BaseJournalFileLock):
         self._handle = -1
 
     def acquire(self) -> bool:
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        _cut_torn_line(handle)
-        self._handle = handle
+        self.release()  # What an interrupted call still holds would keep this one waiting.
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        _cut_torn_line(self._handle)
         return True
 
     def release(self) -> None:
-        os.close(self._handle)
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
 def _cut_torn_line(handle: int) -> None:

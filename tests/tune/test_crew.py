@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from tune import crew
@@ -72,37 +73,37 @@ def test_trial_of_an_ended_process_is_failed_at_once_and_run_again(study):
 def test_process_that_lives_is_not_declared_dead_however_slow(study, clock):
     die_with(study, {"host": "here", "pid": os.getpid(), **crew._identity(os.getpid())})
     observer = member(study)
-    observer._bury_the_dead()
+    observer.bury_the_dead()
     for _ in range(3):
         clock.seconds += 5
-        observer._bury_the_dead()
+        observer.bury_the_dead()
     assert states(study) == ["RUNNING"]
 
 
 def test_worker_of_another_host_is_dead_after_the_timeout_of_the_observers_clock(study, clock):
     trial = die_with(study, on_another_host())
     observer = member(study, timeout=60)
-    observer._bury_the_dead()
+    observer.bury_the_dead()
     for beat in range(20):  # Gives signs of life.
         clock.seconds += 10
         trial.set_user_attr("beat", beat)
-        observer._bury_the_dead()
+        observer.bury_the_dead()
     assert states(study) == ["RUNNING"]
     for _ in range(6):
         clock.seconds += 10
-        observer._bury_the_dead()
+        observer.bury_the_dead()
     assert states(study) == ["RUNNING"]
     clock.seconds += 10
-    observer._bury_the_dead()
+    observer.bury_the_dead()
     assert states(study) == ["FAIL"]
 
 
 def test_time_in_which_nobody_could_look_kills_nobody(study, clock):
     die_with(study, on_another_host())
     observer = member(study, timeout=60)
-    observer._bury_the_dead()
+    observer.bury_the_dead()
     clock.seconds += 3600  # The storage was away.
-    observer._bury_the_dead()
+    observer.bury_the_dead()
     assert states(study) == ["RUNNING"]
 
 
@@ -110,7 +111,7 @@ def test_running_trial_without_any_worker_is_failed_in_the_end(study, clock):
     study.ask()
     observer = member(study, timeout=60)
     for _ in range(9):
-        observer._bury_the_dead()
+        observer.bury_the_dead()
         clock.seconds += 10
     assert states(study) == ["FAIL"]
     observer._enqueue_owed()
@@ -144,6 +145,32 @@ def test_worker_that_is_stopped_gives_its_trial_back_without_counting_a_death(st
     again = member(study, max_retries=0).ask(1, ALWAYS)
     assert again.user_attrs["deaths"] == 0
     assert again.suggest_float("x", 0, 1) == trial.params["x"]
+
+
+def test_worker_that_is_stopped_while_it_asks_gives_back_what_it_has_just_got(study, monkeypatch):
+    die_with(study, on_another_host())
+    study.enqueue_trial({"x": 0.5}, user_attrs={"baseline": True})
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    stopped = member(study)
+    monkeypatch.setattr(stopped, "_has_seat", stop)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.ask(3, ALWAYS)
+    assert states(study) == ["RUNNING", "FAIL"]
+    again = member(study).ask(3, ALWAYS)
+    assert again.user_attrs == {"retry_of": 1, "deaths": 0, "baseline": True}
+    assert again.suggest_float("x", 0, 1) == 0.5
+
+
+def test_worker_whose_unclaimed_trial_was_given_back_by_another_goes_on(study):
+    one = member(study)
+    trial = one.ask(2, ALWAYS)
+    one._give_back_unclaimed()
+    with pytest.raises(UpdateFinishedTrialError), one.at_work(trial):
+        pytest.fail("it must not train a trial that was given back")
+    assert one.ask(2, ALWAYS).number != trial.number
 
 
 def test_signs_of_life_are_given_while_at_work(study):

@@ -78,6 +78,16 @@ def test_half_a_line_of_a_journal_is_cut_off(tmp_path):
         assert [trial.value for trial in one.trials] == [1.0, 2.0]
 
 
+def test_lock_that_an_interrupted_call_still_holds_keeps_nobody_waiting(tmp_path):
+    lock = storage._FileLock(tmp_path / "study.journal")
+    assert lock.acquire()
+    assert lock.acquire()
+    lock.release()
+    other = storage._FileLock(tmp_path / "study.journal")
+    assert other.acquire()
+    other.release()
+
+
 def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
     path = tmp_path / "j"
     hold = f"""
