@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from ppo_jax.errors import UserError, nearest
+from ppo_jax.errors import UserError, is_number, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +124,12 @@ def checked_kwargs(
 def _like(default: Any, name: str, key: str, value: Any) -> Any:
     """Return `value` as the type of `default`, or refuse it."""
     kind = type(default)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or abs(value) < 2**31:  # JAX counts in 32 bits.
-        if number and kind is float:
-            value = float(value)
-        if type(value) is kind:
-            return value
+    # JAX counts in 32 bits.
+    fits = not isinstance(value, (int, float)) or abs(value) < 2**31
+    if fits and kind is float and is_number(value):
+        value = float(value)
+    if type(value) is kind and fits:
+        return value
     raise UserError(
         f"environment {name!r} takes {key} as {kind.__name__} (default {default!r}), "
         f"but got {value!r}"
