@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,9 @@ install: $(VENV)/.installed  ## Make a virtual environment and install everythin
 tune: install  ## Run the 20-trial study on CartPole-v1; ARGS="--env Acrobot-v1" passes options
 	$(BIN)/python -m tune.run --trials 20 $(ARGS)
 
-test: install  ## Run the test suite; ARGS passes options to pytest
-	$(BIN)/python -m pytest $(ARGS)
+# By files, since the tests of a file share what is slow; the longest files come first.
+test: install  ## Run the test suite in PROCESSES (2); ARGS passes options to pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-suites:  ## Test Brax, Navix and Craftax in an environment of their own
 	$(PYTHON) -m venv .venv-suites

@@ -351,7 +351,12 @@ def _count(study: Any, trials: int, kills: int, seconds: float, arguments: Argum
     origins = Counter(_origin(study.trials, trial) for trial in finished)
     failed = [trial for trial in study.trials if trial.state.name == "FAIL"]
     replaced = {trial.user_attrs.get("retry_of") for trial in study.trials}
-    lost = [trial for trial in failed if "lost" in trial.user_attrs]
+    lost = [
+        trial
+        for trial in failed
+        # A worker that was killed before it had drawn anything has left no configuration.
+        if "lost" in trial.user_attrs and (trial.params or "fixed_params" in trial.system_attrs)
+    ]
     table = Table(
         f"{arguments.workers} workers on {arguments.storage}, one killed about every "
         f"{arguments.every:g} s",

@@ -15,8 +15,11 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 @pytest.fixture(scope="session", autouse=True)
 def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let the subprocesses of command-line tests share what they compile."""
-    cache = str(tmp_path_factory.mktemp("compilation-cache"))
+    """Let all test processes, and the commands that they run, share what they compile."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # Each has a folder below the run's.
+        root = root.parent
+    cache = str(root / "compilation-cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     jax.config.update("jax_compilation_cache_dir", cache)
 

@@ -133,10 +133,14 @@ class Crew:
                 self._fail(trial._trial_id, lost=True)
 
     def _fail(self, trial_id: int, **marks: bool) -> None:
+        storage = self._study._storage
         with contextlib.suppress(UpdateFinishedTrialError):  # Another was quicker, or it lives.
             for name, value in marks.items():
-                self._study._storage.set_trial_user_attr(trial_id, name, value)
-            self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                storage.set_trial_user_attr(trial_id, name, value)
+            if not _configuration(storage.get_trial(trial_id)):
+                # Nothing of it can be run again, so its point of a grid is free for another.
+                storage.set_trial_system_attr(trial_id, "grid_id", None)
+            storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def _owed(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """Return the failed trials whose configuration has yet to be run again."""

@@ -12,7 +12,9 @@ from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
 TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
 
 
-def test_the_same_work_is_done_in_every_way(command, tmp_path: Path):
+def test_the_same_work_is_done_in_every_way(command, tmp_path: Path, monkeypatch):
+    # It compiles everything several times.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     done = command(
         "benchmarks.study", *TINY, "--starts", 1, "--zoo-trials", 0, "--output", tmp_path
     )

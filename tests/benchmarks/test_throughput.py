@@ -14,6 +14,7 @@ def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # It compiles a lot.
     output = tmp_path / "results"
 
     done = command(

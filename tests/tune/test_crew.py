@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from tune import crew
 from tune.crew import FINISHED, Crew
+from tune.samplers import _Grid
 from tune.storage import open_storage
 
 ALWAYS = lambda: True  # noqa: E731
@@ -116,6 +117,19 @@ def test_running_trial_without_any_worker_is_failed_in_the_end(study, clock):
     assert states(study) == ["FAIL"]
     observer._enqueue_owed()
     assert states(study) == ["FAIL"]  # It had no configuration yet.
+
+
+def test_point_of_a_grid_whose_worker_died_before_it_drew_is_free_again(study):
+    study.sampler = _Grid({"x": [0.25, 0.5]}, seed=0)
+    first = study.ask()
+    first.suggest_float("x", 0, 1)
+    study.tell(first, 1.0)
+    study.ask().set_user_attr("worker", ended_process())
+    observer = member(study)
+    observer.bury_the_dead()
+    trial = observer.ask(2, lambda: study.sampler.has_points_left(study))
+    assert states(study) == ["COMPLETE", "FAIL", "RUNNING"]
+    assert {first.params["x"], trial.suggest_float("x", 0, 1)} == {0.25, 0.5}
 
 
 def test_a_configuration_is_given_up_after_its_retries(study):
