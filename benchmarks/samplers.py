@@ -29,6 +29,8 @@ from ppo_jax.errors import UserError, require_count
 from tune.settings import OBJECTIVES, SAMPLERS, Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from benchmarks.surrogate import Records, Surrogate
     from tune.statistics import Estimate
 
@@ -62,8 +64,8 @@ class Arguments:
     Prints tables and writes samplers.json and samplers.png.
     """
 
-    env: str = Settings.env
-    """Environment that trials are recorded of."""
+    env: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
+    """Environments whose trials are recorded: one that is easy to tune, one that is not."""
     trials: int = 20
     """Trials of the study whose environment steps all others spend as well."""
     studies: int = 40
@@ -78,8 +80,8 @@ class Arguments:
     """Seeds of each recorded configuration."""
     record_long: int = 32
     """Recorded configurations that are trained to 1,000,000 steps."""
-    records: Path | None = None
-    """File of the recorded trials. benchmarks/results/trials_ENV.npz if not given."""
+    records: Path = PUBLISHED
+    """Folder of the recorded trials, a file trials_ENV.npz for each environment."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
@@ -103,6 +105,36 @@ class Outcome:
     score: float
     final: float
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What all studies of an environment share.
+
+    Attributes:
+      env: its name.
+      records: its recorded trials.
+      models: model -> how well it foretells configurations that it has not seen.
+      trials: of the study whose environment steps all others spend as well.
+      studies: of each way of tuning.
+    """
+
+    env: str
+    records: "Records"
+    models: dict[str, dict[str, float]]
+    trials: int
+    studies: int
+
+    @property
+    def best_model(self) -> str:
+        """The model that foretells best; the last row of `models` is no model."""
+        return max(list(self.models)[:-1], key=lambda name: self.models[name]["r2"])
+
+    @property
+    def budget(self) -> int:
+        """Environment steps of a study."""
+        default = Settings(env=self.env)
+        return default.total_steps * (self.trials * default.seeds + (SELECT_TOP + 1) * SELECT_SEEDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,31 +200,27 @@ def run_study(
     return Outcome(trials, winner.value, float(curve.mean()), float(curve[-1]), seconds)
 
 
-def measure(
-    arguments: Arguments, records: "Records", regressor: str, name: str, **changes: Any
-) -> Way:
+def measure(study: Study, name: str, **changes: Any) -> Way:
     """Run all studies of one way of tuning."""
     from benchmarks.surrogate import Surrogate, halves, regressors
     from tune.samplers import require_sampler_package
 
     select_top = changes.pop("select_top", SELECT_TOP)
-    default = Settings(env=arguments.env)
-    trials = arguments.trials * default.seeds + (SELECT_TOP + 1) * SELECT_SEEDS
-    budget = trials * default.total_steps
-    outcomes = []
-    tuning, judging = halves(records)
-    settings = dataclasses.replace(default, **changes)
+    settings = Settings(env=study.env, **changes)
     try:
         require_sampler_package(settings.sampler)
     except UserError as error:
         return Way(name, (), str(error))
-    surrogate = Surrogate(records, settings, tuning, regressors(0)[regressor])
-    judge = Surrogate(records, settings, judging, regressors(0)[regressor])
-    for seed in range(arguments.studies):
+    surrogate, judge = (
+        Surrogate(study.records, settings, seeds, regressors(0)[study.best_model])
+        for seeds in halves(study.records)
+    )
+    outcomes = []
+    for seed in range(study.studies):
         surrogate.reseed(seed)
         judge.reseed(seed)
         settings = dataclasses.replace(settings, seed=seed)
-        outcomes.append(run_study(settings, surrogate, judge, budget, select_top))
+        outcomes.append(run_study(settings, surrogate, judge, study.budget, select_top))
     return Way(name, tuple(outcomes))
 
 
@@ -200,6 +228,8 @@ def objectives_and_long_training(
     records: "Records", settings: Settings, draws: int = 2_000
 ) -> list[dict[str, Any]]:
     """Return how well each objective of short trials foretells the end of long ones.
+
+    Nothing where fewer than three were trained for long.
 
     From the recorded returns alone, without a surrogate: scores of a trial's budget on the
     first half of the seeds against returns of the second half. ``best_of_20`` is what the
@@ -215,6 +245,8 @@ def objectives_and_long_training(
         return stats.spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else 0.0
 
     long = records.checkpoints == len(records.steps)
+    if long.sum() < 3:
+        return []
     tuning, judging = halves(records)
     short = records.upto(settings.checkpoints(), tuning)[long].mean(axis=2)
     curves = records.upto([int(step) for step in records.steps], judging)[long].mean(axis=2)
@@ -261,12 +293,13 @@ def _run(arguments: Arguments) -> None:
     require_count("--studies", arguments.studies, low=5)
     for name in ("record", "record_long"):
         require_count("--" + name.replace("_", "-"), getattr(arguments, name), low=0)
-    settings = Settings(env=arguments.env)
+    defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
-        dataclasses.replace(settings, sampler=sampler)
-    path = arguments.records or PUBLISHED / f"trials_{arguments.env}.npz"
-    if not arguments.record and not path.exists():
-        raise UserError(f"no trials are recorded in {path}: give --record, 200 for example")
+        Settings(sampler=sampler)
+    paths = {env: arguments.records / f"trials_{env.replace('/', '_')}.npz" for env in defaults}
+    for path in paths.values():
+        if not arguments.record and not path.exists():
+            raise UserError(f"no trials are recorded in {path}: give --record, 200 for example")
     from ppo_jax.files import require_writable, write_json
 
     require_writable(arguments.output)
@@ -278,104 +311,114 @@ def _run(arguments: Arguments) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = make_console()
     if arguments.record:
-        require_writable(path.parent)
-        recorded = dataclasses.replace(settings, seeds=arguments.record_seeds, sampler="qmc")
-        record(recorded, arguments.record, arguments.record_long, 1_000_000, path, console)
-    records = Records.load(path)
+        require_writable(arguments.records)
+        for env, settings in defaults.items():
+            recorded = dataclasses.replace(settings, seeds=arguments.record_seeds, sampler="qmc")
+            long = (arguments.record_long, 1_000_000)
+            record(recorded, arguments.record, *long, paths[env], console)
     measured_with = setting(
-        env=arguments.env,
-        configurations=len(records.params),
-        seeds=records.returns.shape[2],
-        studies=arguments.studies,
-        trials=arguments.trials,
+        env=", ".join(defaults), studies=arguments.studies, trials=arguments.trials
     )
     print_setting(measured_with, console)
-    models = quality(records, settings)
-    best = max(list(models)[:-1], key=lambda name: models[name]["r2"])
-    ways: dict[str, list[Way]] = {"samplers": [], "settings": []}
-    with console.status("") as status:
-
-        def add(group: str, name: str, **changes: Any) -> None:
-            status.update(name)
-            ways[group].append(measure(arguments, records, best, name, **changes))
-
-        for sampler in arguments.samplers:
-            for pruner in ("median", "none"):
-                pruning = "pruned" if pruner == "median" else "not pruned"
-                add("samplers", f"{sampler}, {pruning}", sampler=sampler, pruner=pruner)
-        if arguments.changes:
-            add("settings", "defaults")
-            for changes in CHANGES:
-                add("settings", ", ".join(f"{k} {v}" for k, v in changes.items()), **changes)
-    objectives = objectives_and_long_training(records, settings)
-    tables = [
-        way_table(f"{arguments.env}: samplers", ways["samplers"]),
-        quality_table(arguments.env, models, best),
-        objective_table(arguments.env, objectives),
-    ]
-    if ways["settings"]:
-        tables.insert(
-            1, way_table(f"{arguments.env}: one change of the defaults", ways["settings"])
-        )
-    for table in tables:
-        table.print(console)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(
-        arguments.output / "samplers.json",
-        {
-            **measured_with,
-            "surrogate": {"model": best, "quality": models},
-            **{group: [dataclasses.asdict(way) for way in found] for group, found in ways.items()},
+    found: dict[str, dict[str, list[Way]]] = {}
+    results, parts = {}, []
+    for env, settings in defaults.items():
+        records = Records.load(paths[env])
+        models = quality(records, settings)
+        study = Study(env, records, models, arguments.trials, arguments.studies)
+        ways = found[env] = run_studies(study, arguments, console)
+        objectives = objectives_and_long_training(records, settings)
+        tables = [
+            *(way_table(f"{env}: {group}", some) for group, some in ways.items()),
+            quality_table(study),
+            *([objective_table(env, objectives)] if objectives else []),
+        ]
+        for table in tables:
+            table.print(console)
+        configurations, _, seeds = records.returns.shape
+        results[env] = {
+            "configurations": configurations,
+            "seeds": seeds,
+            "surrogate": {"model": study.best_model, "quality": models},
+            **{group: [dataclasses.asdict(way) for way in some] for group, some in ways.items()},
             "objectives": objectives,
-        },
-    )
-    plot(arguments, ways, arguments.output / "samplers.png")
-    paths = [str(arguments.output / f"samplers.{suffix}") for suffix in ("json", "png")]
-    console.print(*paths, sep="\n", markup=False, soft_wrap=True)
+        }
+        parts += [
+            f"<details>\n<summary>{env}, {configurations} recorded configurations</summary>",
+            *(table.markdown() for table in tables),
+            "</details>",
+        ]
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output / "samplers.json", {**measured_with, "environments": results})
+    plot(arguments.studies, found, arguments.output / "samplers.png")
+    for suffix in ("json", "png"):
+        path = arguments.output / f"samplers.{suffix}"
+        console.print(str(path), markup=False, soft_wrap=True)
     if arguments.publish:
         text = [
             f"`python -m benchmarks.samplers`, {machine(measured_with)}; {arguments.studies} "
             f"studies in each row, all with the environment steps of {arguments.trials} trials "
-            f"and a selection, on a surrogate of {len(records.params)} recorded configurations.",
+            "and a selection, on a surrogate of recorded trials.",
             "![Ways of tuning](benchmarks/results/samplers.png)",
-            *(table.markdown() for table in tables),
+            *parts,
         ]
         publish("samplers", "\n\n".join(text), arguments.output)
+
+
+def run_studies(study: Study, arguments: Arguments, console: "Console") -> dict[str, list[Way]]:
+    """Return group -> ways of tuning an environment; the first of a group is the default."""
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"samplers": []}
+    for sampler in arguments.samplers:
+        for pruner, pruning in (("median", "pruned"), ("none", "not pruned")):
+            way = (f"{sampler}, {pruning}", {"sampler": sampler, "pruner": pruner})
+            groups["samplers"].append(way)
+    if arguments.changes:
+        groups["one change of the defaults"] = [("defaults", {})]
+        for changes in CHANGES:
+            text = ", ".join(f"{name} {value}" for name, value in changes.items())
+            groups["one change of the defaults"].append((text, changes))
+    found: dict[str, list[Way]] = {}
+    with console.status("") as status:
+        for group, ways in groups.items():
+            found[group] = []
+            for name, changes in ways:
+                status.update(f"{study.env}: {name}")
+                found[group].append(measure(study, name, **changes))
+    return found
 
 
 def way_table(title: str, ways: Sequence[Way]) -> Table:
     """Return a row a way of tuning; the first is the one that others are compared with."""
     from tune.statistics import compare
 
-    headers = ("", "trials", "tuning", "fresh seeds", "95% interval", "− first", "95% interval")
-    table = Table(f"{title}; mean score of the winner", (*headers, "at the end"))
+    table = Table(
+        f"{title}; mean score of the winner (95% interval)",
+        ("", "trials", "tuning", "fresh seeds", "− first", "at the end"),
+    )
     for way in ways:
         if way.failure is not None:
-            table.add(way.name, way.failure, *[""] * 6)
+            table.add(way.name, way.failure, *[""] * 4)
             continue
-        score, low_high = way.mean("score"), ("", "")
+        gain = None
         if way is not ways[0] and ways[0].outcomes:
             gain = compare(way.values("score"), ways[0].values("score")).difference
-            assert gain is not None
-            low_high = f"{gain.value:+.1f}", _range(gain, "+.1f")
         table.add(
             way.name,
             f"{np.median(way.values('trials')):.0f}",
             f"{way.mean('tuning_score').value:.1f}",
-            f"{score.value:.1f}",
-            _range(score, ".1f"),
-            *low_high,
+            _cell(way.mean("score"), ".1f"),
+            "" if gain is None else _cell(gain, "+.1f"),
             f"{way.mean('final').value:.1f}",
         )
     return table
 
 
-def quality_table(env: str, models: dict[str, dict[str, float]], best: str) -> Table:
+def quality_table(study: Study) -> Table:
     """Return how well each model foretells configurations that it has not seen."""
-    title = f"{env}: models of the recorded trials, on configurations and seeds held out"
+    title = f"{study.env}: models of the recorded trials, on configurations and seeds held out"
     table = Table(title, ("model", "R²", "rank correlation"))
-    for name, found in models.items():
-        text = f"{name} (used)" if name == best else name
+    for name, found in study.models.items():
+        text = f"{name} (used)" if name == study.best_model else name
         table.add(text, f"{found['r2']:.2f}", f"{found['rank_correlation']:.2f}")
     return table
 
@@ -399,34 +442,39 @@ def objective_table(env: str, objectives: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def plot(arguments: Arguments, ways: dict[str, list[Way]], path: Path) -> None:
-    """Draw the mean score of each way on fresh seeds, with its interval."""
+def plot(studies: int, found: dict[str, dict[str, list[Way]]], path: Path) -> None:
+    """Draw the mean score of each way on fresh seeds, with its interval; a row an environment."""
     from ppo_jax.plots import BLUE, GREY, ORANGE, picture
 
-    groups = {title: [w for w in found if w.outcomes] for title, found in ways.items() if found}
-    with picture(path, 13, 1.5 + 0.33 * max(map(len, groups.values()))) as figure:
-        panels = figure.subplots(1, len(groups), squeeze=False)[0]
-        for axes, (title, found) in zip(panels, groups.items(), strict=True):
-            for place, way in enumerate(found):
-                score = way.mean("score")
-                color = BLUE if place == 0 else ORANGE if "not pruned" in way.name else GREY
-                axes.plot(score.value, place, "o", color=color)
-                if score.interval is not None:
-                    axes.hlines(place, *score.interval, color=color, linewidth=2.5)
-            axes.axvline(found[0].mean("score").value, color=BLUE, linewidth=1, linestyle=":")
-            axes.set_yticks(range(len(found)), [way.name.replace("_", " ") for way in found])
-            axes.invert_yaxis()
-            axes.grid(visible=False, axis="y")
-            axes.set_title(title.capitalize())
-            axes.set(xlabel="score of the winner on fresh seeds, 95% intervals")
-        figure.suptitle(f"{arguments.env}: {arguments.studies} studies of equal environment steps")
+    longest = max(len(ways) for groups in found.values() for ways in groups.values())
+    with picture(path, 13, (1.2 + 0.32 * longest) * len(found)) as figure:
+        shape = len(found), max(map(len, found.values()))
+        grid = figure.subplots(*shape, squeeze=False)
+        for (env, groups), panels in zip(found.items(), grid, strict=True):
+            for axes, (title, ways) in zip(panels, groups.items(), strict=True):
+                ways = [way for way in ways if way.outcomes]
+                for place, way in enumerate(ways):
+                    score = way.mean("score")
+                    color = BLUE if place == 0 else ORANGE if "not pruned" in way.name else GREY
+                    axes.plot(score.value, place, "o", color=color)
+                    if score.interval is not None:
+                        axes.hlines(place, *score.interval, color=color, linewidth=2.5)
+                if ways:
+                    first = ways[0].mean("score").value
+                    axes.axvline(first, color=BLUE, linewidth=1, linestyle=":")
+                axes.set_yticks(range(len(ways)), [way.name.replace("_", " ") for way in ways])
+                axes.invert_yaxis()
+                axes.grid(visible=False, axis="y")
+                axes.set_title(f"{env}: {title}")
+                axes.set(xlabel="score of the winner on fresh seeds, 95% intervals")
+        figure.suptitle(f"{studies} studies of equal environment steps in each row")
 
 
-def _range(estimate: "Estimate", form: str) -> str:
+def _cell(estimate: "Estimate", form: str) -> str:
     if estimate.interval is None:
-        return ""
+        return f"{estimate.value:{form}}"
     low, high = estimate.interval
-    return f"{low:{form}} … {high:{form}}"
+    return f"{estimate.value:{form}} ({low:{form}} … {high:{form}})"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -16,6 +16,9 @@ from ppo_jax.errors import LARGEST_STEPS, require_count
 from ppo_jax.files import require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import Tracker, TrackingConfig
+
+if TYPE_CHECKING:
+    from ppo_jax.programs import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,7 @@ def _run(arguments: Arguments) -> None:
             hyperparameters=hyperparameters.to_dict(),
             environment_steps=int(state.iteration) * hyperparameters.n_steps,
         ) as tracker:
+            taken = int(state.iteration) * hyperparameters.n_steps
             for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
                 state = checkpoint.state
                 rows.append(checkpoint.returns)
@@ -124,15 +128,13 @@ def _run(arguments: Arguments) -> None:
                     final=checkpoint.step == steps[-1],
                 )
                 tracker.checkpoint(checkpoint)
-                loss = checkpoint.metrics.loss
                 print(
                     f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
                     f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
-                    f"  |  kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
-                    f"  entropy {_mean(loss.entropy):.2f}"
-                    f"  explained variance {_mean(checkpoint.metrics.explained_variance):.2f}",
+                    f"  |  {_progress(checkpoint, taken)}",
                     flush=True,
                 )
+                taken = checkpoint.environment_steps
     returns = np.stack(rows)
     diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
     steps_per_seed = int(state.iteration) * hyperparameters.n_steps
@@ -171,6 +173,18 @@ def _run(arguments: Arguments) -> None:
     if diverged:
         print(f"diverged and left out of the means: seeds {', '.join(map(str, diverged))}")
     print(f"final return {_mean(returns[-1]):.1f}; policy of seed {best} and results in {output}")
+
+
+def _progress(checkpoint: "Checkpoint", taken: int) -> str:
+    """Return how the training went since the last checkpoint, at `taken` environment steps."""
+    if checkpoint.environment_steps == taken:
+        return "no update since the last checkpoint"
+    metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
+    return (
+        f"kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+        f"  entropy {_mean(loss.entropy):.2f}"
+        f"  explained variance {_mean(metrics.explained_variance):.2f}"
+    )
 
 
 def _mean(values: ArrayLike) -> float:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ def programs(monkeypatch):
 
 @pytest.fixture
 def path(programs, tmp_path):
-    path = tmp_path / "trials.npz"
+    path = tmp_path / "trials_CartPole-v1.npz"
     record(SETTINGS, 40, 5, 400_000, path, Console(quiet=True))
     return path
 
@@ -126,8 +125,8 @@ def test_studies_spend_what_they_may_and_no_more(path, select_top):
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
     monkeypatch.setattr("tune.samplers._PACKAGES", {"gp": "no_such_package"})
-    arguments = SimpleNamespace(env="CartPole-v1", trials=5, studies=5)
-    way = samplers.measure(arguments, Records.load(path), "nearest neighbours", "gp", sampler="gp")
+    study = samplers.Study("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
+    way = samplers.measure(study, "gp", sampler="gp")
     assert "no_such_package" in way.failure
     assert "no_such_package" in samplers.way_table("t", [way]).rows[0][1]
 
@@ -141,21 +140,32 @@ def test_long_training_is_foretold_by_what_resembles_it(path):
         assert row["end"]["best_of_20"] == pytest.approx(row["end"]["best_there_is"])
 
 
+def test_long_training_of_too_few_is_not_judged(programs, tmp_path):
+    record(SETTINGS, 4, 2, 400_000, tmp_path / "trials.npz", Console(quiet=True))
+    records = Records.load(tmp_path / "trials.npz")
+    assert samplers.objectives_and_long_training(records, SETTINGS) == []
+
+
 def test_command(path, tmp_path, command):
+    (tmp_path / "trials_Acrobot-v1.npz").write_bytes(path.read_bytes())
     done = command(
-        *("benchmarks.samplers", "--records", path, "--studies", 5, "--trials", 6),
-        *("--samplers", "random", "grid", "--no-changes", "--output", tmp_path / "out"),
+        *("benchmarks.samplers", "--records", tmp_path, "--studies", 5, "--trials", 6),
+        *("--env", "CartPole-v1", "Acrobot-v1", "--samplers", "random", "grid", "--no-changes"),
+        *("--output", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "samplers.json").read_text())
-    assert [way["name"] for way in results["samplers"]] == [
-        *("random, pruned", "random, not pruned", "grid, pruned", "grid, not pruned")
-    ]
-    for way in results["samplers"]:
-        assert len(way["outcomes"]) == 5
-        mean = np.mean([outcome["score"] for outcome in way["outcomes"]])
-        assert f"{mean:.1f}" in done.stdout
-    assert results["settings"] == []
+    assert list(results["environments"]) == ["CartPole-v1", "Acrobot-v1"]
+    for env, found in results["environments"].items():
+        assert f"{env}: samplers" in done.stdout
+        assert [way["name"] for way in found["samplers"]] == [
+            *("random, pruned", "random, not pruned", "grid, pruned", "grid, not pruned")
+        ]
+        for way in found["samplers"]:
+            assert len(way["outcomes"]) == 5
+            mean = np.mean([outcome["score"] for outcome in way["outcomes"]])
+            assert f"{mean:.1f}" in done.stdout
+        assert "one change of the defaults" not in found
     assert (tmp_path / "out" / "samplers.png").read_bytes().startswith(b"\x89PNG")
 
 
