@@ -1,6 +1,5 @@
 """A study made ready for optuna-dashboard: note, artifacts. The one place that adds to a study."""
 
-import importlib.util
 import shlex
 import tempfile
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 
-from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from tune.analysis import analyse
 from tune.page import bound_sentence
@@ -26,12 +24,6 @@ _FILES = (
     "policy/model.safetensors",
     "policy/policy.json",
 )
-
-
-def require_dashboard() -> None:
-    """Raise a ``UserError`` that says what to install if optuna-dashboard is missing."""
-    if importlib.util.find_spec("optuna_dashboard") is None:
-        raise UserError("--dashboard needs optuna-dashboard: run 'pip install optuna-dashboard'")
 
 
 def prepare_dashboard(study: optuna.Study, folder: Path, address: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ppo_jax import command_line
-from ppo_jax.errors import UserError, nearest
+from ppo_jax.errors import UserError, nearest, require_package
 from ppo_jax.files import read_json, replacing, require_writable, write_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def save_optimization_results(
 
 
 def _run(arguments: Arguments) -> None:
-    from tune.dashboard import prepare_dashboard, require_dashboard
+    from tune.dashboard import prepare_dashboard
     from tune.settings import ADDRESS_VARIABLE
     from tune.storage import storage_file
     from tune.study import default_storage
@@ -101,7 +101,7 @@ def _run(arguments: Arguments) -> None:
         raise UserError(f"{file} does not exist")
 
     if arguments.dashboard:
-        require_dashboard()
+        require_package("optuna_dashboard", "dashboard", "--dashboard")
 
     import optuna
     from rich.console import Console

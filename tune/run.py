@@ -57,7 +57,7 @@ class Arguments:
     objective: Literal["mean", "final", "tail"] = "mean"
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
     sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
-    """How configurations are chosen."""
+    """How configurations are chosen; cmaes and gp need the extra of their name."""
     sampler_startup_trials: int = Settings.sampler_startup_trials
     """Random trials before TPE, CMA-ES or GP begin to model."""
     grid_points: int = Settings.grid_points

@@ -6,7 +6,6 @@ shared. What a sampler learns from is in the storage alone.
 """
 
 import functools
-import importlib.util
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,20 +16,17 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ppo_jax.errors import UserError
+from ppo_jax.errors import UserError, require_package
 from tune.settings import Settings
 
 _PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
-"""Packages that samplers need beyond Optuna's own dependencies; imported by the same names."""
+"""Packages that samplers need beyond Optuna's own dependencies; an extra of each sampler's name."""
 
 
 def require_sampler_package(sampler: str) -> None:
     """Raise a ``UserError`` that says what to install if `sampler` needs a missing package."""
-    package = _PACKAGES.get(sampler)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"sampler {sampler!r} needs the package {package}: run 'pip install {package}'"
-        )
+    if sampler in _PACKAGES:
+        require_package(_PACKAGES[sampler], sampler, f"sampler {sampler!r}")
 
 
 def make_sampler(settings: Settings) -> BaseSampler:

@@ -208,4 +208,4 @@ def test_missing_dashboard_is_told(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--dashboard"])
-    assert "pip install optuna-dashboard" in capsys.readouterr().err
+    assert "ppo-jax-tune[dashboard]" in capsys.readouterr().err

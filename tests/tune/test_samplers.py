@@ -119,6 +119,6 @@ def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
 
 def test_missing_package_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="'gp' needs the package torch: run 'pip install torch'"):
+    with pytest.raises(UserError, match=r"sampler 'gp' needs the package torch; .*tune\[gp\]"):
         run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
