@@ -465,7 +465,7 @@ def plot(studies: int, found: dict[str, dict[str, list[Way]]], path: Path) -> No
                 axes.set_yticks(range(len(ways)), [way.name.replace("_", " ") for way in ways])
                 axes.invert_yaxis()
                 axes.grid(visible=False, axis="y")
-                axes.set_title(f"{env}: {title}")
+                axes.set_title(f"{env}\n{title}")
                 axes.set(xlabel="score of the winner on fresh seeds, 95% intervals")
         figure.suptitle(f"{studies} studies of equal environment steps in each row")
 
