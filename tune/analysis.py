@@ -54,6 +54,7 @@ _MIN_TRIALS = 4
 _RESAMPLES = 100
 _TOLERANCE = 0.25
 _EDGE = 0.2
+_AT_BOUND = 0.01
 _ALPHA = 0.05
 
 Interval = tuple[float, float]
@@ -121,9 +122,11 @@ class PressedBound:
       bound: the bound, or the outermost choice.
       widen_to: a bound or choice to try next.
       count, best: so many of the best trials lie in the outer fifth of the range, or take the
-        outermost value: more than of the other finished trials (one-sided Fisher test at 5%;
-        a sampler that has settled there puts good and bad trials alike). The expected score
-        is highest at the bound as well.
+        outermost value. Either these are more than of the other finished trials (one-sided
+        Fisher test at 5%; a sampler that has settled in that fifth puts good and bad trials
+        there alike), or most of the best lie within 1% of the bound of a real-valued range,
+        where a sampler goes that expects more beyond it. The expected score is highest at the
+        bound as well, and not everywhere as good.
     """
 
     side: str
@@ -659,15 +662,17 @@ def _pressed_bound(
         return None
     if good.everywhere or bound != good.best:
         return None
-    edge = max(_EDGE, 1.0 / len(axis.values or range(10)))
 
-    def at_edge(trials: Sequence[FrozenTrial]) -> int:
+    def within(edge: float, trials: Sequence[FrozenTrial]) -> int:
         places = (axis.to_unit(trial.params[axis.name]) for trial in trials)
         return sum((p <= edge) if side == "low" else (p >= 1 - edge) for p in places)
 
-    near, elsewhere = at_edge(best), at_edge(others)
+    edge = max(_EDGE, 1.0 / len(axis.values or range(10)))
+    near, elsewhere = within(edge, best), within(edge, others)
     table = [[near, len(best) - near], [elsewhere, len(others) - elsewhere]]
-    if stats.fisher_exact(table, "greater").pvalue > _ALPHA:
+    more_than_others = stats.fisher_exact(table, "greater").pvalue <= _ALPHA
+    at_the_bound = axis.values is None and within(_AT_BOUND, best) > len(best) / 2
+    if not (more_than_others or at_the_bound):
         return None
     widened = _widen(axis, side)
     return None if widened == bound else PressedBound(side, bound, widened, near, len(best))

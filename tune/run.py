@@ -326,6 +326,9 @@ def _print_summary(
         rows["reference"] = f"{settings.reference_score:g}{against}"
     if validation is not None:
         rows |= _validation_rows(validation)
+    if pressed := results["analysis"]["pressed_bounds"]:
+        found = (f"{name} {p['bound']:g}, try {p['widen_to']:g}" for name, p in pressed.items())
+        rows["best at a bound of the space"] = "; ".join(found)
     counts = results["n_trials"]
     spent = results["seconds"]
     rows |= {

@@ -15,14 +15,16 @@ from tune.search_space import SearchSpace
 from tune.settings import Settings
 
 
-def make_trials(score, n, *, space=None, seed=0, pruned=(), running=()):
+def make_trials(score, n, *, space=None, seed=0, pruned=(), running=(), settled=None):
     """Return random trials of `space` with `score(params, rng)`; those numbered `pruned` stop
-    after the first of four checkpoints."""
+    after the first of four checkpoints. From the seventh on, they take the values `settled`."""
     space = space or SearchSpace()
     rng = np.random.default_rng(seed)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trials = []
     for number in range(n):
+        if settled is not None and number >= 6:
+            study.enqueue_trial(settled)
         asked = study.ask()
         space.suggest(asked)
         state = (
@@ -241,6 +243,17 @@ def test_fixed_parameters_and_switches():
     assert "anneal_learning_rate" not in found.pressed_bounds
     pairs = {frozenset(i.pair) for i in found.interactions}
     assert frozenset(("learning_rate", "n_epochs")) in pairs
+
+
+@pytest.mark.parametrize(("rate", "is_told"), [(1e-3, True), (8e-4, False)])
+def test_sampler_that_has_settled_at_a_bound_is_told(rate, is_told):
+    def score(params, rng):
+        return 100 * np.log10(params["learning_rate"]) + rng.standard_normal()
+
+    found = analyse(make_trials(score, 24, settled={"learning_rate": rate}), Settings())
+    assert ("learning_rate" in found.pressed_bounds) == is_told
+    if is_told:
+        assert found.pressed_bounds["learning_rate"].widen_to == 0.003
 
 
 def test_largest_choice_is_a_bound():
