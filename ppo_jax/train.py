@@ -94,6 +94,7 @@ def _run(arguments: Arguments) -> None:
     start = time.perf_counter()
     rows: list[np.ndarray] = []
     training_seconds = 0.0
+    programs.compile()
     state = programs.init(keys)
     run = {
         "hyperparameters": hyperparameters.to_dict(),
