@@ -296,7 +296,8 @@ def _run(arguments: Arguments) -> None:
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
         Settings(sampler=sampler)
-    paths = {env: arguments.records / f"trials_{env.replace('/', '_')}.npz" for env in defaults}
+    names = {env: f"trials_{command_line.folder_name(env)}.npz" for env in defaults}
+    paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():
         if not arguments.record and not path.exists():
             raise UserError(f"no trials are recorded in {path}: give --record, 200 for example")

@@ -110,15 +110,15 @@ def _run(arguments: Arguments) -> None:
             print(f"going on after {steps[len(rows) - 1]:,} steps", flush=True)
         else:
             states.remove()
+        taken = int(state.iteration) * hyperparameters.n_steps
         with Tracker(
             arguments.tracking,
             output,
             name="",
             group=config.env,
             hyperparameters=hyperparameters.to_dict(),
-            environment_steps=int(state.iteration) * hyperparameters.n_steps,
+            environment_steps=taken,
         ) as tracker:
-            taken = int(state.iteration) * hyperparameters.n_steps
             for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
                 state = checkpoint.state
                 rows.append(checkpoint.returns)
@@ -138,8 +138,7 @@ def _run(arguments: Arguments) -> None:
                 taken = checkpoint.environment_steps
     returns = np.stack(rows)
     diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
-    steps_per_seed = int(state.iteration) * hyperparameters.n_steps
-    total = steps_per_seed * arguments.seeds
+    total = taken * arguments.seeds
     print(
         f"{total:,} steps in {time.perf_counter() - start:.1f} s, "
         f"{programs.compile_log.seconds:.1f} s of it compiling; "
@@ -148,7 +147,7 @@ def _run(arguments: Arguments) -> None:
 
     output.mkdir(parents=True, exist_ok=True)
     results = run | {
-        "environment_steps_per_seed": steps_per_seed,
+        "environment_steps_per_seed": taken,
         "returns": returns,
         "diverged_seeds": diverged,
         "training_seconds": training_seconds,

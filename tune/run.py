@@ -314,6 +314,8 @@ def _print_summary(
     seconds: float,
 ) -> None:
     """Print what a person wants to know at the end."""
+    from tune.page import number
+
     best, baseline = results["best_value"], results["baseline_value"]
     gain = results["improvement_percent"]
     rows = {
@@ -327,7 +329,10 @@ def _print_summary(
     if validation is not None:
         rows |= _validation_rows(validation)
     if pressed := results["analysis"]["pressed_bounds"]:
-        found = (f"{name} {p['bound']:g}, try {p['widen_to']:g}" for name, p in pressed.items())
+        found = (
+            f"{name} {number(bound['bound'])}, try {number(bound['widen_to'])}"
+            for name, bound in pressed.items()
+        )
         rows["best at a bound of the space"] = "; ".join(found)
     counts = results["n_trials"]
     spent = results["seconds"]

@@ -12,9 +12,9 @@ def counts(table):
 
 
 def test_one_process_survives_kills(tmp_path):
-    arguments = faults.Arguments(kills=2, trials=4, total_steps=8192, validate_steps=16_384)
+    arguments = faults.Arguments(kills=3, trials=4, total_steps=8192, validate_steps=16_384)
     found = counts(faults.one_process(arguments, tmp_path))
-    assert found["kills survived"] == 2
+    assert found["kills survived"] == 3
     assert found["lost trials that had been told"] == 0
     assert found["other total, value, best or validation than uninterrupted"] == 0
     assert found["lost temporary files"] == 0
