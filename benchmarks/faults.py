@@ -334,7 +334,7 @@ def _finished(study: Any) -> int:
 def _study(address: str) -> Any:
     import optuna
 
-    from tune.storage import open_storage
+    from tune.search.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(

@@ -46,8 +46,8 @@ def measure(first: int, trials: int) -> dict[int, int]:
     """Return the peak in bytes after `first` and after every tenth of `trials` trials."""
     import optuna
 
-    from tune.settings import Settings
-    from tune.study import run_optimization
+    from tune.protocol.settings import Settings
+    from tune.search.study import run_optimization
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = Settings(total_steps=4096, eval_every=2048, seeds=2, eval_episodes=4, pruner="none")

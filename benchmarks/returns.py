@@ -12,7 +12,7 @@ from ppo_jax import command_line, presets
 from ppo_jax.errors import UserError, nearest, require_count
 
 if TYPE_CHECKING:
-    from tune.statistics import Estimate
+    from tune.evidence.statistics import Estimate
 
 
 class Reference(NamedTuple):
@@ -282,7 +282,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
 
 def _mean(values: np.ndarray) -> "Estimate":
-    from tune.statistics import estimate
+    from tune.evidence.statistics import estimate
 
     return estimate([values[np.isfinite(values)]], np.mean)
 

@@ -26,13 +26,13 @@ from benchmarks.measuring import (
 )
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
-from tune.settings import OBJECTIVES, SAMPLERS, Settings
+from tune.protocol.settings import OBJECTIVES, SAMPLERS, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.surrogate import Records, Surrogate
-    from tune.statistics import Estimate
+    from tune.evidence.statistics import Estimate
 
 SELECT_TOP, SELECT_SEEDS = 3, 10
 """Of ``tune.run``."""
@@ -151,7 +151,7 @@ class Way:
 
     def mean(self, name: str) -> "Estimate":
         """Return the mean of an attribute with its 95% interval."""
-        from tune.statistics import estimate
+        from tune.evidence.statistics import estimate
 
         return estimate([self.values(name)], np.mean)
 
@@ -163,10 +163,11 @@ def run_study(
     import optuna
     from optuna.trial import TrialState
 
-    from tune.samplers import has_configurations_left, make_sampler
-    from tune.selection import candidate_trials
-    from tune.study import FINISHED, best_trial, make_pruner
-    from tune.trial import objective
+    from tune.evidence.selection import candidate_trials
+    from tune.protocol.trials import FINISHED
+    from tune.search.objective import objective
+    from tune.search.samplers import has_configurations_left, make_sampler
+    from tune.search.study import best_trial, make_pruner
 
     start = time.perf_counter()
     study = optuna.create_study(
@@ -175,7 +176,7 @@ def run_study(
     study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
     if select_top:
         budget -= (select_top + 1) * SELECT_SEEDS * settings.total_steps
-    with mock.patch("tune.trial.programs_for", return_value=surrogate):
+    with mock.patch("tune.search.objective.programs_for", return_value=surrogate):
         while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
             trial = study.ask()
             try:
@@ -203,7 +204,7 @@ def run_study(
 def measure(study: Study, name: str, **changes: Any) -> Way:
     """Run all studies of one way of tuning."""
     from benchmarks.surrogate import Surrogate, halves, regressors
-    from tune.samplers import require_sampler_package
+    from tune.search.samplers import require_sampler_package
 
     select_top = changes.pop("select_top", SELECT_TOP)
     settings = Settings(env=study.env, **changes)
@@ -238,7 +239,7 @@ def objectives_and_long_training(
     from scipy import stats
 
     from benchmarks.surrogate import halves
-    from tune.statistics import CONFIDENCE
+    from tune.evidence.statistics import CONFIDENCE
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
         """Return the rank correlation; 0 where one of the two does not vary."""
@@ -390,7 +391,7 @@ def run_studies(study: Study, arguments: Arguments, console: "Console") -> dict[
 
 def way_table(title: str, ways: Sequence[Way]) -> Table:
     """Return a row a way of tuning; the first is the one that others are compared with."""
-    from tune.statistics import compare
+    from tune.evidence.statistics import compare
 
     table = Table(
         f"{title}; mean score of the winner (95% interval)",

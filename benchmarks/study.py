@@ -28,7 +28,7 @@ from benchmarks.measuring import (
 )
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
-from tune.settings import Settings
+from tune.protocol.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
     """Run a study as ``python -m tune.run`` does, without the validation."""
     start = time.perf_counter()
     settings, optimize = _prepare(request)
-    from tune.trial import programs_for
+    from tune.search.objective import programs_for
 
     imported = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -131,14 +131,13 @@ class _FirstCheckpoint:
 
 
 def _settings(request: dict[str, Any]) -> Any:
-    from tune.settings import Settings
+    from tune.protocol.settings import Settings
 
     return Settings(**request["settings"])
 
 
 def _prepare(request: dict[str, Any]) -> tuple[Any, Callable[..., Any]]:
     """Import what ``python -m tune.run`` imports before it begins."""
-    import tune.run
     from ppo_jax import command_line
 
     settings = _settings(request)
@@ -146,11 +145,8 @@ def _prepare(request: dict[str, Any]) -> tuple[Any, Callable[..., Any]]:
     import optuna
     import rich.console  # noqa: F401
 
-    import tune.progress
-    import tune.report
-    import tune.validation  # noqa: F401
     from ppo_jax.environments import make
-    from tune.study import run_optimization
+    from tune.search.study import run_optimization
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     make(settings.env)

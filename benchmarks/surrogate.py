@@ -17,7 +17,7 @@ import numpy as np
 from ppo_jax.files import replacing
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
-from tune.settings import Settings
+from tune.protocol.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,8 +78,8 @@ def record(
     import optuna
 
     from ppo_jax.programs import TUNING, seed_keys
-    from tune.samplers import make_sampler
-    from tune.trial import programs_for
+    from tune.search.objective import programs_for
+    from tune.search.samplers import make_sampler
 
     study = optuna.create_study(sampler=make_sampler(settings))
     study.enqueue_trial(settings.space.baseline())
@@ -222,7 +222,7 @@ def features(settings: Settings, records: Records) -> np.ndarray:
 
 
 def _scaled(settings: Settings, names: Sequence[str], params: np.ndarray) -> np.ndarray:
-    from tune.search_space import Range
+    from tune.protocol.space import Range
 
     tuned = dict(settings.space.tuned)
     columns = []

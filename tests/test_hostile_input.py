@@ -21,9 +21,9 @@ from ppo_jax.files import write_json
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Weights
-from tune.search_space import SearchSpace
-from tune.settings import Settings
-from tune.validation import read_recommended
+from tune.evidence.validation import read_recommended
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,12 +11,12 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Settings": "tune.settings",
-    "SearchSpace": "tune.search_space",
-    "objective": "tune.trial",
-    "run_optimization": "tune.study",
-    "save_optimization_results": "tune.report",
-    "train_best_config": "tune.validation",
+    "Settings": "tune.protocol.settings",
+    "SearchSpace": "tune.protocol.space",
+    "objective": "tune.search.objective",
+    "run_optimization": "tune.search.study",
+    "save_optimization_results": "tune.report.files",
+    "train_best_config": "tune.evidence.validation",
 }
 
 __all__ = list(_PUBLIC)

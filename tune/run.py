@@ -16,8 +16,8 @@ from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.tracking import TrackingConfig
-from tune.search_space import SearchSpace
-from tune.settings import ADDRESS_VARIABLE, Settings
+from tune.protocol.settings import ADDRESS_VARIABLE, Settings
+from tune.protocol.space import SearchSpace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,11 +171,11 @@ def _share(arguments: Arguments) -> None:
     import optuna
     from rich.console import Console
 
-    from tune.crew import Crew
-    from tune.progress import ConsoleProgress
-    from tune.report import save_optimization_results
-    from tune.study import address_of, default_output, open_study
-    from tune.workers import run_workers
+    from tune.report.console import ConsoleProgress
+    from tune.report.files import save_optimization_results
+    from tune.search.leases import TrialLeases
+    from tune.search.study import address_of, default_output, open_study
+    from tune.workers.launcher import run_workers
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study_name = arguments.study_name or settings.env
@@ -203,7 +203,7 @@ def _share(arguments: Arguments) -> None:
             run_workers(arguments.workers, request, progress.line)
         except KeyboardInterrupt:
             # Of workers that were killed; the others have given back their trials.
-            Crew(study, arguments.worker_timeout, arguments.max_retries).bury_the_dead()
+            TrialLeases(study, arguments.worker_timeout, arguments.max_retries).fail_stale_trials()
             save_optimization_results(study, output)
             raise
 
@@ -216,11 +216,14 @@ def _run(arguments: Arguments) -> None:
     import optuna
     from rich.console import Console
 
-    from tune.progress import ConsoleProgress
-    from tune.report import save_optimization_results
-    from tune.selection import select_winner
-    from tune.storage import is_shared
-    from tune.study import (
+    from tune.evidence.selection import select_winner
+    from tune.evidence.validation import train_best_config
+    from tune.report.console import ConsoleProgress
+    from tune.report.files import save_optimization_results
+    from tune.report.tracking import TrackedProgress
+    from tune.search.objective import programs_for
+    from tune.search.storage import is_shared
+    from tune.search.study import (
         HeldError,
         address_of,
         best_trial,
@@ -229,9 +232,6 @@ def _run(arguments: Arguments) -> None:
         record_compilations,
         run_optimization,
     )
-    from tune.tracking import TrackedProgress
-    from tune.trial import programs_for
-    from tune.validation import train_best_config
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study_name = arguments.study_name or settings.env
@@ -280,7 +280,7 @@ def _run(arguments: Arguments) -> None:
                 f"× {settings.total_steps:,} steps"
             )
             selection = select_winner(
-                study, select_top, seeds, output=output, observer=progress.curve_checkpoint
+                study, select_top, seeds, output=output, observer=progress.seeds_checkpoint
             )
         if best is not None and arguments.validate_steps:
             number = best.number if selection is None else selection.winner.trial
@@ -297,7 +297,7 @@ def _run(arguments: Arguments) -> None:
                 output=output,
                 study=study,
                 selection=selection,
-                observer=progress.curve_checkpoint,
+                observer=progress.seeds_checkpoint,
             ).to_dict()
         if selection is not None or validation is not None:
             record_compilations(study, programs_for(settings.config, settings.seeds))
@@ -314,7 +314,7 @@ def _print_summary(
     seconds: float,
 ) -> None:
     """Print what a person wants to know at the end."""
-    from tune.page import number
+    from tune.report.html import number
 
     best, baseline = results["best_value"], results["baseline_value"]
     gain = results["improvement_percent"]
@@ -328,7 +328,7 @@ def _print_summary(
         rows["reference"] = f"{settings.reference_score:g}{against}"
     if validation is not None:
         rows |= _validation_rows(validation)
-    if pressed := results["analysis"]["pressed_bounds"]:
+    if pressed := results["analysis"]["bounds_hit"]:
         found = (
             f"{name} {number(bound['bound'])}, try {number(bound['widen_to'])}"
             for name, bound in pressed.items()

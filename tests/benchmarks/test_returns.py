@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.returns import REFERENCES, Reference, Result, plot, returns_table, standing
-from tune.statistics import Estimate
+from tune.evidence.statistics import Estimate
 
 
 def result(env="CartPole-v1", reduced=False):

@@ -12,7 +12,7 @@ from benchmarks import samplers
 from benchmarks.surrogate import Records, Surrogate, halves, quality, record, regressors
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
-from tune.settings import Settings
+from tune.protocol.settings import Settings
 
 SETTINGS = Settings(sampler="qmc", seeds=4)
 SEEDS = np.array([-6.0, 6.0, -2.0, 2.0])
@@ -39,7 +39,7 @@ class Programs:
 @pytest.fixture
 def programs(monkeypatch):
     fake = Programs()
-    monkeypatch.setattr("tune.trial.programs_for", lambda config, seeds: fake)
+    monkeypatch.setattr("tune.search.objective.programs_for", lambda config, seeds: fake)
     return fake
 
 
@@ -124,7 +124,7 @@ def test_studies_spend_what_they_may_and_no_more(path, select_top):
 
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
-    monkeypatch.setattr("tune.samplers._PACKAGES", {"gp": "no_such_package"})
+    monkeypatch.setattr("tune.search.samplers._PACKAGES", {"gp": "no_such_package"})
     study = samplers.Study("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
     way = samplers.measure(study, "gp", sampler="gp")
     assert "no_such_package" in way.failure

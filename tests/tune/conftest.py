@@ -9,7 +9,7 @@ import pytest
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
 
-collect_ignore = ["reproduce_statistics.py"]  # A script, run in a process of its own.
+collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
 
 
 class FakeActors(NamedTuple):
@@ -59,8 +59,8 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("trial", "study", "selection", "validation"):
+    for module in ("search.objective", "search.study", "evidence.selection", "evidence.validation"):
         monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
     # Intervals are tested in test_analysis; elsewhere they only have to be there.
-    monkeypatch.setattr("tune.analysis._RESAMPLES", 3)
+    monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
     return fake

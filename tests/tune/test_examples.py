@@ -14,7 +14,7 @@ from ppo_jax import command_line
 from tune.run import Arguments
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "tune" / "examples"
+EXAMPLES = ROOT / "examples" / "cluster"
 
 SMALL = (
     *("--trials", "4", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from ppo_jax import policy
+from tune.protocol.settings import Settings
 from tune.run import _print_summary
-from tune.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,7 +207,7 @@ def test_summary_says_which_bound_to_widen():
         "best_trial": 3,
         "baseline_value": 4.0,
         "improvement_percent": 125.0,
-        "analysis": {"pressed_bounds": {"learning_rate": {"bound": 1e-3, "widen_to": 3e-3}}},
+        "analysis": {"bounds_hit": {"learning_rate": {"bound": 1e-3, "widen_to": 3e-3}}},
         "n_trials": {"complete": 5},
         "programs_compiled": {},
         "seconds": {"compilation": 1.0, "training": 2.0, "evaluation": 0.1},

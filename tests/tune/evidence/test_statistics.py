@@ -1,0 +1,182 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tune.evidence.statistics import (
+    BCA,
+    PERCENTILE,
+    WELCH,
+    compare,
+    estimate,
+    iqm,
+    performance_profile,
+    probability_of_improvement,
+    summarize,
+    welch_test,
+)
+
+NAN = np.nan
+
+
+def draws(name, shape, rng):
+    """Return returns whose distribution resembles what training gives."""
+    match name:
+        case "normal":
+            return rng.normal(400, 50, shape)
+        case "skewed":
+            return 500 - rng.exponential(60, shape)
+        case "heavy tail":
+            return rng.lognormal(0, 1, shape)
+        case "capped":
+            return np.minimum(500, rng.normal(490, 40, shape))
+        case "rare falls":
+            return np.where(rng.random(shape) < 0.15, rng.uniform(100, 480, shape), 500.0)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("name", ["normal", "skewed", "heavy tail", "capped", "rare falls"])
+def test_equal_configurations_are_rarely_called_improved(name, seeds):
+    rng = np.random.default_rng(0)
+    test = welch_test(draws(name, (1000, seeds), rng), draws(name, (1000, seeds), rng))
+    # 2.5% are meant for each side; three standard errors of 1,000 repeats are 1.5%.
+    assert np.mean(test.low > 0) <= 0.04
+    assert np.mean(test.high < 0) <= 0.04
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_a_real_difference_is_covered_and_found(spread):
+    rng = np.random.default_rng(0)
+    winner = rng.normal(3.0, spread, (1000, 10))
+    test = welch_test(winner, rng.normal(0.0, 1.0, (1000, 10)))
+    assert 0.93 <= np.mean((test.low <= 3.0) & (test.high >= 3.0)) <= 0.97
+    assert np.mean(test.low > 0) > (0.99 if spread == 1.0 else 0.5)
+
+
+def test_the_verdict_is_the_one_of_that_interval():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        winner, baseline = draws("capped", 10, rng), draws("skewed", 10, rng)
+        comparison, test = compare(winner, baseline), welch_test(winner, baseline)
+        assert comparison.difference.interval == (test.low, test.high)
+        assert comparison.difference.method == WELCH
+        expected = "improved" if test.low > 0 else "worse" if test.high < 0 else "no clear"
+        assert comparison.verdict.startswith(expected)
+
+
+@pytest.mark.parametrize("sizes", [(10, 10), (5, 8), (2, 2)])
+def test_welch_agrees_with_scipy(sizes):
+    rng = np.random.default_rng(1)
+    winner, baseline = rng.normal(1, 3, (7, sizes[0])), rng.normal(0, 1, (7, sizes[1]))
+    ours = welch_test(winner, baseline)
+    theirs = stats.ttest_ind(winner, baseline, axis=-1, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    np.testing.assert_allclose(ours.statistic, theirs.statistic)
+    np.testing.assert_allclose(ours.degrees_of_freedom, theirs.df)
+    np.testing.assert_allclose(ours.p_value, theirs.pvalue)
+    np.testing.assert_allclose(ours.low, interval.low)
+    np.testing.assert_allclose(ours.high, interval.high)
+
+
+def test_iqm_drops_the_outer_quarters():
+    values = np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0])
+    assert iqm(values) == pytest.approx(np.mean([2.0, 3.0, 4.0, 5.0]))
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median", "iqm"])
+def test_summary_agrees_with_scipy_on_the_same_resamples(statistic):
+    values = np.random.default_rng(1).gamma(2.0, 50.0, 12)
+    function = {
+        "mean": np.mean,
+        "median": np.median,
+        "iqm": lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
+    }[statistic]
+    found = getattr(summarize(values), statistic)
+    method = {BCA: "BCa", PERCENTILE: "percentile"}[found.method]
+    assert method == ("percentile" if statistic == "median" else "BCa")
+    expected = stats.bootstrap(
+        (values,), function, n_resamples=9_999, method=method, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert found.interval == pytest.approx((expected.low, expected.high))
+    assert found.value == pytest.approx(function(values, axis=-1))
+
+
+def test_bca_interval_is_the_published_one(monkeypatch):
+    # Efron and Tibshirani, An Introduction to the Bootstrap, 1993, table 14.2: the variance
+    # of the 26 spatial test values A, 90% interval.
+    values = "48 36 20 29 42 42 20 42 22 41 45 14 6 0 33 28 34 4 32 24 47 41 24 26 30 41"
+    values = np.array([float(value) for value in values.split()])
+    monkeypatch.setattr("tune.evidence.statistics.CONFIDENCE", 0.9)
+    found = estimate([values], np.var)
+    assert found.value == pytest.approx(171.5, abs=0.1)
+    assert found.interval == pytest.approx((115.8, 259.6), rel=0.02)
+
+
+def test_probability_of_improvement_counts_pairs():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 4, 7).astype(float), rng.integers(0, 4, 9).astype(float)
+    pairs = [(x > y) + 0.5 * (x == y) for x in a for y in b]
+    assert probability_of_improvement(a, b) == pytest.approx(np.mean(pairs))
+    assert probability_of_improvement(a, b) == stats.mannwhitneyu(a, b).statistic / 63
+
+
+def test_performance_profile_is_the_share_of_seeds_above():
+    values = np.array([1.0, 2.0, 2.0, NAN])
+    assert performance_profile(values, np.array([0.5, 1.0, 2.0])).tolist() == [0.75, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("winner", "baseline", "verdict"),
+    [
+        ([500, 499, 500, 498], [400, 410, 390, 405], "improved"),
+        ([400, 410, 390, 405], [500, 499, 500, 498], "worse"),
+        ([500, 480, 490, 470], [495, 485, 475, 480], "no clear difference"),
+        ([500, 500, 500, 500], [500, 500, 500, 500], "no clear difference"),
+        ([500, 500, 500, 500], [400, 400, 400, 400], "improved"),
+        ([500] * 10, [500] * 9 + [436], "no clear difference"),
+        ([500], [100], "no clear difference"),
+        # A configuration that breaks is no improvement.
+        ([500, 499, 500, NAN], [400, 410, 390, 405], "no clear difference"),
+        ([500, 499, 500, NAN], [400, 410, 390, NAN], "improved"),
+        ([400, 410, 390, NAN], [500, 499, 500, 498], "worse"),
+        ([NAN, NAN], [400, 410], "worse"),
+        ([400, 410], [NAN, NAN], "improved"),
+        ([NAN, NAN], [NAN, NAN], "no clear difference"),
+    ],
+)
+def test_verdict(winner, baseline, verdict):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        comparison = compare(np.array(winner, float), np.array(baseline, float))
+    assert comparison.verdict == verdict
+    probability = comparison.probability_of_improvement
+    assert np.isfinite([probability.value, *(probability.interval or ())]).all()
+    for difference in (comparison.difference, comparison.difference_bootstrap):
+        if difference is not None:
+            assert np.isfinite([difference.value, *(difference.interval or ())]).all()
+            assert difference.value == np.nanmean(winner) - np.nanmean(baseline)
+
+
+def test_diverged_seeds_rank_last():
+    comparison = compare(np.array([1.0, NAN]), np.array([0.0, 0.5]))
+    assert comparison.probability_of_improvement.value == 0.5
+
+
+def test_degenerate_values_never_give_nan():
+    equal = summarize(np.full(5, 500.0))
+    for found in (equal.mean, equal.median, equal.iqm):
+        assert (found.value, found.interval, found.method) == (500.0, (500.0, 500.0), PERCENTILE)
+    single = summarize(np.array([3.0]))
+    assert (single.mean.value, single.mean.interval, single.seeds) == (3.0, None, 1)
+    assert summarize(np.array([NAN, NAN])) is None
+
+
+def test_diverged_seeds_are_left_out_of_means():
+    summary = summarize(np.array([1.0, NAN, 3.0, np.inf]))
+    assert (summary.mean.value, summary.seeds) == (2.0, 2)
+
+
+def test_the_same_values_give_the_same_intervals():
+    values = np.random.default_rng(3).normal(size=10)
+    assert summarize(values) == summarize(values.copy())

@@ -1,0 +1,145 @@
+"""The page and optuna-dashboard in headless Chromium: quiet, at home, and usable."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tune.evidence.selection import select_winner
+from tune.evidence.validation import train_best_config
+from tune.protocol.settings import Settings
+from tune.report.__main__ import main
+from tune.search.study import run_optimization
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+@pytest.fixture
+def folder(programs, tmp_path):
+    """A study with everything in it, prepared for the dashboard."""
+    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
+    settings = Settings(pruner_startup_trials=2, sampler="random")
+    study = run_optimization(9, settings, output=tmp_path, study_name="<b>study</b>")
+    selection = select_winner(study, 2, seeds=4, output=tmp_path)
+    winner = selection.winner.curve.hyperparameters
+    train_best_config(winner, 400_000, output=tmp_path, study=study, selection=selection)
+    main([str(tmp_path), "--dashboard"])
+    return tmp_path
+
+
+@pytest.fixture
+def open_page():
+    """Return a function that opens an address; afterwards nothing may have gone wrong."""
+    complaints, requests = [], []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+
+        def open_page(address, width=1280, scheme="light"):
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme
+            )
+            page = context.new_page()
+            page.on(
+                "console",
+                lambda said: complaints.append(said.text) if said.type == "error" else None,
+            )
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("request", lambda request: requests.append(request.url))
+            page.goto(address)
+            return page
+
+        yield open_page
+        browser.close()
+    assert complaints == []
+    away = [url for url in requests if not re.match(r"file:|data:|blob:|http://127\.0\.0\.1:", url)]
+    assert away == []
+
+
+def column(page, name):
+    headings = page.locator("#trials-table thead th").all_text_contents()
+    cells = page.locator(f"#trials-table tbody tr:visible td:nth-child({headings.index(name) + 1})")
+    return cells.all_text_contents()
+
+
+def test_report_in_a_browser(folder, open_page):
+    address = (folder / "report.html").as_uri()
+    page = open_page(address)
+    assert page.locator("h1").text_content() == "<b>study</b>"
+    assert page.locator("#verdict").text_content().strip().startswith("Improved:")
+
+    score = page.locator("#trials-table th button", has_text=re.compile("^score$"))
+    score.click()
+    ascending = [float(text) for text in column(page, "score")]
+    assert len(ascending) == 9
+    assert ascending == sorted(ascending)
+    score.click()
+    assert [float(text) for text in column(page, "score")] == ascending[::-1]
+    assert page.locator("th[aria-sort=descending]").text_content() == "score"
+
+    states = column(page, "state")
+    assert {"complete", "pruned"} == set(states)
+    page.get_by_label("pruned").uncheck()
+    assert set(column(page, "state")) == {"complete"}
+    page.get_by_label("Filter trials").fill("default")
+    assert column(page, "trial") == ["0 (default)"]
+    assert page.locator("#count").text_content() == "1 of 9 trials"
+
+    phone = open_page(address, width=375)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = open_page(address, scheme="dark")
+    assert dark.evaluate(background) != page.evaluate(background)
+    text = "getComputedStyle(document.querySelector('figure svg text')).fill"
+    assert dark.evaluate(text) != page.evaluate(text)
+
+
+@pytest.fixture
+def dashboard(folder):
+    """Serve the study; yield the dashboard's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        *(sys.executable, "-c", "from optuna_dashboard._cli import main; main()"),
+        f"sqlite:///{folder / 'study.db'}",
+        *("--artifact-dir", str(folder / "artifacts"), "--port", str(port)),
+        *("--host", "127.0.0.1", "--server", "wsgiref", "--quiet"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_dashboard_in_a_browser(dashboard, open_page):
+    page = open_page(f"{dashboard}/dashboard/studies/1/note")
+    page.get_by_text("Improved: the best configuration reaches").first.wait_for()
+    page = open_page(f"{dashboard}/dashboard/studies/1/trials?numbers=0")
+    page.get_by_text(re.compile("^scores")).first.wait_for()
+    page = open_page(f"{dashboard}/dashboard/studies/1")
+    page.get_by_text("slices.png").first.wait_for()
+    page.get_by_text("model.safetensors").first.wait_for()

@@ -1,0 +1,212 @@
+import html
+import json
+
+import pytest
+
+from tune.evidence.validation import train_best_config
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.report.__main__ import main
+from tune.report.files import save_optimization_results
+from tune.search.study import run_optimization
+
+
+def strict(path):
+    def refuse(token):
+        raise AssertionError(f"{token} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(autouse=True)
+def _no_inline_pictures(monkeypatch):
+    """Pictures of the page are tested in test_page.py."""
+    monkeypatch.setattr("tune.report.html.inline_svg", lambda draw, width, height: "<svg></svg>")
+
+
+@pytest.fixture
+def study(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma**20 + seed
+    return run_optimization(10, Settings(sampler="random"), output=tmp_path)
+
+
+def test_results_tell_what_was_found_and_how(study, tmp_path):
+    save_optimization_results(study, tmp_path)
+    results = strict(tmp_path / "optimization_results.json")
+    assert results["best_value"] == study.best_value
+    assert results["best_trial"] == study.best_trial.number
+    assert results["best_params"]["gamma"] == study.best_params["gamma"]
+    assert results["best_params"]["clip_value_loss"] is True
+    assert results["baseline_value"] == study.trials[0].value
+    assert results["improvement_percent"] == pytest.approx(
+        100 * (study.best_value - study.trials[0].value) / study.trials[0].value
+    )
+    assert results["n_trials"]["total"] == 10
+    assert sum(v for k, v in results["n_trials"].items() if k != "total") == 10
+    assert results["programs_compiled"] == {"evaluation": 1, "training": 1}
+    assert results["environment"]["name"] == "CartPole-v1"
+    assert results["protocol"]["checkpoints"] == [50_000, 100_000, 150_000, 200_000]
+    assert SearchSpace.from_tables(results["search_space"]) == SearchSpace()
+    assert {"jax", "optuna", "python"} <= results["versions"].keys()
+    assert {"compilation", "training", "evaluation", "trials"} == results["seconds"].keys()
+    assert results["verdict"] is None
+
+
+def test_all_trials_hold_every_score(study, tmp_path):
+    save_optimization_results(study, tmp_path)
+    trials = strict(tmp_path / "all_trials.json")
+    assert [trial["number"] for trial in trials] == list(range(10))
+    assert {trial["state"] for trial in trials} == {"complete", "pruned"}
+    assert [trial["baseline"] for trial in trials] == [True] + [False] * 9
+    for trial in trials:
+        assert len(trial["per_seed_scores"]) == len(trial["intermediate_values"])
+        assert all(len(scores) == 4 for scores in trial["per_seed_scores"].values())
+        assert trial["duration"] >= 0
+
+
+def test_verdict_is_the_one_of_this_winner(study, tmp_path):
+    params = save_optimization_results(study, tmp_path)["best_params"]
+    train_best_config(params, 400_000, settings=Settings(), output=tmp_path, study=study)
+    path = tmp_path / "validation.json"
+    validation = json.loads(path.read_text())
+    assert save_optimization_results(study, tmp_path)["verdict"] == validation["verdict"]
+    assert html.escape(validation["verdict"]) in (tmp_path / "report.html").read_text()
+    validation["winner"]["hyperparameters"]["gamma"] = 0.5
+    path.write_text(json.dumps(validation))
+    assert save_optimization_results(study, tmp_path)["verdict"] is None
+    assert validation["verdict"] not in (tmp_path / "report.html").read_text()
+
+
+def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: float("nan")
+    study = run_optimization(2, output=tmp_path)
+    results = save_optimization_results(study, tmp_path)
+    assert results["best_params"] is None
+    assert results["n_trials"] == {"total": 2, "pruned": 2}
+    strict(tmp_path / "all_trials.json")
+    assert (tmp_path / "optimization_results.png").stat().st_size > 10_000
+
+
+def test_baseline_of_zero_gives_no_percentage(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: 0.0
+    study = run_optimization(2, output=tmp_path)
+    assert save_optimization_results(study, tmp_path)["improvement_percent"] is None
+
+
+def test_results_hold_what_matters(programs, tmp_path):
+    programs.returns = lambda hp, step, s: step / 1000 * hp.gamma**20 + s
+    study = run_optimization(20, Settings(sampler="random", pruner="none"), output=tmp_path)
+    save_optimization_results(study, tmp_path)
+    analysis = strict(tmp_path / "optimization_results.json")["analysis"]
+    assert next(iter(analysis["importances"])) == "gamma"
+    assert analysis["good_ranges"]["gamma"]["best"] == 0.999
+    assert "20 trials with a score are too few" in analysis["warning"]
+    assert analysis["pruning"]["trials"] == 0
+
+
+def test_study_of_an_earlier_version_is_reported(programs, tmp_path):
+    study = run_optimization(1, Settings(), output=tmp_path)
+    (name,) = [name for name in study.user_attrs if name.startswith("compilations:")]
+    study.set_user_attr(name, {"programs": {"training": 7}, "seconds": 2.0})
+    results = save_optimization_results(study, tmp_path)
+    assert results["programs_compiled"] == {"training": 7}
+    assert "jax" in results["versions"]
+
+
+def test_no_temporary_file_stays(study, tmp_path):
+    save_optimization_results(study, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "study.db",
+        "config.json",
+        "optimization_results.json",
+        "optimization_results.png",
+        "all_trials.json",
+        "report.html",
+    }
+
+
+def test_command_rebuilds_everything_from_the_study_alone(study, tmp_path, capsys):
+    save_optimization_results(study, tmp_path)
+    kept = {"study.db", "config.json"}
+    first = {p.name: strict(p) for p in tmp_path.glob("*.json") if p.name not in kept}
+    names = {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    database = (tmp_path / "study.db").read_bytes()
+    main([str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == names
+    again = {p.name: strict(p) for p in tmp_path.glob("*.json") if p.name not in kept}
+    for found in (first, again):
+        del found["optimization_results.json"]["written"]
+    assert again == first
+    assert (tmp_path / "study.db").read_bytes() == database
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("CartPole-v1: ")
+    assert printed[-1] == str(tmp_path / "report.html")
+
+
+def test_command_reports_a_running_study_in_another_storage(study, tmp_path, capsys):
+    study.ask()
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    output = tmp_path / "elsewhere"
+    main([str(output), "--storage", address, "--study-name", "CartPole-v1"])
+    assert "still running: 1 trial is under way" in (output / "report.html").read_text()
+    assert strict(output / "optimization_results.json")["n_trials"]["running"] == 1
+    assert "1 running" in capsys.readouterr().out
+    assert study.trials[-1].state.name == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "error: nothing/study.db does not exist; --storage says where the study is"),
+        (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
+        (["runs", "--storage", "journal:nothing"], "nothing does not exist"),
+        (["runs", "--storage", "nonsense"], "cannot open the storage"),
+    ],
+)
+def test_mistakes_are_one_line_and_create_nothing(
+    programs, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    run_optimization(1, output="runs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dashboard_gets_note_and_artifacts(study, tmp_path, capsys):
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    from optuna.artifacts import get_all_artifact_meta
+    from optuna_dashboard import get_note
+
+    params = save_optimization_results(study, tmp_path)["best_params"]
+    validation = train_best_config(
+        params, 400_000, settings=Settings(), output=tmp_path, study=study
+    )
+    for _ in range(2):  # The second time replaces what the first has left.
+        main([str(tmp_path), "--dashboard"])
+    assert validation.sentence in get_note(study)
+    stored = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(study)}
+    assert len(stored) == len(get_all_artifact_meta(study))
+    assert {"report.html", "model.safetensors", "policy.json", "slices.png"} <= stored.keys()
+    content = (tmp_path / "artifacts" / stored["model.safetensors"]).read_bytes()
+    assert content == (tmp_path / "policy" / "model.safetensors").read_bytes()
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.startswith(f"optuna-dashboard sqlite:///{tmp_path}/study.db --artifact-dir ")
+    assert all("scores" in trial.user_attrs for trial in study.trials)
+
+
+def test_missing_dashboard_is_told(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--dashboard"])
+    assert "ppo-jax-tune[dashboard]" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""What the page says, without a browser; see test_browser.py for how it behaves in one."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from ppo_jax.plots import inline_svg
+from tune.evidence.selection import select_winner
+from tune.evidence.validation import train_best_config
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.report.files import save_optimization_results
+from tune.search.study import run_optimization
+
+HOSTILE = "</script><img src=x onerror=alert(1)> & \"$\\frac{'$"
+
+
+def read(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page(programs, tmp_path):
+    """The page of a small study with everything in it."""
+    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
+    study = run_optimization(8, Settings(sampler="random"), output=tmp_path, study_name=HOSTILE)
+    selection = select_winner(study, 2, seeds=4, output=tmp_path)
+    train_best_config(
+        selection.winner.curve.hyperparameters,
+        400_000,
+        output=tmp_path,
+        study=study,
+        selection=selection,
+    )
+    save_optimization_results(study, tmp_path)
+    return read(tmp_path)
+
+
+def test_page_has_everything_and_needs_nothing(page):
+    for section in (
+        *("configuration", "validation", "selection", "study", "importance", "interactions"),
+        *("slices", "trials", "protocol", "cost"),
+    ):
+        assert f'<h2 id="{section}">' in page
+        assert f'href="#{section}"' in page
+    assert page.index('id="verdict"') < page.index("<h2")
+    assert "Improved: the best configuration reaches" in page
+    assert "python -m ppo_jax.train --env CartPole-v1" in page
+    # Nothing but fragments and data is referred to.
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
+    assert not re.search(r"url\((?!#)|@import|fetch\(|https?://(?!www\.w3\.org/)", page)
+    assert page.count("<svg") == 4 + 3 + 8 + 10
+    assert re.findall(r"<td class=\"text\">(tuning|selection|validation)</td>", page) == [
+        "tuning",
+        "selection",
+        "validation",
+    ]
+
+
+def test_hostile_names_are_text(page):
+    assert "<img" not in page
+    assert page.count("</script>") == 1
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; &amp; &#34;$\\frac{&#39;$" in page
+
+
+def test_pictures_take_the_colours_of_the_page():
+    def draw(axes):
+        axes.plot([1, 2], [3, 4], label="<b> & $x$")
+        axes.set_title("<i>title</i>", parse_math=False)
+
+    svg = inline_svg(draw, 3, 2)
+    ElementTree.fromstring(svg)
+    assert svg.startswith("<svg")
+    assert "var(--dark)" in svg
+    assert "#374151" not in svg
+    assert "<i>" not in svg
+    assert not re.search(r"<svg[^>]* width=", svg)
+
+
+def test_nothing_complete(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: float("nan")
+    save_optimization_results(run_optimization(2, output=tmp_path), tmp_path)
+    page = read(tmp_path)
+    assert "Not validated yet" in page
+    assert "0 trials with a score are too few" in page
+    assert 'id="interactions"' not in page
+    assert "2 trials were pruned" in page
+
+
+def test_fixed_and_added_parameters(programs, tmp_path):
+    tables = {"gamma": {"value": 0.98}, "anneal_learning_rate": {"choices": [True, False]}}
+    settings = Settings(space=SearchSpace.from_tables(tables), sampler="random")
+    study = run_optimization(3, settings, output=tmp_path)
+    save_optimization_results(study, tmp_path)
+    page = read(tmp_path)
+    assert re.search(r"gamma</td><td>0.98</td><td>0.98</td><td>not tuned", page)
+    assert '<button type="button">anneal_learning_rate</button>' in page
+    assert '<button type="button">gamma</button>' not in page
+
+
+def test_winner_that_is_the_default(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: 100.0 - 1000 * abs(hp.gamma - 0.99) + seed
+    study = run_optimization(3, Settings(sampler="random"), output=tmp_path)
+    results = save_optimization_results(study, tmp_path)
+    train_best_config(results["best_params"], 400_000, output=tmp_path, study=study)
+    save_optimization_results(study, tmp_path)
+    page = read(tmp_path)
+    assert "no trial beat the default hyperparameters" in page
+    assert "best − default" not in page

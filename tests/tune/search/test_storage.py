@@ -1,0 +1,272 @@
+"""Addresses, and storages that fail."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import optuna
+import pytest
+
+from benchmarks import postgres
+from ppo_jax.errors import UserError
+from tune.search import storage
+from tune.search.storage import is_shared, open_storage, sqlite_file, without_secrets
+
+needs_postgres = pytest.mark.skipif(
+    postgres.binaries() is None, reason="PostgreSQL is not installed: apt-get install postgresql"
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql+psycopg://me:sec@ret@host/db?password=x", "postgresql+psycopg://host/db"),
+        ("mysql://host/db", "mysql://host/db"),
+        ("sqlite:////a/study.db", "sqlite:////a/study.db"),
+        ("journal:/a/study.journal", "journal:/a/study.journal"),
+        ("grpc://u:secret@host:13000", "grpc://host:13000"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(address, shown):
+    assert without_secrets(address) == shown
+
+
+def test_which_addresses_processes_share(tmp_path):
+    assert not is_shared("sqlite:///x.db")
+    assert all(map(is_shared, ("journal:x", "postgresql://h/d", "mysql://h/d", "grpc://h:1")))
+    assert sqlite_file(f"sqlite:///{tmp_path}/x.db") == tmp_path / "x.db"
+    assert sqlite_file("sqlite://") is sqlite_file("journal:x") is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:////nowhere/secret/x.db",
+        "nosuchdb://u:secret@host/db",
+        "postgresql://u:secret@127.0.0.1:1/db",
+        "postgresql://u:secret@127.0.0.1:port/db",
+        "journal:/nowhere/x",
+        "grpc://u:secret@127.0.0.1",
+        "grpc://127.0.0.1:port",
+        "nonsense",
+        "",
+    ],
+)
+def test_storage_that_cannot_be_opened_is_one_line_without_its_password(address):
+    with pytest.raises(UserError) as caught:
+        open_storage(address)
+    assert "u:secret" not in str(caught.value)
+    assert "secret@" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_line_of_a_journal_is_cut_off(tmp_path):
+    address, path = f"journal:{tmp_path / 'j'}", tmp_path / "j"
+    study = optuna.create_study(study_name="s", storage=open_storage(address))
+    study.tell(study.ask(), 1.0)
+    with path.open("ab") as file:
+        file.write(b'{"op_code":4,"worker')
+    again = optuna.load_study(study_name="s", storage=open_storage(address))
+    again.tell(again.ask(), 2.0)
+    for one in (study, optuna.load_study(study_name="s", storage=open_storage(address))):
+        assert [trial.value for trial in one.trials] == [1.0, 2.0]
+
+
+def test_lock_that_an_interrupted_call_still_holds_keeps_nobody_waiting(tmp_path):
+    lock = storage._FileLock(tmp_path / "study.journal")
+    assert lock.acquire()
+    assert lock.acquire()
+    lock.release()
+    other = storage._FileLock(tmp_path / "study.journal")
+    assert other.acquire()
+    other.release()
+
+
+def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    path = tmp_path / "j"
+    hold = f"""
+import sys, time
+from pathlib import Path
+from tune.search.storage import _FileLock
+_FileLock(Path({str(path)!r})).acquire()
+print("held", flush=True)
+time.sleep(100)
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert holder.stdout.readline() == b"held\n"
+    threading.Timer(0.3, holder.send_signal, [signal.SIGKILL]).start()
+    start = time.monotonic()
+    open_storage(f"journal:{path}").create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
+    assert 0.2 < time.monotonic() - start < 10
+    holder.wait()
+
+
+class Flaky(optuna.storages.InMemoryStorage):
+    """Raises `errors` one after another, then works."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors = list(errors)
+
+    def get_all_studies(self):
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().get_all_studies()
+
+
+def flaky(*errors):
+    return storage._guarded(Flaky)("postgresql://u:secret@host/db", errors)
+
+
+class OperationalError(Exception):
+    """As database drivers name it."""
+
+
+def test_waits_for_a_storage_that_is_away(monkeypatch, caplog):
+    pauses = []
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    assert flaky(*[OperationalError("connection refused")] * 4).get_all_studies() == []
+    assert pauses == [0.5, 1.0, 2.0, 4.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the storage postgresql://host/db does not answer (connection refused); "
+        "trying again for 300 s"
+    ]
+
+
+def test_loses_patience_in_the_end(monkeypatch):
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match="connection refused, for 0 s; what has finished is kept"):
+        flaky(*[OperationalError("connection refused")] * 9).get_all_studies()
+
+
+def test_what_waiting_does_not_mend_is_told_at_once():
+    with pytest.raises(UserError, match="fails: No space left on device; what has finished"):
+        flaky(OSError(28, "No space left on device")).get_all_studies()
+    with pytest.raises(KeyError):
+        flaky(KeyError("a mistake in a call")).get_all_studies()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "journal:"])
+def test_file_that_is_removed_under_a_study_is_told(tmp_path, scheme):
+    folder = tmp_path / "a study"
+    folder.mkdir()
+    study = optuna.create_study(study_name="s", storage=open_storage(f"{scheme}{folder}/x"))
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="has been removed, and with it what had finished"):
+        study.ask()
+
+
+def test_sqlite_that_is_read_only_or_full_is_told(tmp_path):
+    import sqlalchemy
+
+    address = f"sqlite:///{tmp_path / 'x.db'}"
+    study = optuna.create_study(study_name="s", storage=open_storage(address))
+    engine = study._storage._backend.engine
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def read_only(connection, _):
+        connection.execute("PRAGMA query_only = ON")
+
+    engine.dispose()
+    with pytest.raises(UserError, match=r"sqlite:.*x\.db fails: attempt to write a readonly"):
+        study.ask()
+    sqlalchemy.event.remove(engine, "connect", read_only)
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def full(connection, _):
+        connection.execute("PRAGMA max_page_count = 1")
+
+    engine.dispose()
+    with pytest.raises(UserError, match="database or disk is full"):
+        study.set_user_attr("large", "x" * 1_000_000)
+
+
+@needs_postgres
+def test_postgres_that_restarts_in_the_middle_loses_nothing(monkeypatch):
+    monkeypatch.setattr(storage, "PATIENCE", 60.0)
+    with postgres.server() as server:
+        study = optuna.create_study(study_name="s", storage=open_storage(server.address))
+        trial = study.ask()
+        trial.report(1.0, 1)
+        server.kill()
+        threading.Timer(1.0, server.start).start()
+        trial.report(2.0, 2)
+        study.tell(trial, 3.0)
+        found = optuna.load_study(study_name="s", storage=open_storage(server.address)).trials
+        assert [(t.value, t.intermediate_values) for t in found] == [(3.0, {1: 1.0, 2: 2.0})]
+
+
+@needs_postgres
+def test_processes_that_make_one_study_at_the_same_moment_do_not_race():
+    make = """
+import sys, optuna
+from tune.search.storage import open_storage
+sys.stdin.readline()
+study = optuna.create_study(
+    study_name="s", storage=open_storage(sys.argv[1]), load_if_exists=True
+)
+study.tell(study.ask(), 1.0)
+"""
+    with postgres.server() as server:
+        makers = [
+            subprocess.Popen(
+                [sys.executable, "-c", make, server.address],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": "."},
+            )
+            for _ in range(4)
+        ]
+        time.sleep(3)
+        for maker in makers:
+            maker.stdin.write(b"\n")
+            maker.stdin.flush()
+        for maker in makers:
+            _, errors = maker.communicate(timeout=100)
+            assert maker.returncode == 0, errors
+        study = optuna.load_study(study_name="s", storage=open_storage(server.address))
+        assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+
+
+@needs_postgres
+def test_wrong_password_does_not_come_out():
+    with postgres.server() as server:
+        wrong = server.address.replace(postgres.PASSWORD, "my-pass-phrase")
+        with pytest.raises(UserError, match="password authentication failed") as caught:
+            open_storage(wrong)
+        assert "my-pass-phrase" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_grpc_proxy_in_front_of_a_storage(tmp_path):
+    import socket
+
+    pytest.importorskip("grpc")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = f"""
+from optuna.storages import run_grpc_proxy_server
+from tune.search.storage import open_storage
+run_grpc_proxy_server(
+    open_storage("sqlite:///{tmp_path}/x.db"), host="127.0.0.1", port={port}, thread_pool=None
+)
+"""
+    server = subprocess.Popen([sys.executable, "-c", serve], env={**os.environ, "PYTHONPATH": "."})
+    try:
+        address = f"grpc://127.0.0.1:{port}"
+        study = optuna.create_study(study_name="s", storage=open_storage(address))
+        study.tell(study.ask(), 1.0)
+        assert optuna.load_study(study_name="s", storage=open_storage(address)).best_value == 1.0
+    finally:
+        server.kill()
+        server.wait()

@@ -1,0 +1,195 @@
+import fcntl
+import json
+import os
+
+import optuna
+import pytest
+
+from ppo_jax.errors import UserError
+from tune.protocol.settings import PRUNERS, Settings
+from tune.protocol.space import SearchSpace
+from tune.protocol.trials import settings_of
+from tune.search.study import best_trial, open_study, run_optimization
+
+
+class Interrupt:
+    """Progress that stops the process's work in the middle of a trial."""
+
+    def __init__(self, at_trial):
+        self.at_trial = at_trial
+
+    def study_started(self, study, settings, n_trials):
+        pass
+
+    def trial_started(self, trial):
+        self.number = trial.number
+
+    def checkpoint(self, checkpoint):
+        if self.number == self.at_trial:
+            raise KeyboardInterrupt
+
+    def trial_finished(self, study, trial):
+        pass
+
+
+def parameters(study):
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+def test_trial_0_is_the_baseline(programs, tmp_path):
+    study = run_optimization(3, output=tmp_path)
+    assert study.trials[0].params == SearchSpace().baseline()
+    assert [trial.user_attrs.get("baseline", False) for trial in study.trials] == [True] + [
+        False
+    ] * 2
+    assert (tmp_path / "study.db").exists()
+    assert json.loads((tmp_path / "config.json").read_text())["seeds"] == 4
+
+
+def test_continues_to_the_total_without_repeating_points(programs, tmp_path):
+    run_optimization(4, output=tmp_path)
+    study = run_optimization(9, output=tmp_path)
+    assert len(study.trials) == 9
+    assert len(set(parameters(study))) == 9
+    assert sum(trial.user_attrs.get("baseline", False) for trial in study.trials) == 1
+    assert len(run_optimization(9, output=tmp_path).trials) == 9
+
+
+def test_same_seed_gives_the_same_trials(programs, tmp_path):
+    first = run_optimization(8, output=tmp_path / "a")
+    second = run_optimization(8, output=tmp_path / "b")
+    other = run_optimization(8, Settings(seed=1), output=tmp_path / "c")
+    assert parameters(first) == parameters(second)
+    assert parameters(first)[1:] != parameters(other)[1:]
+
+
+@pytest.mark.parametrize("at_trial", [0, 3])
+def test_interrupted_trial_is_run_again_in_its_place(programs, tmp_path, at_trial):
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(6, output=tmp_path, progress=Interrupt(at_trial))
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    before = optuna.load_study(study_name="CartPole-v1", storage=storage)
+    assert [trial.state.name for trial in before.trials] == ["COMPLETE"] * at_trial + ["RUNNING"]
+    points = parameters(before)
+    after = run_optimization(6, output=tmp_path)
+    assert len(after.trials) == 6
+    assert all(trial.state.is_finished() for trial in after.trials)
+    assert parameters(after)[: at_trial + 1] == points
+    assert len(set(parameters(after))) == 6
+    assert after.trials[at_trial].user_attrs["interrupted"] == 1
+
+
+def test_another_protocol_is_refused(programs, tmp_path):
+    run_optimization(1, output=tmp_path)
+    with pytest.raises(UserError, match="started with seeds = 4, but got 5"):
+        run_optimization(2, Settings(seeds=5), output=tmp_path)
+    space = SearchSpace.from_tables({"gamma": {"value": 0.9}})
+    with pytest.raises(UserError, match=r"space = \[gamma\]"):
+        run_optimization(2, Settings(space=space), output=tmp_path)
+
+
+def test_reference_may_change(programs, tmp_path):
+    run_optimization(1, output=tmp_path)
+    study = run_optimization(2, Settings(reference_score=561.5), output=tmp_path)
+    assert len(study.trials) == 2
+    assert settings_of(study).reference_score == 561.5
+
+
+def test_study_of_somebody_else_is_left_alone(programs, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'other.db'}"
+    optuna.create_study(study_name="mine", storage=storage).add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    with pytest.raises(UserError, match="not made by this tuner"):
+        run_optimization(2, output=tmp_path / "out", storage=storage, study_name="mine")
+
+
+def test_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_path):
+    with pytest.raises(UserError, match="cannot open the storage") as caught:
+        run_optimization(
+            2, output=tmp_path / "out", storage="nosuchdb://user:secret@host/db", study_name="s"
+        )
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_never_share_a_folder(programs, tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(UserError, match="another process"):
+            run_optimization(2, output=tmp_path)
+    finally:
+        os.close(descriptor)
+    assert len(run_optimization(1, output=tmp_path).trials) == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes", "grid"])
+def test_samplers(programs, tmp_path, sampler):
+    settings = Settings(sampler=sampler, sampler_startup_trials=2, pruner="none")
+    study = run_optimization(7, settings, output=tmp_path)
+    assert len(set(parameters(study))) == 7
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
+    programs.returns = lambda hp, step, seed: step / 1000 * (hp.gamma > 0.98)
+    settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
+    study = run_optimization(16, settings, output=tmp_path)
+    states = [trial.state.name for trial in study.trials]
+    assert states[0] == "COMPLETE"
+    assert ("PRUNED" in states) == (pruner != "none")
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert all(min(trial.intermediate_values) == 50_000 for trial in pruned)
+    assert all(max(trial.intermediate_values) >= 100_000 for trial in pruned)
+
+
+def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: 500.0
+    assert best_trial(run_optimization(4, output=tmp_path)).number == 0
+
+
+def test_folder_of_another_study_is_refused(programs, tmp_path):
+    run_optimization(1, output=tmp_path, study_name="mine")
+    with pytest.raises(UserError, match="holds the study 'mine', but got 'yours'"):
+        run_optimization(1, output=tmp_path, study_name="yours")
+
+
+def test_processes_that_share_a_storage_share_the_folder_but_with_no_other(programs, tmp_path):
+    storage = f"journal:{tmp_path / 'study.journal'}"
+    with open_study(Settings(), output=tmp_path, storage=storage) as study:
+        joined = run_optimization(3, output=tmp_path, storage=storage)
+        assert len(joined.trials) == len(study.trials) == 3
+        with pytest.raises(UserError, match="another process is running a study"):
+            run_optimization(3, output=tmp_path, storage=f"sqlite:///{tmp_path / 'x.db'}")
+
+
+def test_journal_in_the_folder_goes_on_by_itself(programs, tmp_path):
+    with open_study(Settings(), output=tmp_path, workers=2):
+        pass
+    assert len(run_optimization(4, output=tmp_path).trials) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "study.journal"]
+
+
+def test_workers_do_not_share_a_study_in_sqlite(programs, tmp_path):
+    run_optimization(1, output=tmp_path)
+    with (
+        pytest.raises(UserError, match="begun by one process and is kept in SQLite"),
+        open_study(Settings(), output=tmp_path, workers=2),
+    ):
+        pass
+
+
+def test_interrupted_trial_of_a_shared_study_is_run_again_as_another(programs, tmp_path):
+    storage = f"journal:{tmp_path / 'j'}"
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(5, output=tmp_path, storage=storage, progress=Interrupt(2))
+    study = run_optimization(5, output=tmp_path, storage=storage)
+    states = [trial.state.name for trial in study.trials]
+    assert states[2] == "FAIL"
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 5
+    assert study.trials[3].params == study.trials[2].params
+    uninterrupted = run_optimization(5, output=tmp_path / "other")
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    finished = [trial.params for trial in finished if trial.state.name != "FAIL"]
+    assert finished == [trial.params for trial in uninterrupted.trials]

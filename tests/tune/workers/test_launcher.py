@@ -1,0 +1,126 @@
+"""``--workers``: shares of devices, and a study of several processes as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tune import workers
+
+ROOT = Path(__file__).parents[3]
+
+SMALL = (
+    *("--workers", "2", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),
+    *("--seeds", "2", "--validate-steps", "0", "--select-top", "0"),
+)
+
+
+def test_cores_are_divided(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    assert [workers._cores(i, 2) for i in range(2)] == [[0, 2, 4], [1, 3]]
+    assert [workers._cores(i, 7) for i in range(7)] == [[0], [1], [2], [3], [4], [0], [1]]
+
+
+def test_every_worker_has_a_gpu(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    assert [workers._devices(i, 2) for i in range(2)] == [
+        {"CUDA_VISIBLE_DEVICES": "4"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-7"},
+    ]
+    assert workers._devices(2, 4) == {
+        "CUDA_VISIBLE_DEVICES": "4",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45",
+    }
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert workers._devices(0, 2) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert workers._devices(0, 2) == {}
+
+
+def children(pid):
+    """Return process -> command line of the children of `pid`."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid:
+                found[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+    return found
+
+
+def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_path):
+    """SIGINT in the middle; a killed worker is replaced; the same command goes on."""
+    output = tmp_path / "a study with späces"
+    command = [sys.executable, "-m", "tune.run", *SMALL, "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--trials", "1000"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    seen = [line for line, _ in zip(lines, range(3), strict=False)]
+    assert sum(line.startswith("trial") for line in seen) >= 1
+    first = children(process.pid)
+    assert len(first) == 2
+    assert not any("journal" in arguments for arguments in first.values())
+    killed = min(first)
+    os.kill(killed, signal.SIGKILL)
+    replaced = next(line for line in lines if "takes its place" in line)
+    assert "was killed by SIGKILL" in replaced
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "interrupted; what has finished is kept, the same command continues" in errors
+    assert "Traceback" not in errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in first)
+
+    trials = json.loads((output / "all_trials.json").read_text())
+    finished = sum(trial["state"] in ("complete", "pruned") for trial in trials)
+    assert finished >= 1
+    assert not [trial for trial in trials if trial["state"] == "running"]
+    done = subprocess.run(
+        [*command, "--trials", str(finished + 3)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((output / "all_trials.json").read_text())
+    states = [trial["state"] for trial in trials]
+    assert sum(state in ("complete", "pruned") for state in states) == finished + 3
+    assert sum(trial["baseline"] for trial in trials if trial["state"] == "complete") == 1
+    assert "running" not in states
+    results = json.loads((output / "optimization_results.json").read_text())
+    assert results["baseline_value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workers", "0"), "--workers must be an integer of at least 1, but got 0"),
+        (("--workers", "2", "--storage", "sqlite:///x.db"), "SQLite"),
+        (("--workers", "2", "--worker-timeout", "0"), "--worker-timeout"),
+        (("--workers", "2", "--max-retries", "-1"), "--max-retries"),
+        (("--workers", "2", "--storage", "journal:/nowhere/x"), "cannot open the storage journal:"),
+    ],
+)
+def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, message):
+    done = command("tune.run", *arguments, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""What is known of a configuration: learning curves, statistics, selection and validation."""

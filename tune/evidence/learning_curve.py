@@ -1,0 +1,281 @@
+"""A configuration trained on any number of seeds, in the study's own compiled programs."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.errors import UserError
+from ppo_jax.files import plain, read_json
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import Programs, Weights, lane_weights
+from ppo_jax.training_state import OtherRunError, TrainingStates
+from tune.evidence.statistics import finite
+from tune.protocol.settings import Settings
+
+SeedsObserver = Callable[[str, int, int, int, np.ndarray], None]
+"""Called with a run's name, its first seed and the one after its last, the step, and returns."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningCurve:
+    """Returns of one configuration.
+
+    Attributes:
+      hyperparameters: the configuration.
+      steps: nominal steps of the checkpoints, ``[checkpoints]``.
+      returns: float ``[checkpoints, seeds]``; NaN where a seed has diverged.
+      environment_steps: steps taken by all seeds together.
+      seconds: wall clock.
+    """
+
+    hyperparameters: Hyperparameters
+    steps: Sequence[int]
+    returns: np.ndarray
+    environment_steps: int
+    seconds: float
+
+    @property
+    def final(self) -> np.ndarray:
+        """Returns at the end of training, ``[seeds]``."""
+        return self.returns[-1]
+
+    @property
+    def diverged_seeds(self) -> list[int]:
+        """Seeds that have diverged."""
+        return np.flatnonzero(~np.isfinite(self.final)).tolist()
+
+    def scores(self, settings: Settings) -> np.ndarray | None:
+        """Return what the study's objective makes of each seed, ``[seeds]``.
+
+        Only the study's own checkpoints count, so a longer run is scored at equal steps.
+        None where the run lacks one of them.
+        """
+        if not set(settings.checkpoints()) <= set(self.steps):
+            return None
+        rows = [list(self.steps).index(step) for step in settings.checkpoints()]
+        return np.array([settings.score(list(seed)) for seed in self.returns[rows].T])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` takes, but for the steps."""
+        return {
+            "hyperparameters": self.hyperparameters.to_dict(),
+            "returns": self.returns,
+            "diverged_seeds": self.diverged_seeds,
+            "environment_steps": self.environment_steps,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], steps: Sequence[int]) -> "LearningCurve":
+        """Restore a curve from JSON."""
+        return cls(
+            Hyperparameters.from_dict(values["hyperparameters"]),
+            steps,
+            np.array(values["returns"], np.float64).reshape(len(steps), -1),
+            values["environment_steps"],
+            values["seconds"],
+        )
+
+    @classmethod
+    def of_trial(cls, trial: FrozenTrial) -> "LearningCurve":
+        """Return the curve of a finished trial on the tuning seeds."""
+        attributes = trial.user_attrs
+        steps = sorted(map(int, attributes["scores"]))
+        return cls(
+            Hyperparameters.from_dict(attributes["hyperparameters"]),
+            steps,
+            np.array([attributes["scores"][str(step)] for step in steps], np.float64),
+            attributes["environment_steps"],
+            attributes["training_seconds"] + attributes["evaluation_seconds"],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BestSeed:
+    """The seed of a run that did best at the end; of equals, the one that was good for longest.
+
+    Attributes:
+      seed: its number.
+      final_return: its return at the end.
+      weights: of its policy.
+    """
+
+    seed: int
+    final_return: float
+    weights: Weights
+
+
+def train_seeds(
+    programs: Programs,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    steps: Sequence[int],
+    name: str = "",
+    observer: SeedsObserver | None = None,
+    state_folder: Path | None = None,
+) -> tuple[LearningCurve, BestSeed]:
+    """Train a seed a key, in groups that fill the lanes of `programs`.
+
+    Args:
+      programs: of the study; nothing else is compiled.
+      keys: ``[seeds]``.
+      steps: nominal steps of the checkpoints; the last is the budget.
+      name: what `observer` is told.
+      observer: called at each checkpoint of each group.
+      state_folder: where the training state is kept. A call that was stopped is continued
+        by the same call, bit for bit; the folder is the caller's to remove.
+    """
+    if state_folder is None:
+        return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
+    run = {
+        "hyperparameters": hyperparameters.to_dict(),
+        "config": dataclasses.asdict(programs.config),
+        "keys": np.asarray(jax.random.key_data(keys)),
+        "seeds at once": programs.seeds,
+        "steps": steps,
+    }
+    with TrainingStates(state_folder, run) as states:
+        return _train_groups(programs, keys, hyperparameters, steps, name, observer, states)
+
+
+@dataclasses.dataclass
+class _Position:
+    """How far :func:`train_seeds` has come; JSON, but for NaN.
+
+    Attributes:
+      returns: float ``[checkpoints, seeds]``; NaN also where still to come.
+      first, passed: of the group at work, the first seed and the checkpoints passed.
+      environment_steps: steps taken by all seeds of finished groups together.
+      best_seed: so far, -1 for none.
+      rank: of the best seed: its return at the end and its mean return.
+      seconds: wall clock.
+    """
+
+    returns: np.ndarray
+    first: int = 0
+    passed: int = 0
+    environment_steps: int = 0
+    best_seed: int = -1
+    rank: tuple[float, float] = (-np.inf, -np.inf)
+    seconds: float = 0.0
+
+
+def _train_groups(
+    programs: Programs,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    steps: Sequence[int],
+    name: str,
+    observer: SeedsObserver | None,
+    states: TrainingStates | None,
+) -> tuple[LearningCurve, BestSeed]:
+    position, state, best_weights = _begin_or_restore(programs, keys, steps, states)
+    start = time.perf_counter() - position.seconds
+    for first in range(position.first, len(keys), programs.seeds):
+        group = keys[first : first + programs.seeds]
+        if first != position.first:
+            position.first, position.passed, state = first, 0, None
+        for checkpoint in programs.run(group, hyperparameters, steps, position.passed, state):
+            returns = position.returns[:, first : first + len(group)]
+            returns[position.passed] = checkpoint.returns
+            position.passed += 1
+            end = position.passed == len(steps)
+            if end:
+                position.environment_steps += checkpoint.environment_steps * len(group)
+                for lane, values in enumerate(np.nan_to_num(returns.T, nan=-np.inf)):
+                    rank = float(values[-1]), float(values.mean())
+                    if position.best_seed < 0 or rank > position.rank:
+                        position.best_seed, position.rank = first + lane, rank
+                        best_weights = lane_weights(checkpoint.state, lane)
+            position.seconds = time.perf_counter() - start
+            if states is not None:
+                tree = {"state": checkpoint.state, "best_weights": best_weights}
+                states.save(tree, vars(position), final=end)
+            if observer is not None:
+                observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
+    curve = LearningCurve(
+        hyperparameters,
+        list(steps),
+        position.returns,
+        position.environment_steps,
+        position.seconds,
+    )
+    return curve, BestSeed(position.best_seed, position.rank[0], best_weights)
+
+
+def _begin_or_restore(
+    programs: Programs, keys: jax.Array, steps: Sequence[int], states: TrainingStates | None
+) -> tuple[_Position, Any, Any]:
+    """Return position, training state and weights of the best seed."""
+    state = programs.init(keys[: programs.seeds])
+    best_weights = lane_weights(state, 0)
+    if states is not None and states.exists():
+        try:
+            tree, progress = states.restore({"state": state, "best_weights": best_weights})
+        except OtherRunError:  # Of an earlier winner, for example.
+            states.remove()
+        else:
+            position = _Position(**progress)
+            position.returns = np.array(position.returns, np.float64)
+            final, mean = (-np.inf if x is None else x for x in progress["rank"])
+            position.rank = final, mean
+            return position, tree["state"], tree["best_weights"]
+    return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_weights
+
+
+def stored_curves(
+    path: Path, protocol: Mapping[str, Any], rows: Callable[[Any], Iterable[Mapping[str, Any]]]
+) -> dict[Hyperparameters, LearningCurve]:
+    """Return the curves that a results file holds, by configuration.
+
+    Empty where there is no such file or it was written under another protocol.
+
+    Args:
+      protocol: what must be in the file for its curves to be of use.
+      rows: from the content of the file to its curves.
+    """
+    try:
+        found = read_json(path)
+        if any(found[name] != value for name, value in plain(protocol).items()):
+            return {}
+        curves = [LearningCurve.from_dict(row, found["steps"]) for row in rows(found)]
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return {curve.hyperparameters: curve for curve in curves}
+
+
+def run_protocol(
+    config: TrainConfig, purpose: str, root: int, seeds: int, steps: Sequence[int]
+) -> dict[str, Any]:
+    """Return what the returns of a configuration depend on besides its hyperparameters."""
+    return {
+        "environment": config.env,
+        "environment_kwargs": dict(config.env_kwargs),
+        "config": dataclasses.asdict(config),
+        "seeds": {"purpose": purpose, "root": root, "count": seeds},
+        "steps": list(steps),
+    }
+
+
+def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
+    """Return the area under a learning curve over its width: the mean height.
+
+    >>> learning_area([10, 20, 30], [0.0, 1.0, 1.0])
+    0.75
+    """
+    if len(steps) == 1:
+        return float(means[0])
+    return float(np.trapezoid(means, steps) / (steps[-1] - steps[0]))
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    """Return the mean of the finite values; minus infinity where there are none."""
+    values = finite(values)
+    return float(values.mean()) if len(values) else -np.inf

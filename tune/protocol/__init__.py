@@ -1,0 +1,1 @@
+"""What a study is: its settings, its search space, and what its trials and its folder hold."""

@@ -1,0 +1,144 @@
+"""The protocol of a study: everything that its results depend on but the number of trials."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
+from ppo_jax.errors import LARGEST_STEPS, UserError, is_number, require_choice, require_count
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.protocol.space import SearchSpace
+
+ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
+"""Environment variable for a storage address with a password: everyone sees a command line."""
+
+OBJECTIVES = ("mean", "final", "tail")
+SAMPLERS = ("tpe", "random", "qmc", "cmaes", "gp", "grid")
+PRUNERS = ("median", "percentile", "hyperband", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of a study. Frozen and hashable; stored with the study.
+
+    Raises:
+      UserError: naming the setting, its value and what is allowed.
+    """
+
+    env: str = "CartPole-v1"
+    """Environment name."""
+    env_kwargs: EnvKwargs = ()
+    """Overridden environment parameters, as (name, value) pairs."""
+    agent: AgentConfig = AgentConfig()
+    """What every trial's agent is made of."""
+    space: SearchSpace = dataclasses.field(default_factory=SearchSpace)
+    """What is tuned."""
+    seeds: int = 4
+    """Tuning seeds of a trial."""
+    total_steps: int = 200_000
+    """Environment steps of each seed of a trial."""
+    eval_every: int = 50_000
+    """Environment steps between checkpoints."""
+    eval_episodes: int = 32
+    """Episodes of each seed at a checkpoint."""
+    objective: str = "mean"
+    """How checkpoints become a score: mean of all, final, or mean of the last third (tail)."""
+    sampler: str = "tpe"
+    """Optuna sampler."""
+    sampler_startup_trials: int = 5
+    """Random trials before TPE, CMA-ES or GP begin to model."""
+    grid_points: int = 3
+    """Values of each range in a grid search."""
+    pruner: str = "median"
+    """Optuna pruner."""
+    pruner_startup_trials: int = 4
+    """Complete trials before the median or percentile pruner begins."""
+    pruner_warmup_checkpoints: int = 1
+    """First checkpoints of a trial at which it is never pruned."""
+    pruner_percentile: float = 50.0
+    """The percentile pruner keeps this upper share of trials, in percent."""
+    seed: int = 0
+    """Root of all random numbers of the study."""
+    reference_score: float | None = None
+    """An earlier result to draw and report beside the study's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "eval_episodes", "grid_points"):
+            require_count(name, getattr(self, name))
+        for name in ("total_steps", "eval_every"):
+            require_count(name, getattr(self, name), high=LARGEST_STEPS)
+        for name in (
+            "sampler_startup_trials",
+            "pruner_startup_trials",
+            "pruner_warmup_checkpoints",
+        ):
+            require_count(name, getattr(self, name), low=0)
+        require_count("seed", self.seed, low=0, high=2**32 - 1)
+        if self.eval_every > self.total_steps:
+            raise UserError(
+                f"eval_every must be at most total_steps, but got eval_every={self.eval_every} "
+                f"with total_steps={self.total_steps}"
+            )
+        if not (is_number(self.pruner_percentile) and 0 < self.pruner_percentile < 100):
+            raise UserError(
+                f"pruner_percentile must be between 0 and 100, but got {self.pruner_percentile!r}"
+            )
+        if self.reference_score is not None and not is_number(self.reference_score):
+            raise UserError(f"reference_score must be a number, but got {self.reference_score!r}")
+        require_choice("objective", self.objective, OBJECTIVES)
+        require_choice("sampler", self.sampler, SAMPLERS)
+        require_choice("pruner", self.pruner, PRUNERS)
+        _ = self.config, self.checkpoints()
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration whose programs run every trial of the study."""
+        agent = {f.name: getattr(self.agent, f.name) for f in dataclasses.fields(AgentConfig)}
+        if self.space.num_envs is not None:
+            agent["num_envs"] = self.space.num_envs
+        return TrainConfig(
+            env=self.env,
+            env_kwargs=self.env_kwargs,
+            n_steps_choices=self.space.choices("n_steps"),
+            batch_size_choices=self.space.choices("batch_size"),
+            eval_episodes=self.eval_episodes,
+            **agent,
+        )
+
+    def checkpoints(self, total_steps: int | None = None) -> list[int]:
+        """Return the nominal steps of the checkpoints; the last is the end of training."""
+        return checkpoint_steps(self.eval_every, total_steps or self.total_steps)
+
+    def score(self, checkpoint_means: list[float]) -> float:
+        """Return the score of a run whose seeds had these mean returns at its checkpoints."""
+        last = {
+            "mean": len(checkpoint_means),
+            "final": 1,
+            "tail": math.ceil(len(checkpoint_means) / 3),
+        }[self.objective]
+        return sum(checkpoint_means[-last:]) / last
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` takes; strict JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {
+            "env_kwargs": dict(self.env_kwargs),
+            "agent": self.agent.to_dict(),
+            "space": self.space.to_tables(),
+            "defaults": self.space.defaults.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Restore settings from :meth:`to_dict`."""
+        values = dict(values)
+        defaults = Hyperparameters.from_dict(values.pop("defaults", {}))
+        return cls(
+            **{
+                **values,
+                "env_kwargs": tuple(sorted(values["env_kwargs"].items())),
+                "agent": AgentConfig.from_dict(values.get("agent", {})),
+                "space": SearchSpace(defaults=defaults).changed_by(values["space"]),
+            }
+        )

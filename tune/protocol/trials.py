@@ -1,0 +1,161 @@
+"""What a trial of a study holds, and the names it is stored under.
+
+The rest of the packages sees records: read once, frozen, independent of the storage. Only
+:mod:`tune.search` talks to Optuna about trials that are still running.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.protocol.settings import Settings
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+_FORMER_NAMES = {"returns": "scores", "attempts": "deaths", "released": "given_back"}
+"""Attribute -> the name under which earlier studies stored it; read, never written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the storage held it at one moment.
+
+    Attributes:
+      number: of the trial in its study.
+      state: Optuna's.
+      is_baseline: whether it runs the default hyperparameters.
+      params: what the sampler suggested, parameter -> value.
+      distributions: where it suggested from, parameter -> distribution.
+      hyperparameters: the whole configuration; None before the trial has begun.
+      score: the objective's value of a complete trial, else None.
+      means: nominal step -> mean return over the seeds that have not diverged.
+      returns: nominal step -> return of every seed, float ``[seeds]``; NaN for a diverged one.
+      diverged_seeds: seeds whose last return is not finite.
+      environment_steps: taken by all seeds together.
+      training_seconds, evaluation_seconds: compilation apart; None before the first checkpoint.
+      interrupted: how often it was interrupted and run again.
+      started, finished: moments, None where they have yet to come.
+    """
+
+    number: int
+    state: TrialState
+    is_baseline: bool
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    hyperparameters: Hyperparameters | None
+    score: float | None
+    means: Mapping[int, float]
+    returns: Mapping[int, np.ndarray]
+    diverged_seeds: Sequence[int]
+    environment_steps: int
+    training_seconds: float | None
+    evaluation_seconds: float | None
+    interrupted: int
+    started: datetime | None
+    finished: datetime | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> "TrialRecord":
+        """Return the record of one of Optuna's trials."""
+        attributes = trial.user_attrs
+        configuration = attributes.get("hyperparameters")
+        returns = attribute(trial, "returns", {})
+        return cls(
+            number=trial.number,
+            state=trial.state,
+            is_baseline=is_baseline(trial),
+            params=trial.params,
+            distributions=trial.distributions,
+            hyperparameters=configuration and Hyperparameters.from_dict(configuration),
+            score=trial.value if trial.state == TrialState.COMPLETE else None,
+            means=dict(sorted(trial.intermediate_values.items())),
+            returns={int(s): np.array(returns[s], np.float64) for s in sorted(returns, key=int)},
+            diverged_seeds=attributes.get("diverged_seeds", []),
+            environment_steps=attributes.get("environment_steps", 0),
+            training_seconds=attributes.get("training_seconds"),
+            evaluation_seconds=attributes.get("evaluation_seconds"),
+            interrupted=attributes.get("interrupted", 0),
+            started=trial.datetime_start,
+            finished=trial.datetime_complete,
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to its end and has a score."""
+        return self.state == TrialState.COMPLETE
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it was stopped early."""
+        return self.state == TrialState.PRUNED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is complete or pruned."""
+        return self.state in FINISHED
+
+    @property
+    def last_mean(self) -> float | None:
+        """Mean return at its last checkpoint, None before the first."""
+        return self.means[max(self.means)] if self.means else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall clock from its start to its end."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+
+def trials_of(study: optuna.Study) -> list[TrialRecord]:
+    """Return the trials of `study` in the order of their numbers, whatever their states."""
+    return [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the complete trials, the highest score first.
+
+    Of equals, the one with the larger area under its learning curve, then the earlier one.
+    """
+
+    def rank(trial: TrialRecord) -> tuple[float, float, int]:
+        assert trial.score is not None, "a complete trial has a score"
+        area = learning_area(list(trial.means), list(trial.means.values()))
+        return trial.score, area, -trial.number
+
+    return sorted((t for t in trials if t.is_complete), key=rank, reverse=True)
+
+
+def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
+    """Return the area under a learning curve over its width: the mean height.
+
+    >>> learning_area([10, 20, 30], [0.0, 1.0, 1.0])
+    0.75
+    """
+    if len(steps) == 1:
+        return float(means[0])
+    return float(np.trapezoid(means, steps) / (steps[-1] - steps[0]))
+
+
+def attribute(trial: FrozenTrial | optuna.Trial, name: str, default: Any = None) -> Any:
+    """Return a user attribute of `trial`, also one stored under its former name."""
+    attributes = trial.user_attrs
+    return attributes.get(name, attributes.get(_FORMER_NAMES.get(name, name), default))
+
+
+def is_baseline(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Return whether `trial` runs the default hyperparameters."""
+    return bool(trial.user_attrs.get("baseline"))
+
+
+def settings_of(study: optuna.Study) -> Settings | None:
+    """Return the settings stored with `study`, None where it has none."""
+    stored = study.user_attrs.get("settings")
+    return None if stored is None else Settings.from_dict(stored)

@@ -1,0 +1,70 @@
+"""The trials of a study in TensorBoard and Weights & Biases, a run each."""
+
+from pathlib import Path
+from types import TracebackType
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ppo_jax.programs import Checkpoint
+from ppo_jax.tracking import Tracker, TrackingConfig
+from tune.protocol.settings import Settings
+from tune.search.study import Progress
+
+
+class TrackedProgress:
+    """Tells a study's progress to `progress` and to the trackers of `config`.
+
+    A context manager: a trial that is interrupted ends its run. Run again, it begins anew.
+    """
+
+    def __init__(
+        self, progress: Progress, config: TrackingConfig, output: Path, study_name: str
+    ) -> None:
+        self._progress = progress
+        self._config, self._output, self._study_name = config, output, study_name
+        self._trial: optuna.Trial | None = None
+        self._tracker: Tracker | None = None
+
+    def __enter__(self) -> "TrackedProgress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
+        self._progress.study_started(study, settings, n_trials)
+
+    def trial_started(self, trial: optuna.Trial) -> None:
+        self._end()  # Of a trial that has gone to another process.
+        self._trial = trial
+        self._progress.trial_started(trial)
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        if self._tracker is None and self._trial is not None:
+            self._tracker = Tracker(
+                self._config,
+                self._output,
+                f"trial_{self._trial.number:03}",
+                self._study_name,
+                self._trial.user_attrs["hyperparameters"],
+            )
+        if self._tracker is not None:
+            self._tracker.checkpoint(checkpoint)
+        self._progress.checkpoint(checkpoint)
+
+    def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if self._tracker is not None and trial.state == TrialState.COMPLETE:
+            self._tracker.log({"score": trial.values[0]})
+        self._end()
+        self._progress.trial_finished(study, trial)
+
+    def _end(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+        self._tracker = None

@@ -1,0 +1,1 @@
+"""Finding a configuration: the study, where it is kept, what a trial does, who suggests."""

@@ -1,0 +1,104 @@
+"""One trial: a configuration trained on all tuning seeds, scored at checkpoints, prunable."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+
+from ppo_jax.config import TrainConfig
+from ppo_jax.programs import TUNING, Checkpoint, Programs, seed_keys
+from tune.protocol.settings import Settings
+from tune.protocol.trials import is_baseline, settings_of
+
+Observer = Callable[[Checkpoint], None]
+
+
+@functools.lru_cache(maxsize=4)
+def programs_for(config: TrainConfig, seeds: int) -> Programs:
+    """Return the programs of `config`; compiled once in a process, for tuning and validation."""
+    return Programs(config, seeds)
+
+
+def objective(
+    trial: optuna.Trial, settings: Settings | None = None, observer: Observer | None = None
+) -> float:
+    """Train the configuration that `trial` suggests and return its score.
+
+    Every trial of a study runs on the same tuning seeds. At each checkpoint the mean
+    return over seeds is reported at the nominal step, and the trial may be pruned; the
+    baseline never is. A seed that diverges is recorded and left out of the means, and
+    its trial is pruned: a configuration that breaks is no candidate.
+
+    Works in a plain ``study.optimize(objective, n_trials=20)`` as well.
+
+    Args:
+      trial: an Optuna trial.
+      settings: of the study; read from the study, else the defaults, when not given.
+      observer: called at each checkpoint.
+
+    Returns:
+      The score; see :meth:`tune.protocol.settings.Settings.score`.
+
+    Raises:
+      optuna.TrialPruned: when the pruner says so or a seed has diverged.
+    """
+    settings = settings or settings_of(trial.study) or Settings()
+    hyperparameters = settings.space.suggest(trial)
+    programs = programs_for(settings.config, settings.seeds)
+    keys = seed_keys(settings.seed, TUNING, settings.seeds)
+    trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
+
+    # Of a run of this trial that was interrupted. It was not pruned there, so the pruner,
+    # which judges by the last report, is asked again only when that has been reached.
+    reported = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    known_until = max(reported, default=0)
+
+    means: list[float] = []
+    record = _Record()
+    try:
+        for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
+            finite = record.add(checkpoint)
+            trial.set_user_attr("scores", record.scores)
+            if observer is not None:
+                observer(checkpoint)
+            if not finite.any():
+                raise optuna.TrialPruned("every seed has diverged")
+            means.append(float(checkpoint.returns[finite].mean()))
+            if checkpoint.step not in reported:
+                trial.report(means[-1], checkpoint.step)
+            judged = known_until <= checkpoint.step < settings.total_steps
+            if not is_baseline(trial) and (not finite.all() or (judged and trial.should_prune())):
+                raise optuna.TrialPruned
+    finally:
+        trial.set_user_attr("environment_steps", record.environment_steps)
+        trial.set_user_attr("training_seconds", record.training_seconds)
+        trial.set_user_attr("evaluation_seconds", record.evaluation_seconds)
+        trial.set_user_attr("diverged_seeds", record.diverged_seeds)
+    return settings.score(means)
+
+
+@dataclasses.dataclass
+class _Record:
+    """What a trial keeps as user attributes."""
+
+    scores: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
+    environment_steps: int = 0
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    diverged_seeds: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, checkpoint: Checkpoint) -> np.ndarray:
+        """Take in a checkpoint and return which seeds are finite, bool ``[seeds]``."""
+        returns = checkpoint.returns
+        finite = np.isfinite(returns)
+        self.scores[str(checkpoint.step)] = [
+            float(r) if math.isfinite(r) else None for r in returns
+        ]
+        self.environment_steps = checkpoint.environment_steps * len(returns)
+        self.training_seconds += checkpoint.training_seconds
+        self.evaluation_seconds += checkpoint.evaluation_seconds
+        self.diverged_seeds = np.flatnonzero(~finite).tolist()
+        return finite

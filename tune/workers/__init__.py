@@ -1,0 +1,1 @@
+"""Several processes of one host on one study: who starts them, and what each of them does."""
