@@ -59,8 +59,8 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("search.objective", "search.study", "evidence.selection", "evidence.validation"):
-        monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
+    for module in ("search.objective", "search.study", "session"):
+        monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
     # Intervals are tested in test_analysis; elsewhere they only have to be there.
     monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
     return fake
