@@ -56,6 +56,23 @@ class FakePrograms:
             )
 
 
+class RecordedProgress:
+    """What a session reports, as (name, arguments) pairs in order."""
+
+    def __init__(self):
+        self.events = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments: self.events.append((name, arguments))
+
+
+@pytest.fixture
+def progress():
+    return RecordedProgress()
+
+
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
