@@ -136,7 +136,7 @@ def train_seeds(
         return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
     run = {
         "hyperparameters": hyperparameters.to_dict(),
-        "config": dataclasses.asdict(programs.config),
+        "config": programs.config.to_dict(),
         "keys": np.asarray(jax.random.key_data(keys)),
         "seeds at once": programs.seeds,
         "steps": steps,
@@ -258,7 +258,7 @@ def run_protocol(
     return {
         "environment": config.env,
         "environment_kwargs": dict(config.env_kwargs),
-        "config": dataclasses.asdict(config),
+        "config": config.to_dict(),
         "seeds": {"purpose": purpose, "root": root, "count": seeds},
         "steps": list(steps),
     }

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, write_json
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import SELECTION, seed_keys
+from ppo_jax.seeds import seed_keys
 from tune.evidence.learning_curve import (
     LearningCurve,
     SeedsObserver,
@@ -29,6 +29,7 @@ from tune.evidence.learning_curve import (
     train_seeds,
 )
 from tune.evidence.statistics import summarize
+from tune.protocol.purposes import SELECTION
 from tune.protocol.settings import Settings
 from tune.protocol.trials import is_baseline, settings_of
 from tune.search.objective import programs_for

@@ -17,7 +17,7 @@ from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
-from ppo_jax.programs import VALIDATION, seed_keys
+from ppo_jax.seeds import seed_keys
 from ppo_jax.versions import device_description, versions
 from tune.evidence.learning_curve import (
     LearningCurve,
@@ -38,6 +38,7 @@ from tune.evidence.statistics import (
     performance_profile,
     summarize,
 )
+from tune.protocol.purposes import VALIDATION
 from tune.protocol.settings import Settings
 from tune.protocol.trials import settings_of
 from tune.report.figures import plot_validation
@@ -209,7 +210,7 @@ def train_best_config(
     require_count("seeds", seeds)
     winner = _complete(params, settings)
     baseline = settings.space.complete(settings.space.baseline())
-    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
+    make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
     folder = Path(output) if output is not None else default_output(settings.env)
     require_writable(folder)
     config = _config_with(settings.config, winner)

@@ -9,7 +9,9 @@ import numpy as np
 import optuna
 
 from ppo_jax.config import TrainConfig
-from ppo_jax.programs import TUNING, Checkpoint, Programs, seed_keys
+from ppo_jax.programs import Checkpoint, Programs
+from ppo_jax.seeds import seed_keys
+from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
 from tune.protocol.trials import is_baseline, settings_of
 

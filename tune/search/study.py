@@ -12,10 +12,9 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from ppo_jax.command_line import folder_name
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
-from ppo_jax.files import read_json, require_writable, write_json
+from ppo_jax.files import folder_name, read_json, require_writable, write_json
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
 from ppo_jax.versions import device_description, versions
@@ -119,7 +118,7 @@ def open_study(
     """
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
-    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
+    make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
     require_sampler_package(settings.sampler)
     require_writable(folder)
     address = storage or default_storage(folder, workers)
