@@ -25,6 +25,7 @@ from benchmarks.measuring import (
 )
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import folder_name
 from tune.protocol.settings import OBJECTIVES, SAMPLERS, Settings
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def _run(arguments: Arguments) -> None:
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
         Settings(sampler=sampler)
-    names = {env: f"trials_{command_line.folder_name(env)}.npz" for env in defaults}
+    names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
     paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():
         if not arguments.record and not path.exists():
