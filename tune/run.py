@@ -6,24 +6,43 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig
-from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.tracking import TrackingConfig
-from tune.protocol.settings import ADDRESS_VARIABLE, Settings
+from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
 from tune.protocol.space import SearchSpace
+from tune.search.pruners import PRUNERS
+from tune.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 _LEFT_TO_ANOTHER = "another process on this study selects and validates at its end"
+
+
+def _one_of(name: str, choices: Collection[str]) -> PrimitiveConstructorSpec[str]:
+    """Return how tyro reads an option that takes one of `choices`; its help lists them."""
+
+    def read(words: list[str]) -> str:
+        require_choice(name, words[0], choices)
+        return words[0]
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(choices) + "}",
+        instance_from_str=read,
+        is_instance=lambda value: value in choices,
+        str_from_instance=lambda value: [value],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +73,15 @@ class Arguments:
     """Environment steps between checkpoints, where a trial is scored and may be pruned."""
     eval_episodes: int = Settings.eval_episodes
     """Episodes of each seed at a checkpoint."""
-    objective: Literal["mean", "final", "tail"] = "mean"
+    objective: Annotated[str, _one_of("objective", OBJECTIVES)] = Settings.objective
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
-    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
+    sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = Settings.sampler
     """How configurations are chosen; cmaes and gp need the extra of their name."""
     sampler_startup_trials: int = Settings.sampler_startup_trials
     """Random trials before TPE, CMA-ES or GP begin to model."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
-    pruner: Literal["median", "percentile", "hyperband", "none"] = "median"
+    pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
     """How hopeless trials are stopped early."""
     pruner_startup_trials: int = Settings.pruner_startup_trials
     """Complete trials before the median or percentile pruner begins."""
@@ -176,6 +195,7 @@ def _share(arguments: Arguments) -> None:
     from tune.search.leases import TrialLeases
     from tune.search.study import address_of, default_output, open_study
     from tune.workers.launcher import run_workers
+    from tune.workers.request import WorkerRequest
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study_name = arguments.study_name or settings.env
@@ -189,16 +209,16 @@ def _share(arguments: Arguments) -> None:
         workers=arguments.workers,
     ) as study:
         progress.study_started(study, settings, n_trials)
-        request = {
-            "n_trials": n_trials,
-            "settings": settings.to_dict(),
-            "output": str(output),
-            "storage": address_of(study),
-            "study_name": study_name,
-            "worker_timeout": arguments.worker_timeout,
-            "max_retries": arguments.max_retries,
-            "tracking": dataclasses.asdict(arguments.tracking),
-        }
+        request = WorkerRequest(
+            n_trials=n_trials,
+            settings=settings,
+            output=Path(output),
+            storage=address_of(study),
+            study_name=study_name,
+            worker_timeout=arguments.worker_timeout,
+            max_retries=arguments.max_retries,
+            tracking=arguments.tracking,
+        )
         try:
             run_workers(arguments.workers, request, progress.line)
         except KeyboardInterrupt:

@@ -24,7 +24,9 @@ from tune.protocol.settings import Settings
 from tune.protocol.trials import FINISHED, is_baseline, settings_of
 from tune.search.leases import TrialLeases
 from tune.search.objective import objective, programs_for
-from tune.search.samplers import has_configurations_left, make_sampler, require_sampler_package
+from tune.search.optuna_private import resume_trial, storage_of
+from tune.search.pruners import make_pruner
+from tune.search.samplers import has_configurations_left, make_sampler
 from tune.search.storage import is_shared, open_storage, sqlite_file
 
 WORKER_TIMEOUT = 60.0
@@ -120,7 +122,7 @@ def open_study(
     study_name = study_name or settings.env
     folder = Path(output) if output is not None else default_output(study_name)
     make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
-    require_sampler_package(settings.sampler)
+    sampler, pruner = make_sampler(settings), make_pruner(settings)
     require_writable(folder)
     address = storage or default_storage(folder, workers)
     with contextlib.ExitStack() as stack:
@@ -134,7 +136,7 @@ def open_study(
         _require_folder_of(study_name, folder)
         if storage is None:
             backend = open_storage(address)
-        study = _create_or_load(study_name, backend, settings)
+        study = _create_or_load(study_name, backend, settings, sampler, pruner)
         write_json(folder / _CONFIGURATION, {"study_name": study_name, **settings.to_dict()})
         yield study
 
@@ -157,7 +159,8 @@ def default_storage(folder: Path, workers: int = 1) -> str:
 
 def address_of(study: optuna.Study) -> str:
     """Return the address of the storage of a study of :func:`open_study`."""
-    return study._storage.address  # type: ignore[attr-defined]
+    address: str = storage_of(study).address  # type: ignore[attr-defined]
+    return address
 
 
 def default_output(study_name: str) -> Path:
@@ -182,31 +185,6 @@ def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(complete, key=rank, reverse=True)
-
-
-def make_pruner(settings: Settings) -> optuna.pruners.BasePruner:
-    """Return the pruner; its steps are nominal environment steps."""
-    first = settings.checkpoints()[
-        min(settings.pruner_warmup_checkpoints, len(settings.checkpoints()) - 1)
-    ]
-    match settings.pruner:
-        case "median":
-            return optuna.pruners.MedianPruner(
-                n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=first
-            )
-        case "percentile":
-            return optuna.pruners.PercentilePruner(
-                settings.pruner_percentile,
-                n_startup_trials=settings.pruner_startup_trials,
-                n_warmup_steps=first,
-            )
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(
-                min_resource=first, max_resource=settings.total_steps
-            )
-        case "none":
-            return optuna.pruners.NopPruner()
-    raise UserError(f"unknown pruner {settings.pruner!r}")
 
 
 def record_compilations(study: optuna.Study, programs: Programs) -> None:
@@ -235,7 +213,7 @@ def _run_trials(
     """Run trials in the only process that works on the study."""
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in interrupted:
-        trial = optuna.Trial(study, frozen._trial_id)
+        trial = resume_trial(study, frozen)
         trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
         _run_trial(study, trial, settings, progress)
     while len(
@@ -274,15 +252,19 @@ def _run_trial(
 
 
 def _create_or_load(
-    study_name: str, storage: optuna.storages.BaseStorage, settings: Settings
+    study_name: str,
+    storage: optuna.storages.BaseStorage,
+    settings: Settings,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
     study = optuna.create_study(
         study_name=study_name,
         storage=storage,
         direction="maximize",
         load_if_exists=True,
-        sampler=make_sampler(settings),
-        pruner=make_pruner(settings),
+        sampler=sampler,
+        pruner=pruner,
     )
     stored = settings_of(study)
     if stored is None:
