@@ -11,7 +11,6 @@ import pytest
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.trials import attribute
 from tune.search import storage
 from tune.search.optuna_private import CachedStorage
 from tune.search.samplers import SAMPLERS, make_sampler
@@ -97,7 +96,7 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     assert parameters(study) == parameters(whole)
     for name in ("state", "value", "intermediate_values"):
         assert [getattr(t, name) for t in study.trials] == [getattr(t, name) for t in whole.trials]
-    returns = [[attribute(t, "returns") for t in s.trials] for s in (study, whole)]
+    returns = [[t.user_attrs["returns"] for t in s.trials] for s in (study, whole)]
     assert returns[0] == returns[1]
     # TPE may suggest nothing hopeless.
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}
