@@ -1,15 +1,30 @@
 """Trials without training: programs whose returns are a formula."""
 
+import sqlite3
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+import sqlalchemy
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
 
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_without_fsync():
+    """Let SQLite leave its writes to the operating system: no test cuts the power."""
+
+    def relax(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
 
 
 class FakeActors(NamedTuple):

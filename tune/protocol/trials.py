@@ -25,7 +25,12 @@ from tune.protocol.settings import Settings
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_FORMER_NAMES = {"returns": "scores", "attempts": "deaths", "released": "given_back"}
+_FORMER_NAMES = {
+    "returns": "scores",
+    "heartbeat": "beat",
+    "attempts": "deaths",
+    "released": "given_back",
+}
 """Attribute -> the name under which earlier studies stored it; read, never written."""
 
 _COMPILATIONS = "compilations:"
