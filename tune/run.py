@@ -314,7 +314,7 @@ def _print_summary(
     seconds: float,
 ) -> None:
     """Print what a person wants to know at the end."""
-    from tune.report.html import number
+    from tune.report.text import number
 
     best, baseline = results["best_value"], results["baseline_value"]
     gain = results["improvement_percent"]

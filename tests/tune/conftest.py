@@ -1,5 +1,6 @@
 """Trials without training: programs whose returns are a formula."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
+from tune.analysis.analysis import analyse
 
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
 
@@ -61,6 +63,7 @@ def programs(monkeypatch):
     fake = FakePrograms()
     for module in ("search.objective", "search.study", "evidence.selection", "evidence.validation"):
         monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
-    # Intervals are tested in test_analysis; elsewhere they only have to be there.
-    monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
+    # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
+    quick = functools.partial(analyse, resamples=3)
+    monkeypatch.setattr("tune.analysis.analysis.analyse", quick)
     return fake

@@ -10,9 +10,9 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upl
 from ppo_jax.files import read_json
 from tune.analysis.analysis import analyse
 from tune.protocol.settings import Settings
-from tune.protocol.trials import settings_of
+from tune.protocol.trials import settings_of, trials_of
 from tune.report.figures import plot_details
-from tune.report.html import bound_sentence
+from tune.report.text import bound_sentence
 from tune.search.storage import sqlite_file, without_secrets
 from tune.search.study import best_trial
 
@@ -43,7 +43,7 @@ def prepare_dashboard(study: optuna.Study, folder: Path, address: str) -> str:
     from optuna_dashboard import save_note
 
     settings = settings_of(study) or Settings()
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     analysis = analyse(trials, settings)
     results = read_json(folder / "optimization_results.json")
     bounds = [f"{bound_sentence(*item)}." for item in analysis.bounds_hit.items()]

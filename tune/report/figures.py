@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
-from tune.analysis.analysis import Analysis, Axis, GoodRange, Importance, Surrogate, find_axis
+from tune.analysis.analysis import Analysis
+from tune.analysis.axes import Axis, find_axis
+from tune.analysis.importance import Importance
+from tune.analysis.surrogate import GoodRange, Surrogate
 from tune.evidence.statistics import finite, summarize
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
+from tune.protocol.trials import TrialRecord
+from tune.report.results import shown_score
+from tune.report.text import fixed
 
 
 def plot_optimization(
-    trials: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
     settings: Settings,
     analysis: Analysis,
     path: Path,
@@ -44,7 +49,7 @@ def plot_optimization(
 
 
 def plot_details(
-    trials: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
     settings: Settings,
     analysis: Analysis,
     best: int | None,
@@ -54,7 +59,7 @@ def plot_details(
     files = [folder / "learning_curves.png"]
     with picture(files[0], 10, 5.5) as figure:
         draw_learning_curves(figure.subplots(), trials, settings, best)
-    finished = [trial for trial in trials if trial.state in FINISHED]
+    finished = [trial for trial in trials if trial.is_finished]
     names = [name for name, _ in settings.space.tuned]
     interactions = analysis.interactions if analysis.surrogate is not None else []
     for name, count in (("slices", len(names)), ("interactions", len(interactions))):
@@ -172,15 +177,15 @@ def draw_reference(axes: Axes, reference_score: float | None) -> None:
         axes.axhline(reference_score, color=ORANGE, linestyle=":", linewidth=2, label=label)
 
 
-def draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings) -> None:
+def draw_history(axes: Axes, trials: Sequence[TrialRecord], settings: Settings) -> None:
     """Draw the score of every finished trial and the best so far."""
     axes.set_title("History")
     axes.set(xlabel="trial", ylabel=f"score ({settings.objective} of checkpoints)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    complete = [t for t in trials if t.is_complete]
     _scatter(axes, trials, lambda trial: trial.number)
     if complete:
-        best = np.maximum.accumulate(_values(complete))
+        best = np.maximum.accumulate([_score(trial) for trial in complete])
         numbers = [trial.number for trial in complete]
         axes.step(
             [*numbers, max(t.number for t in trials)],
@@ -189,15 +194,16 @@ def draw_history(axes: Axes, trials: Sequence[FrozenTrial], settings: Settings) 
             color=GREEN,
             label="best so far",
         )
-    for value in _values([t for t in complete if is_baseline(t)]):
-        label = f"default {value:.1f}"
-        axes.axhline(value, color=DARK, linestyle="--", linewidth=1.2, label=label)
+    for trial in complete:
+        if trial.is_baseline:
+            label = f"baseline {fixed(_score(trial))}"
+            axes.axhline(_score(trial), color=DARK, linestyle="--", linewidth=1.2, label=label)
     draw_reference(axes, settings.reference_score)
     _legend(axes)
 
 
 def draw_learning_curves(
-    axes: Axes, trials: Sequence[FrozenTrial], settings: Settings, best: int | None
+    axes: Axes, trials: Sequence[TrialRecord], settings: Settings, best: int | None
 ) -> None:
     """Draw the mean return over seeds of every trial; pruned ones end in a cross.
 
@@ -215,15 +221,15 @@ def draw_learning_curves(
     }
     named = set()
     for trial in trials:
-        if trial.state not in kinds or not trial.intermediate_values:
+        if trial.state not in kinds or not trial.means:
             continue
-        steps, means = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        steps, means = zip(*trial.means.items(), strict=True)
         label, color, alpha, line = kinds[trial.state]
         width, order = 1.0, 2.0
         if trial.number == best:
             label, color, alpha, width, order = f"best (trial {best})", GREEN, 1.0, 2.6, 4.0
-        elif is_baseline(trial):
-            label, color, alpha, line, width, order = "default", DARK, 1.0, "--", 1.8, 3.0
+        elif trial.is_baseline:
+            label, color, alpha, line, width, order = "baseline", DARK, 1.0, "--", 1.8, 3.0
         axes.plot(
             steps,
             means,
@@ -233,11 +239,11 @@ def draw_learning_curves(
             linewidth=width,
             zorder=order,
             label=None if label in named else label,
-            marker="o" if len(steps) == 1 and trial.state != TrialState.PRUNED else None,
+            marker="o" if len(steps) == 1 and not trial.is_pruned else None,
             markersize=3,
         )
         named.add(label)
-        if trial.state == TrialState.PRUNED:
+        if trial.is_pruned:
             axes.plot(steps[-1], means[-1], "x", color=GREY, markersize=6, zorder=order)
     draw_reference(axes, settings.reference_score)
     label_steps(axes)
@@ -275,7 +281,7 @@ def draw_importances(axes: Axes, importances: Mapping[str, Importance]) -> None:
 
 def draw_slice(
     axes: Axes,
-    trials: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
     settings: Settings,
     name: str,
     analysis: Analysis | None = None,
@@ -297,10 +303,10 @@ def draw_slice(
         return
     if analysis is not None and name in analysis.good_ranges:
         assert analysis.surrogate is not None
-        places = [_coordinate(axis, p) for p in axis.grid()]
+        points = [_coordinate(axis, p) for p in axis.grid()]
         style = "o-" if axis.is_list else "-"
         expected = analysis.surrogate.marginal(name)
-        axes.plot(places, expected, style, color=ORANGE, linewidth=1.8, label="expected")
+        axes.plot(points, expected, style, color=ORANGE, linewidth=1.8, label="expected")
         good = analysis.good_ranges[name]
         for low, high in _bands(axis, good):
             axes.axvspan(low, high, color=GREEN, alpha=0.12, linewidth=0)
@@ -313,23 +319,23 @@ def draw_slice(
 
 
 def draw_contour(
-    axes: Axes, trials: Sequence[FrozenTrial], surrogate: Surrogate, pair: tuple[str, str]
+    axes: Axes, trials: Sequence[TrialRecord], surrogate: Surrogate, pair: tuple[str, str]
 ) -> None:
     """Draw the expected score over two parameters, and the complete trials."""
     first, second = (next(a for a in surrogate.axes if a.name == name) for name in pair)
     surface = surrogate.marginal(*pair, points=41)
     grids, rows = [], []
     for axis in (first, second):
-        places = axis.grid(41)
-        index = np.arange(len(places))
-        coordinates = np.array([_coordinate(axis, p) for p in places])
-        if axis.is_list:  # Nothing lies between two choices.
+        points = axis.grid(41)
+        index = np.arange(len(points))
+        coordinates = np.array([_coordinate(axis, p) for p in points])
+        if axis.is_list:  # There is nothing between two choices.
             coordinates = np.stack([coordinates - 0.5, coordinates + 0.5], axis=1).ravel()
             index = np.repeat(index, 2)
         grids.append(coordinates)
         rows.append(index)
     filled = axes.contourf(*grids, surface[np.ix_(*rows)].T, levels=12, cmap="viridis")
-    shown = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    shown = [trial for trial in trials if trial.is_complete]
     x, y = (
         [_coordinate(axis, axis.to_unit(trial.params[axis.name])) for trial in shown]
         for axis in (first, second)
@@ -361,12 +367,12 @@ def draw_seeds(axes: Axes, finals: Mapping[str, np.ndarray], colors: Mapping[str
     axes.grid(visible=False, axis="y")
 
 
-def _coordinate(axis: Axis, place: float) -> float:
-    """Return where a place in [0, 1] is drawn: at its value; a choice at its number."""
+def _coordinate(axis: Axis, point: float) -> float:
+    """Return where a point of [0, 1] is drawn: at its value; a choice at its index."""
     if axis.is_list:
         assert axis.values is not None
-        return place * len(axis.values) - 0.5
-    return axis.from_unit(place)
+        return point * len(axis.values) - 0.5
+    return float(axis.from_unit(point))
 
 
 def _bands(axis: Axis, good: GoodRange) -> list[tuple[float, float]]:
@@ -395,17 +401,20 @@ def _scale(axes: Axes, axis: Axis, which: str) -> None:
         line.set_major_locator(MaxNLocator(integer=True))
 
 
-def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial], float]) -> None:
+def _scatter(axes: Axes, trials: Sequence[TrialRecord], x: Callable[[TrialRecord], float]) -> None:
     """Draw complete trials as dots, pruned ones as crosses at their last report."""
     for state, label, color, marker in (
         (TrialState.COMPLETE, "complete", BLUE, "o"),
         (TrialState.PRUNED, "pruned (last checkpoint)", GREY, "x"),
     ):
-        shown = [t for t in trials if t.state == state and t.value is not None]
-        if shown:
+        points = [
+            (x(trial), score)
+            for trial in trials
+            if trial.state == state and (score := shown_score(trial)) is not None
+        ]
+        if points:
             axes.scatter(
-                [x(trial) for trial in shown],
-                _values(shown),
+                *zip(*points, strict=True),
                 label=label,
                 color=color,
                 marker=marker,
@@ -414,8 +423,9 @@ def _scatter(axes: Axes, trials: Sequence[FrozenTrial], x: Callable[[FrozenTrial
             )
 
 
-def _values(trials: Sequence[FrozenTrial]) -> list[float]:
-    return [trial.value for trial in trials if trial.value is not None]
+def _score(trial: TrialRecord) -> float:
+    assert trial.score is not None, "a complete trial has a score"
+    return trial.score
 
 
 def _legend(axes: Axes) -> None:

@@ -32,7 +32,7 @@ def save_optimization_results(
     """
     from tune.analysis.analysis import analyse
     from tune.protocol.settings import Settings
-    from tune.protocol.trials import FINISHED, settings_of
+    from tune.protocol.trials import settings_of, trials_of
     from tune.report.figures import plot_optimization
     from tune.report.html import render_html
     from tune.report.summary import describe_study, describe_trial
@@ -41,14 +41,14 @@ def save_optimization_results(
     folder = Path(output) if output is not None else default_output(study.study_name)
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings_of(study) or Settings()
-    trials = study.get_trials(deepcopy=False)
+    trials = trials_of(study)
     analysis = analyse(trials, settings)
     results = describe_study(study, settings, trials, analysis)
     found = _proof(folder, results["best_params"])
     results["verdict"] = found["validation"] and found["validation"]["verdict"]
     write_json(folder / "optimization_results.json", results)
     write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
-    finished = [trial for trial in trials if trial.state in FINISHED]
+    finished = [trial for trial in trials if trial.is_finished]
     plot_optimization(finished, settings, analysis, folder / "optimization_results.png")
     page = render_html(results, trials, settings, analysis, **found)
     with replacing(folder / "report.html") as temporary:

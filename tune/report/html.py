@@ -15,12 +15,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from ppo_jax.plots import BLUE, GREY, inline_svg, label_steps
-from tune.analysis.analysis import Analysis, BoundHit
+from tune.analysis.analysis import Analysis
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
+from tune.protocol.trials import TrialRecord
 from tune.report.figures import (
     draw_contour,
     draw_curve,
@@ -33,6 +33,8 @@ from tune.report.figures import (
     draw_seeds,
     draw_slice,
 )
+from tune.report.results import shown_score
+from tune.report.text import bound_sentence, duration, number
 
 _WINNER, _BASELINE = "best of the study", "default"
 
@@ -47,7 +49,7 @@ class Figure:
 
 def render_html(
     results: Mapping[str, Any],
-    trials: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
     settings: Settings,
     analysis: Analysis,
     validation: Mapping[str, Any] | None,
@@ -76,7 +78,7 @@ def render_html(
     environment.filters["steps"] = lambda value: f"{value:,}"
     environment.filters["estimate"] = estimate
     environment.filters["duration"] = duration
-    finished = [trial for trial in trials if trial.state in FINISHED]
+    finished = [trial for trial in trials if trial.is_finished]
     return environment.get_template("report.html").render(
         results=results,
         settings=settings,
@@ -99,25 +101,6 @@ def render_html(
     )
 
 
-def number(value: Any) -> str:
-    """Return a value as a person reads it.
-
-    >>> [number(v) for v in (None, True, 3e-4, 0.00031415, 2048, 494.57, "relu")]
-    ['–', 'yes', '0.0003', '0.0003142', '2048', '494.6', 'relu']
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "–"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(number, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {number(v)}" for k, v in value.items()) or "–"
-    return str(value)
-
-
 def estimate(found: Mapping[str, Any] | None, form: str = ".1f") -> str:
     """Return an estimate with its interval.
 
@@ -133,21 +116,6 @@ def estimate(found: Mapping[str, Any] | None, form: str = ".1f") -> str:
         return text
     low, high = (format(bound, form) for bound in found["interval"])
     return f"{text} ({low} to {high})"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as a person reads them.
-
-    >>> [duration(s) for s in (None, 0.42, 59.6, 754.0, 8000.0)]
-    ['–', '0.4 s', '60 s', '12.6 min', '2.2 h']
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _outcome(verdict: str | None) -> str:
@@ -226,15 +194,6 @@ def _configuration(
     return sorted(rows, key=lambda row: not row["tuned"])
 
 
-def bound_sentence(name: str, pressed: BoundHit) -> str:
-    """Return what to do about a bound that the best trials press against."""
-    return (
-        f"{pressed.count} of the {pressed.best} best trials lie at the "
-        f"{'lower' if pressed.side == 'low' else 'upper'} bound {number(pressed.bound)} of {name}: "
-        f"widen it to {number(pressed.widen_to)}"
-    )
-
-
 def _is_list(settings: Settings, name: str) -> bool:
     return hasattr(dict(settings.space.tuned).get(name), "values")
 
@@ -291,8 +250,8 @@ def _validation_figures(validation: Mapping[str, Any] | None, settings: Settings
 
 
 def _study_figures(
-    trials: Sequence[FrozenTrial],
-    finished: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
+    finished: Sequence[TrialRecord],
     settings: Settings,
     results: Mapping[str, Any],
     analysis: Analysis,
@@ -319,7 +278,7 @@ def _study_figures(
     }
 
 
-def _interaction_figures(finished: Sequence[FrozenTrial], analysis: Analysis) -> list[Figure]:
+def _interaction_figures(finished: Sequence[TrialRecord], analysis: Analysis) -> list[Figure]:
     surrogate = analysis.surrogate
     if surrogate is None:
         return []
@@ -338,7 +297,7 @@ def _interaction_figures(finished: Sequence[FrozenTrial], analysis: Analysis) ->
 
 
 def _slice_figures(
-    finished: Sequence[FrozenTrial], settings: Settings, analysis: Analysis
+    finished: Sequence[TrialRecord], settings: Settings, analysis: Analysis
 ) -> list[Figure]:
     figures: list[Figure] = []
     if not finished:
@@ -362,20 +321,19 @@ def _figure(draw: Any, caption: str, width: float = 5.2, height: float = 3.4) ->
     return Figure(Markup(inline_svg(draw, width, height)), caption)
 
 
-def _row(trial: FrozenTrial, settings: Settings, best: int | None) -> dict[str, Any]:
+def _row(trial: TrialRecord, settings: Settings, best: int | None) -> dict[str, Any]:
     """Return a trial as the table shows it."""
-    attributes = trial.user_attrs
-    last = list(attributes.get("scores", {}).values())[-1:]
-    known = [score for score in (last[0] if last else []) if score is not None]
+    last = list(trial.returns.values())[-1:]
+    known = [score for score in (last[0] if last else []) if np.isfinite(score)]
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "note": "best" if trial.number == best else "default" if is_baseline(trial) else "",
-        "score": trial.value,
+        "note": "best" if trial.number == best else "default" if trial.is_baseline else "",
+        "score": shown_score(trial),
         "worst": min(known, default=None),
         "params": {name: trial.params.get(name) for name, _ in settings.space.tuned},
-        "steps": attributes.get("environment_steps", 0),
-        "seconds": trial.duration.total_seconds() if trial.duration else None,
+        "steps": trial.environment_steps,
+        "seconds": trial.seconds,
     }
 
 
@@ -389,7 +347,7 @@ def _seeds(
     return groups + [found["seeds"] for found in (selection, validation) if found]
 
 
-def _durations(finished: Sequence[FrozenTrial]) -> float | None:
+def _durations(finished: Sequence[TrialRecord]) -> float | None:
     """Return the median duration of a trial, in seconds."""
-    seconds = [trial.duration.total_seconds() for trial in finished if trial.duration]
+    seconds = [trial.seconds for trial in finished if trial.seconds]
     return statistics.median(seconds) if seconds else None

@@ -5,35 +5,36 @@ from datetime import UTC, datetime
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
+from tune.protocol.trials import TrialRecord
+from tune.report.results import shown_score
 from tune.search.study import best_trial, compilations
 
 
-def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
+def describe_trial(trial: TrialRecord) -> dict[str, Any]:
     """Return a trial as ``all_trials.json`` holds it."""
-    attributes = trial.user_attrs
+    configuration = trial.hyperparameters
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "baseline": is_baseline(trial),
+        "baseline": trial.is_baseline,
         "params": trial.params,
-        "hyperparameters": attributes.get("hyperparameters"),
-        "value": trial.value,
-        "intermediate_values": {str(k): v for k, v in sorted(trial.intermediate_values.items())},
-        "per_seed_scores": attributes.get("scores", {}),
-        "diverged_seeds": attributes.get("diverged_seeds", []),
-        "environment_steps": attributes.get("environment_steps", 0),
-        "interrupted": attributes.get("interrupted", 0),
-        "duration": trial.duration.total_seconds() if trial.duration else None,
-        "training_seconds": attributes.get("training_seconds"),
-        "evaluation_seconds": attributes.get("evaluation_seconds"),
-        "started": _utc(trial.datetime_start),
-        "finished": _utc(trial.datetime_complete),
+        "hyperparameters": None if configuration is None else configuration.to_dict(),
+        "value": shown_score(trial),
+        "intermediate_values": {str(step): mean for step, mean in trial.means.items()},
+        "per_seed_returns": {str(step): returns for step, returns in trial.returns.items()},
+        "diverged_seeds": trial.diverged_seeds,
+        "environment_steps": trial.environment_steps,
+        "interrupted": trial.interrupted,
+        "duration": trial.seconds,
+        "training_seconds": trial.training_seconds,
+        "evaluation_seconds": trial.evaluation_seconds,
+        "started": _utc(trial.started),
+        "finished": _utc(trial.finished),
     }
 
 
@@ -47,18 +48,18 @@ def programs_compiled(study: optuna.Study) -> dict[str, int]:
 def describe_study(
     study: optuna.Study,
     settings: Settings,
-    trials: list[FrozenTrial],
+    trials: list[TrialRecord],
     analysis: Analysis,
 ) -> dict[str, Any]:
     """Return the content of ``optimization_results.json``, but for the verdict."""
     best = best_trial(study)
-    baseline = next((t.value for t in trials if is_baseline(t) and t.state in FINISHED), None)
+    baseline = next((shown_score(t) for t in trials if t.is_baseline and t.is_finished), None)
     states = {state.name.lower(): 0 for state in TrialState}
     for trial in trials:
         states[trial.state.name.lower()] += 1
 
     def total(name: str) -> float:
-        return sum(trial.user_attrs.get(name, 0) for trial in trials)
+        return sum(getattr(trial, name) or 0 for trial in trials)
 
     best_value = None if best is None else best.value
     improvement = None
@@ -97,7 +98,7 @@ def describe_study(
         "programs_compiled": programs_compiled(study),
         "environment_steps": total("environment_steps"),
         "seconds": {
-            "trials": sum(t.duration.total_seconds() for t in trials if t.duration),
+            "trials": sum(t.seconds for t in trials if t.seconds),
             "compilation": sum(log["seconds"] for log in recorded),
             "training": total("training_seconds"),
             "evaluation": total("evaluation_seconds"),

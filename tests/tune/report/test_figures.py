@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import optuna
 import pytest
 from matplotlib.figure import Figure
 from optuna.trial import TrialState, create_trial
 
-from tune.analysis.analysis import Axis, Surrogate, analyse
+from tune.analysis.analysis import analyse
+from tune.analysis.axes import Axis
+from tune.analysis.surrogate import Surrogate
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.protocol.trials import TrialRecord
 from tune.report.figures import (
     _scatter,
     draw_contour,
@@ -25,11 +30,11 @@ def trials(params):
             value=float(number),
             params=dict.fromkeys(params, 1e-05 * (number + 1)),
             distributions=dict.fromkeys(params, LR),
-            intermediate_values={50_000: 3.0},
+            intermediate_values={50_000: float(number)},
             user_attrs={"baseline": number == 0},
         )
         trial.number = number
-        yield trial
+        yield TrialRecord.of(trial)
 
 
 @pytest.mark.parametrize("params", [("learning_rate", "clip_epsilon"), ("learning_rate",), ()])
@@ -49,11 +54,11 @@ def test_draws_an_empty_study(tmp_path):
 
 def test_learning_curves_tell_every_state_apart():
     made = list(trials(("learning_rate",)))
-    made[5].state = TrialState.RUNNING
+    made[5] = dataclasses.replace(made[5], state=TrialState.RUNNING)
     axes = Figure().subplots()
     draw_learning_curves(axes, made, Settings(), best=3)
     labels = axes.get_legend_handles_labels()[1]
-    assert set(labels) == {"default", "complete", "pruned", "best (trial 3)", "running"}
+    assert set(labels) == {"baseline", "complete", "pruned", "best (trial 3)", "running"}
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [50_000, 50_000]
 
@@ -81,8 +86,12 @@ def test_contour_shows_the_expected_score(pair):
         asked = study.ask()
         space.suggest(asked)
         made.append(
-            create_trial(
-                value=float(rng.random()), params=asked.params, distributions=asked.distributions
+            TrialRecord.of(
+                create_trial(
+                    value=float(rng.random()),
+                    params=asked.params,
+                    distributions=asked.distributions,
+                )
             )
         )
     axes_of_all = [Axis(name, d) for name, d in made[0].distributions.items()]

@@ -59,8 +59,8 @@ def test_all_trials_hold_every_score(study, tmp_path):
     assert {trial["state"] for trial in trials} == {"complete", "pruned"}
     assert [trial["baseline"] for trial in trials] == [True] + [False] * 9
     for trial in trials:
-        assert len(trial["per_seed_scores"]) == len(trial["intermediate_values"])
-        assert all(len(scores) == 4 for scores in trial["per_seed_scores"].values())
+        assert len(trial["per_seed_returns"]) == len(trial["intermediate_values"])
+        assert all(len(scores) == 4 for scores in trial["per_seed_returns"].values())
         assert trial["duration"] >= 0
 
 
