@@ -61,9 +61,9 @@ class FakePrograms:
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("search.objective", "search.study", "evidence.selection", "evidence.validation"):
-        monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
+    for module in ("search.objective", "search.study", "session"):
+        monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
     # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
     quick = functools.partial(analyse, resamples=3)
-    monkeypatch.setattr("tune.analysis.analysis.analyse", quick)
+    monkeypatch.setattr("tune.report.results.analyse", quick)
     return fake

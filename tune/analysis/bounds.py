@@ -113,7 +113,8 @@ def _widen(axis: Axis, side: str) -> float:
     choices; never beyond the domain of the hyperparameter.
     """
     sign = -1 if side == "low" else 1
-    bound = axis.low if side == "low" else axis.high
+    bound: float = axis.low if side == "low" else axis.high
+    wider: float
     if axis.is_list:
         wider = bound * 2.0**sign
     elif axis.is_log:
@@ -125,6 +126,7 @@ def _widen(axis: Axis, side: str) -> float:
         return wider
     wider = round(wider) if domain.kind is int else float(f"{wider:.3g}")
     try:
-        return domain.check(axis.name, min(max(wider, domain.low), domain.high))
+        checked: float = domain.check(axis.name, min(max(wider, domain.low), domain.high))
     except UserError:  # The domain is open at this end.
         return bound
+    return checked

@@ -148,7 +148,8 @@ def _ped_anova(study: optuna.Study, names: Sequence[str], numbers: Collection[in
         warnings.simplefilter("ignore")
         found = evaluator.evaluate(study, list(names), target=loss)
     values = np.array([found[name] for name in names])
-    return values / values.sum() if values.sum() > 0 else values
+    shares: np.ndarray = values / values.sum() if values.sum() > 0 else values
+    return shares
 
 
 def _study_of(scored: Sequence[TrialRecord]) -> optuna.Study:
@@ -173,4 +174,5 @@ def _study_of(scored: Sequence[TrialRecord]) -> optuna.Study:
 
 
 def _percentiles(resampled: Sequence[np.ndarray]) -> np.ndarray:
-    return np.percentile(resampled, [2.5, 97.5], axis=0)
+    bounds: np.ndarray = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return bounds

@@ -134,8 +134,9 @@ class Surrogate:
         others = [i for i in range(len(self.axes)) if i not in chosen]
         mass = self.weights * self._integrals[others].prod(axis=0)
         first, *second = (self._kernel(i, self.axes[i].grid(points)) for i in chosen)
-        surface = (first * mass) @ second[0].T if second else first @ mass
-        return self.offset + surface
+        surface: np.ndarray = (first * mass) @ second[0].T if second else first @ mass
+        expected: np.ndarray = self.offset + surface
+        return expected
 
     def shares(self) -> np.ndarray:
         """Return fANOVA shares of the score's variance over the search space, noise included.
@@ -149,7 +150,8 @@ class Surrogate:
         alone = flat @ squares.ravel() - mean
         pairs = (flat * squares.ravel()) @ flat.T - mean - alone[:, None] - alone[None, :]
         np.fill_diagonal(pairs, alone)
-        return np.maximum(pairs, 0.0) / (self._variance + self.noise)
+        shares: np.ndarray = np.maximum(pairs, 0.0) / (self._variance + self.noise)
+        return shares
 
     def good_ranges(self) -> dict[str, GoodRange]:
         """Return the good range of each parameter; see :class:`GoodRange`."""
@@ -201,7 +203,8 @@ class Surrogate:
     def _kernel(self, axis: int, points: np.ndarray) -> np.ndarray:
         """Return the trials' kernels at `points` of one axis, ``[points, trials]``."""
         distance = (points[:, None] - self.unit_points[None, :, axis]) / self.length_scales[axis]
-        return np.exp(-0.5 * distance**2)
+        kernel: np.ndarray = np.exp(-0.5 * distance**2)
+        return kernel
 
 
 def with_expected_scores(finished: Sequence[TrialRecord]) -> list[TrialRecord]:

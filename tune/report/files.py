@@ -1,26 +1,33 @@
-"""The files of a study: results, trials, pictures, page. Made from the study alone.
+"""The files of a study: JSON, pictures and report.html, written from its results.
 
 A study is only read.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing, write_json
+import optuna
 
-if TYPE_CHECKING:
-    import optuna
+from ppo_jax.files import replacing, write_json
+from tune.evidence.recommendation import Recommendation
+from tune.evidence.selection import Selection
+from tune.evidence.validation import Validation
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
+from tune.report.figures import plot_optimization, plot_validation
+from tune.report.html import render_html
+from tune.report.results import StudyResults
+from tune.report.summary import describe_study, describe_trial
 
 
 def save_optimization_results(
-    study: "optuna.Study", output: str | Path | None = None
+    study: optuna.Study, output: str | Path | None = None
 ) -> dict[str, Any]:
-    """Write all tables, pictures and ``report.html`` of a study, whatever state it is in.
+    """Write ``report.html`` and the other result files of a study, whatever state it is in.
 
-    ``optimization_results.json``, ``all_trials.json`` and ``optimization_results.png``. What a
-    selection or a validation has left in the folder is shown where it is one of this study's
-    winner.
+    These are ``optimization_results.json``, ``all_trials.json`` and
+    ``optimization_results.png``. A selection or a validation that the folder holds is shown if
+    it is of this study's winner.
 
     Args:
       study: of :func:`tune.run_optimization`, or any study that optimized
@@ -30,52 +37,38 @@ def save_optimization_results(
     Returns:
       The content of ``optimization_results.json``.
     """
-    from tune.analysis.analysis import analyse
-    from tune.protocol.settings import Settings
-    from tune.protocol.trials import settings_of, trials_of
-    from tune.report.figures import plot_optimization
-    from tune.report.html import render_html
-    from tune.report.summary import describe_study, describe_trial
-    from tune.search.study import default_output
+    folder = StudyFolder.of(output, study.study_name)
+    results = load_results(study, folder)
+    write_report(results, folder)
+    return describe_study(results)
 
-    folder = Path(output) if output is not None else default_output(study.study_name)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(study) or Settings()
-    trials = trials_of(study)
-    analysis = analyse(trials, settings)
-    results = describe_study(study, settings, trials, analysis)
-    found = _proof(folder, results["best_params"])
-    results["verdict"] = found["validation"] and found["validation"]["verdict"]
-    write_json(folder / "optimization_results.json", results)
-    write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
-    finished = [trial for trial in trials if trial.is_finished]
-    plot_optimization(finished, settings, analysis, folder / "optimization_results.png")
-    page = render_html(results, trials, settings, analysis, **found)
-    with replacing(folder / "report.html") as temporary:
+
+def load_results(study: optuna.Study, folder: StudyFolder) -> StudyResults:
+    """Return the results of a study, with the selection and the validation in `folder`."""
+    record = StudyRecord.of(study)
+    selection = Selection.load(folder, record)
+    return StudyResults.of(record, selection, Validation.load(folder, record, selection))
+
+
+def write_report(results: StudyResults, folder: StudyFolder) -> None:
+    """Write everything that can be made from `results`; no file is read."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.results, describe_study(results))
+    write_json(folder.trials, [describe_trial(trial) for trial in results.trials])
+    plot_optimization(results, folder.overview)
+    if results.validation is not None:
+        _write_conclusion(results.validation, folder)
+    page = render_html(results)
+    with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return results
 
 
-def _proof(folder: Path, best_params: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what `folder` holds of a selection and a validation of this study's winner."""
-    from tune.evidence.selection import selected_params
-
-    selected = selected_params(folder, best_params)
-    selection = _read(folder / "selection.json") if selected else None
-    validation, recommended = _read(folder / "validation.json"), _read(folder / "recommended.json")
-    try:
-        same = validation["winner"]["hyperparameters"] in (best_params, selected)
-        complete = "statistics" in validation
-    except (KeyError, TypeError):
-        same = complete = False
-    if not (same and complete):
-        validation = recommended = None
-    return {"selection": selection, "validation": validation, "recommended": recommended}
+def write_validation(validation: Validation, folder: StudyFolder) -> None:
+    """Write ``validation.json``, ``validation.png`` and ``recommended.json``."""
+    write_json(folder.validation, validation.to_dict())
+    _write_conclusion(validation, folder)
 
 
-def _read(path: Path) -> Any:
-    """Return the content of a JSON file, None where there is none."""
-    try:
-        return read_json(path)
-    except UserError:
-        return None
+def _write_conclusion(validation: Validation, folder: StudyFolder) -> None:
+    plot_validation(validation, folder.validation_picture)
+    write_json(folder.recommended, Recommendation(validation.verdict).to_dict())

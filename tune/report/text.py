@@ -104,11 +104,11 @@ def plural(count: int, noun: str) -> str:
 def bound_sentence(name: str, hit: BoundHit) -> str:
     """Return which bound of the search space the best trials hit, and where to move it.
 
-    >>> bound_sentence("learning_rate", BoundHit("high", 0.001, 0.003, 5, 6))
-    '5 of the 6 best trials are at or near the upper bound 0.001 of learning_rate: widen it to 0.003'
+    >>> bound_sentence("gamma", BoundHit("low", 0.95, 0.92, 5, 6))
+    '5 of the 6 best trials are at or near the lower bound 0.95 of gamma: widen it to 0.92'
     """
     side = "lower" if hit.side == "low" else "upper"
     return (
-        f"{hit.count} of the {hit.best} best trials are at or near the {side} bound {number(hit.bound)} "
-        f"of {name}: widen it to {number(hit.widen_to)}"
+        f"{hit.count} of the {hit.best} best trials are at or near the {side} bound "
+        f"{number(hit.bound)} of {name}: widen it to {number(hit.widen_to)}"
     )

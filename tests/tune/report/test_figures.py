@@ -11,7 +11,7 @@ from tune.analysis.axes import Axis
 from tune.analysis.surrogate import Surrogate
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.trials import TrialRecord
+from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.report.figures import (
     _scatter,
     draw_contour,
@@ -19,6 +19,7 @@ from tune.report.figures import (
     draw_slice,
     plot_optimization,
 )
+from tune.report.results import StudyResults
 
 LR = optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)
 
@@ -37,26 +38,29 @@ def trials(params):
         yield TrialRecord.of(trial)
 
 
+def results(made, settings=None):
+    return StudyResults.of(StudyRecord("mine", settings or Settings(), list(made)))
+
+
 @pytest.mark.parametrize("params", [("learning_rate", "clip_epsilon"), ("learning_rate",), ()])
 def test_draws_whatever_was_tuned(tmp_path, params):
     path = tmp_path / "picture.png"
     settings = Settings(reference_score=561.5)
-    made = list(trials(params))
-    plot_optimization(made, settings, analyse(made, settings), path)
+    plot_optimization(results(trials(params), settings), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
 
 
 def test_draws_an_empty_study(tmp_path):
-    plot_optimization([], Settings(), analyse([], Settings()), tmp_path / "picture.png")
+    plot_optimization(results([]), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
 
 
-def test_learning_curves_tell_every_state_apart():
+def test_learning_curves_distinguish_all_states():
     made = list(trials(("learning_rate",)))
-    made[5] = dataclasses.replace(made[5], state=TrialState.RUNNING)
+    made[5] = dataclasses.replace(made[5], state=TrialState.RUNNING, score=None)
     axes = Figure().subplots()
-    draw_learning_curves(axes, made, Settings(), best=3)
+    draw_learning_curves(axes, results(made))
     labels = axes.get_legend_handles_labels()[1]
     assert set(labels) == {"baseline", "complete", "pruned", "best (trial 3)", "running"}
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
@@ -104,7 +108,7 @@ def test_contour_shows_the_expected_score(pair):
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1024", "2048", "4096"]
 
 
-def test_pruned_trials_are_told_apart(tmp_path):
+def test_slices_distinguish_pruned_trials():
     axes = Figure().subplots()
     _scatter(axes, list(trials(["learning_rate"])), lambda trial: trial.number)
     labels = [collection.get_label() for collection in axes.collections]
