@@ -1,5 +1,6 @@
 """Trials without training: programs whose returns are a formula."""
 
+import functools
 import sqlite3
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import sqlalchemy
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
+from tune.analysis.analysis import analyse
 
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
 
@@ -93,6 +95,7 @@ def programs(monkeypatch):
     fake = FakePrograms()
     for module in ("search.objective", "search.study", "session"):
         monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
-    # Intervals are tested in test_analysis; elsewhere they only have to be there.
-    monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
+    # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
+    quick = functools.partial(analyse, resamples=3)
+    monkeypatch.setattr("tune.report.results.analyse", quick)
     return fake
