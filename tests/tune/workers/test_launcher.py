@@ -60,7 +60,7 @@ def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert "interrupted; what has finished is kept, the same command continues" in errors
+    assert "interrupted; finished trials are kept, the same command continues" in errors
     assert "Traceback" not in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in first)
 
