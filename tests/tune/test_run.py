@@ -146,7 +146,7 @@ def test_signal_ends_cleanly_within_seconds(tmp_path, number, status):
         (["--trials", "0"], "--trials must be an integer of at least 1, but got 0"),
         (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
         (["--trials", "many"], "'many'"),
-        (["--trails", "3"], "did you mean --trials?"),
+        (["--trails", "3"], "did you mean '--trials'?"),
         (["--sampler", "tpee"], "but got 'tpee'; did you mean 'tpe'?"),
         (["--pruner", "medain"], "but got 'medain'; did you mean 'median'?"),
         (["--seeds", "0"], "seeds"),
