@@ -1,4 +1,4 @@
-"""What ``benchmarks.study`` runs in processes of its own: a JSON request in, an answer out."""
+"""Worker process of ``benchmarks.study``: takes a JSON request and prints a JSON answer."""
 
 import itertools
 import json
@@ -40,17 +40,17 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def configurations(request: dict[str, Any]) -> dict[str, Any]:
-    """Train the configurations of a study, each as far as there, with a program for each.
+    """Train the configurations of a study as far as the study did, compiling for each of them.
 
-    With ``at_once`` all seeds together on all devices; without, one seed after another
-    on JAX's own single CPU device, which may use all cores.
+    With ``at_once``, all seeds are trained together on all devices. Without, they are trained
+    one after another on JAX's default single CPU device, which may use all cores.
     """
     start = time.perf_counter()
     import jax
 
     from ppo_jax.devices import enable_all_cpu_cores
 
-    # Constants differ from configuration to configuration, so no cache would ever hit.
+    # Each configuration has different constants, so the cache would never hit.
     jax.config.update("jax_enable_compilation_cache", False)
     if request["at_once"]:
         enable_all_cpu_cores()
@@ -90,9 +90,9 @@ def configurations(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start a study and say when its first training step and its first checkpoint are done.
+    """Start a study and return the seconds to its first training step and first checkpoint.
 
-    Seconds count from ``started``, the time at which the process was asked for.
+    They are counted from ``started``, the time at which the process was started.
     """
     settings, optimize = _prepare(request)
     import jax
@@ -117,12 +117,12 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _FirstCheckpoint:
-    """The progress of a study that notes the time of the first checkpoint."""
+    """Progress of a study that records the time of the first checkpoint."""
 
     def __init__(self, marks: dict[str, Any], started: float) -> None:
         self._marks, self._started = marks, started
 
-    def checkpoint(self, checkpoint: Any) -> None:
+    def checkpoint(self, *_: Any) -> None:
         self._marks.setdefault("first_checkpoint", time.monotonic() - self._started)
 
     def study_started(self, *_: Any) -> None: ...

@@ -10,7 +10,7 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train on: each call continues where the last one stopped."""
+    """Return a function that continues the training with each call."""
     from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
@@ -21,7 +21,7 @@ def prepare(work: Work) -> Callable[[], int]:
     from ppo_jax.programs import TUNING, Programs, seed_keys
     from ppo_jax.trainer import iterations_for
 
-    # The program of a whole study, not one for these sizes alone.
+    # The program of a whole study instead of one for these sizes.
     programs = Programs(TrainConfig(work.env, num_envs=work.num_envs, network="mlp"), work.seeds)
     hyperparameters = Hyperparameters(
         n_steps=work.n_steps, batch_size=work.batch_size, n_epochs=work.n_epochs
@@ -34,7 +34,7 @@ def prepare(work: Work) -> Callable[[], int]:
         trained += steps
         state, _ = programs.train_until(state, hyperparameters, trained, trained)
         jax.block_until_ready(state)
-        return steps * work.seeds
+        return int(steps * work.seeds)
 
     return train
 

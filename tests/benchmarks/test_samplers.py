@@ -125,13 +125,14 @@ def test_studies_spend_what_they_may_and_no_more(path, select_top):
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
     monkeypatch.setattr("tune.search.samplers._PACKAGES", {"gp": "no_such_package"})
-    study = samplers.Study("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
-    way = samplers.measure(study, "gp", sampler="gp")
-    assert "no_such_package" in way.failure
-    assert "no_such_package" in samplers.way_table("t", [way]).rows[0][1]
+    setup = samplers.Setup("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
+    strategy = samplers.measure(setup, "gp", sampler="gp")
+    assert "no_such_package" in strategy.failure
+    assert "no_such_package" in samplers.strategy_table("t", [strategy]).rows[0][1]
+    assert np.isnan(samplers.outcome_array([strategy], 5)).all()
 
 
-def test_long_training_is_foretold_by_what_resembles_it(path):
+def test_objectives_predict_long_training_where_curves_keep_their_order(path):
     rows = samplers.objectives_and_long_training(Records.load(path), SETTINGS, draws=50)
     assert [row["objective"] for row in rows] == ["mean", "final", "tail"]
     for row in rows:
@@ -155,15 +156,17 @@ def test_command(path, tmp_path, command):
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "samplers.json").read_text())
+    *axes, fields = results["outcomes"]["axes"]
+    assert axes == ["strategy", "study"]
+    outcomes = np.load(tmp_path / "out" / results["outcomes"]["file"])
     assert list(results["environments"]) == ["CartPole-v1", "Acrobot-v1"]
     for env, found in results["environments"].items():
         assert f"{env}: samplers" in done.stdout
-        assert [way["name"] for way in found["samplers"]] == [
+        assert [strategy["name"] for strategy in found["samplers"]] == [
             *("random, pruned", "random, not pruned", "grid, pruned", "grid, not pruned")
         ]
-        for way in found["samplers"]:
-            assert len(way["outcomes"]) == 5
-            mean = np.mean([outcome["score"] for outcome in way["outcomes"]])
+        assert outcomes[env].shape == (4, 5, len(fields))
+        for mean in outcomes[env][..., fields.index("score")].mean(axis=1):
             assert f"{mean:.1f}" in done.stdout
         assert "one change of the defaults" not in found
     assert (tmp_path / "out" / "samplers.png").read_bytes().startswith(b"\x89PNG")
