@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.surrogate import Records, Surrogate
+    from tune.evidence.candidate import Candidate
     from tune.evidence.statistics import Estimate
+    from tune.protocol.trials import StudyRecord
 
 SELECT_TOP, SELECT_SEEDS = 3, 10
 """The defaults of ``tune.run``."""
@@ -161,12 +163,21 @@ class Strategy:
 def run_study(
     settings: Settings, surrogate: "Surrogate", judge: "Surrogate", budget: int, select_top: int
 ) -> Outcome:
-    """Run a study as ``tune.run`` does, until its environment steps are spent."""
+    """Run a study as ``tune.run`` does, until its environment steps are spent.
+
+    Args:
+      settings: of the study.
+      surrogate: answers in tuning and selection.
+      judge: answers for the winner's fresh seeds.
+      budget: environment steps of tuning and selection together.
+      select_top: candidates of the selection besides the baseline; 0 for no selection, where
+        the best trial on tuning seeds wins.
+    """
     import optuna
     from optuna.trial import TrialState
 
-    from tune.evidence.selection import choose_candidates
-    from tune.protocol.trials import FINISHED, StudyRecord
+    from tune.evidence.candidate import Candidate
+    from tune.protocol.trials import StudyRecord
     from tune.search.objective import objective
     from tune.search.samplers import has_configurations_left, make_sampler
     from tune.search.study import make_pruner
@@ -175,6 +186,7 @@ def run_study(
     study = optuna.create_study(
         direction="maximize", sampler=make_sampler(settings), pruner=make_pruner(settings)
     )
+    study.set_user_attr("settings", settings.to_dict())
     study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
     if select_top:
         budget -= (select_top + 1) * SELECT_SEEDS * settings.total_steps
@@ -186,23 +198,43 @@ def run_study(
             study.tell(trial, state=TrialState.PRUNED)
         (*_, finished) = study.get_trials(deepcopy=False)
         budget -= finished.user_attrs["environment_steps"]
-    record = dataclasses.replace(StudyRecord.of(study), settings=settings)
-    winner = record.best
-    assert winner is not None, "the default configuration is never pruned"
+    record = StudyRecord.of(study)
+    assert record.best is not None, "the default configuration is never pruned"
     if select_top:
-        scores = []
-        candidates = choose_candidates(record, select_top)
-        for candidate in candidates:
-            returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
-            scores.append(settings.score([float(row.mean()) for row in returns]))
-        winner = candidates[int(np.argmax(scores))].trial
-    assert winner is not None
-    assert winner.score is not None
-    assert winner.hyperparameters is not None
+        winner = select_winner(record, surrogate, select_top)
+    else:
+        winner = Candidate.of_trial(record.best, settings)
+    assert winner.trial is not None
+    assert winner.trial.score is not None
     curve = judge.draw(winner.hyperparameters, 400).mean(axis=1)
-    trials = len(study.get_trials(deepcopy=False, states=FINISHED))
-    seconds = time.perf_counter() - start
-    return Outcome(trials, winner.score, float(curve.mean()), float(curve[-1]), seconds)
+    return Outcome(
+        len(record.finished),
+        winner.trial.score,
+        float(curve.mean()),
+        float(curve[-1]),
+        time.perf_counter() - start,
+    )
+
+
+def select_winner(study: "StudyRecord", surrogate: "Surrogate", top: int) -> "Candidate":
+    """Return the winner of a study's selection.
+
+    Candidates and ranks are those of :mod:`tune.evidence.selection`. Only the training differs:
+    the surrogate has no training state to keep, so nothing is written to files.
+    """
+    from tune.evidence.candidate import SELECTION_SEEDS
+    from tune.evidence.learning_curve import LearningCurve, SeedGroup
+    from tune.evidence.selection import choose_candidates, rank_candidates
+
+    settings, steps = study.settings, study.settings.checkpoints()
+    trained = []
+    for candidate in choose_candidates(study, top):
+        returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
+        taken = SELECT_SEEDS * settings.total_steps
+        curve = LearningCurve(candidate.hyperparameters, steps, returns, taken, seconds=0.0)
+        trained.append(dataclasses.replace(candidate, selection=curve))
+    group = SeedGroup(settings.config, SELECTION_SEEDS, settings.seed, SELECT_SEEDS, steps)
+    return rank_candidates(trained, group).winner
 
 
 def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
@@ -321,11 +353,14 @@ def _run(arguments: Arguments) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = measuring.make_console()
     if arguments.record:
+        from ppo_jax.programs import Programs
+
         require_writable(arguments.records)
         for env, settings in defaults.items():
             recorded = dataclasses.replace(settings, seeds=arguments.record_seeds, sampler="qmc")
+            programs = Programs(recorded.config, recorded.seeds)
             long = (arguments.record_long, 1_000_000)
-            record(recorded, arguments.record, *long, paths[env], console)
+            record(recorded, programs, arguments.record, *long, paths[env], console)
     measured_with = measuring.setting(
         env=", ".join(defaults), studies=arguments.studies, trials=arguments.trials
     )
@@ -401,10 +436,10 @@ def run_studies(
             changes = {"sampler": sampler, "pruner": pruner}
             groups["samplers"].append((f"{sampler}, {pruning}", changes))
     if arguments.changes:
-        groups["one change of the defaults"] = [("defaults", {})]
+        groups["one change from the defaults"] = [("defaults", {})]
         for changes in CHANGES:
             text = ", ".join(f"{name} {value}" for name, value in changes.items())
-            groups["one change of the defaults"].append((text, changes))
+            groups["one change from the defaults"].append((text, changes))
     found: dict[str, list[Strategy]] = {}
     with console.status("") as status:
         for group, strategies in groups.items():

@@ -13,14 +13,15 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
     """Run a study as ``python -m tune.run`` does, without the validation."""
     start = time.perf_counter()
     settings, optimize = _prepare(request)
-    from tune.search.objective import shared_programs
+    from ppo_jax.programs import Programs
 
     imported = time.perf_counter()
+    programs = Programs(settings.config, settings.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        finished = optimize(request["trials"], settings, output=folder)
+        finished = optimize(request["trials"], settings, output=folder, programs=programs)
         seconds = time.perf_counter() - imported
         trials = finished.get_trials()
-    log = shared_programs(settings.config, settings.seeds).compile_log
+    log = programs.compile_log
     return {
         "import_seconds": imported - start,
         "seconds": seconds,
@@ -100,19 +101,23 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     from ppo_jax.programs import Programs
 
     marks: dict[str, Any] = {}
-    train_until = Programs.train_until
 
-    def first_alone(self: Programs, state: Any, hyperparameters: Any, *steps: int) -> Any:
-        if not marks:
-            # The same program: how far it trains is an argument.
-            state, _ = train_until(self, state, hyperparameters, hyperparameters.n_steps, steps[1])
-            jax.block_until_ready(state)
-            marks["first_step"] = time.monotonic() - request["started"]
-        return train_until(self, state, hyperparameters, *steps)
+    class FirstStepAlone(Programs):
+        """Programs that train the first iteration in a call of its own and record its end."""
 
-    setattr(Programs, "train_until", first_alone)  # noqa: B010
+        def train_until(self, state: Any, hyperparameters: Any, *steps: Any) -> Any:
+            if not marks:
+                # The same compiled program: how far it trains is an argument.
+                first = (hyperparameters.n_steps, *steps[1:])
+                state, _ = super().train_until(state, hyperparameters, *first)
+                jax.block_until_ready(state)
+                marks["first_step"] = time.monotonic() - request["started"]
+            return super().train_until(state, hyperparameters, *steps)
+
+    programs = FirstStepAlone(settings.config, settings.seeds)
+    progress = _FirstCheckpoint(marks, request["started"])
     with tempfile.TemporaryDirectory() as folder:
-        optimize(1, settings, output=folder, progress=_FirstCheckpoint(marks, request["started"]))
+        optimize(1, settings, output=folder, programs=programs, progress=progress)
     return marks
 
 

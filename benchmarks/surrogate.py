@@ -23,6 +23,8 @@ from tune.protocol.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tune.search.objective import RunsSeeds
+
 NEIGHBOURS = 8
 """Number of recorded configurations from which the noise of a seed is drawn."""
 
@@ -69,6 +71,7 @@ class Records:
 
 def record(
     settings: Settings,
+    programs: "RunsSeeds",
     configurations: int,
     long: int,
     long_steps: int,
@@ -82,6 +85,7 @@ def record(
 
     Args:
       settings: environment, space, seeds and checkpoints of the trials.
+      programs: of the settings' configuration.
       configurations: their number; the default configuration comes first.
       long: number of configurations that are trained for `long_steps` instead of the steps of
         a trial.
@@ -92,7 +96,6 @@ def record(
     import optuna
 
     from ppo_jax.programs import TUNING, seed_keys
-    from tune.search.objective import shared_programs
     from tune.search.samplers import make_sampler
 
     study = optuna.create_study(sampler=make_sampler(settings))
@@ -101,7 +104,6 @@ def record(
     steps = np.array(settings.checkpoints(long_steps))
     known = Records.load(path) if path.exists() else None
     rows = [] if known is None else list(zip(known.params, known.returns, known.checkpoints))  # noqa: B905
-    programs = shared_programs(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     for number in range(configurations):
         hyperparameters = settings.space.suggest(study.ask())
