@@ -19,6 +19,7 @@ from benchmarks import measuring
 from benchmarks.measuring import PUBLISHED, Report, Table, mean_of, with_interval
 from ppo_jax import command_line
 from ppo_jax.errors import UserError
+from ppo_jax.files import folder_name
 from tune.protocol.settings import OBJECTIVES, SAMPLERS, Settings
 
 if TYPE_CHECKING:
@@ -337,7 +338,7 @@ def _run(arguments: Arguments) -> None:
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
         Settings(sampler=sampler)
-    names = {env: f"trials_{command_line.folder_name(env)}.npz" for env in defaults}
+    names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
     paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():
         if not arguments.record and not path.exists():

@@ -95,7 +95,8 @@ def record(
     """
     import optuna
 
-    from ppo_jax.programs import TUNING, seed_keys
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
     from tune.search.samplers import make_sampler
 
     study = optuna.create_study(sampler=make_sampler(settings))

@@ -10,14 +10,14 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
 from benchmarks import measuring
 from benchmarks.measuring import Report, Spread, Table
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, config_for
 from ppo_jax.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Variant:
     devices: int
     shapes: Literal["traced", "static"] = "traced"
     """One program for all shapes of a search space, or one for the default shapes."""
-    num_envs: int = TrainConfig.num_envs
+    num_envs: int = AgentConfig.num_envs
     n_steps: int = Hyperparameters.n_steps
     batch_size: int = Hyperparameters.batch_size
     n_epochs: int = Hyperparameters.n_epochs
@@ -81,12 +81,12 @@ class Variant:
     def config(self, arguments: Arguments) -> TrainConfig:
         """Return the configuration to compile; variants with the same one share programs."""
         # An MLP for images too: only its work is counted, and the peers use it as well.
-        agent: dict[str, Any] = {"num_envs": self.num_envs, "network": "mlp"}
+        agent = AgentConfig(num_envs=self.num_envs, network="mlp")
         if self.shapes == "static":
-            return config_for(self.hyperparameters(), env=arguments.env, **agent)
+            return config_for(self.hyperparameters(), agent, env=arguments.env)
         return TrainConfig(
             arguments.env,
-            **agent,
+            agent=agent,
             n_steps_choices=tuple(sorted({Hyperparameters.n_steps, *arguments.n_steps})),
             batch_size_choices=tuple(sorted({Hyperparameters.batch_size, *arguments.batch_size})),
         )
@@ -113,8 +113,9 @@ class Contender:
     """A variant that is compiled, warmed up, and in the middle of its training."""
 
     def __init__(self, variant: Variant, programs: "Programs", arguments: Arguments) -> None:
-        from ppo_jax.programs import TUNING, seed_keys
+        from ppo_jax.seeds import seed_keys
         from ppo_jax.trainer import iterations_for
+        from tune.protocol.purposes import TUNING
 
         self.variant = variant
         self.hyperparameters = variant.hyperparameters()
@@ -207,7 +208,7 @@ def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
     """Return start -> program -> seconds, with an empty and then with a full cache."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    from ppo_jax.devices import enable_compilation_cache
+    from ppo_jax.compilation_cache import enable_compilation_cache
     from ppo_jax.programs import Programs
 
     seconds = {}
@@ -227,7 +228,8 @@ def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
 
 def compile_all(programs: "Programs") -> "CompileLog":
     """Compile all programs in parallel, as a study does, and return how long that took."""
-    from ppo_jax.programs import TUNING, seed_keys
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
 
     for _ in programs.run(
         seed_keys(0, TUNING, COMPARED_SEEDS), Hyperparameters(), [Hyperparameters.n_steps]
@@ -262,7 +264,7 @@ def _run(arguments: Arguments) -> None:
     require_writable(arguments.output)
     measured_with = measuring.setting(
         env=arguments.env,
-        num_envs=TrainConfig.num_envs,
+        num_envs=AgentConfig.num_envs,
         n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,

@@ -55,14 +55,16 @@ def _run(arguments: Arguments) -> None:
     overrides = dict(command_line.parse_env_kwargs(arguments.env_kwargs))
 
     command_line.start_backend()
-    from ppo_jax import drawing, film, gymnasium_episodes, policy
+    from ppo_jax import policy
+    from ppo_jax.playback import drawing, film
+    from ppo_jax.playback.gymnasium import Gymnasium
     from ppo_jax.versions import device_description, versions
 
     loaded = policy.load(arguments.policy)
     environment, kwargs = _environment(loaded, overrides)
     theirs = None
     if arguments.gymnasium is not None:
-        theirs = gymnasium_episodes.Gymnasium(arguments.gymnasium, loaded)
+        theirs = Gymnasium(arguments.gymnasium, loaded)
     for path in (arguments.record, arguments.json):
         if path is not None:
             require_writable(path.parent)

@@ -94,16 +94,16 @@ class Settings:
     @property
     def config(self) -> TrainConfig:
         """The configuration whose programs run every trial of the study."""
-        agent = {f.name: getattr(self.agent, f.name) for f in dataclasses.fields(AgentConfig)}
+        agent = self.agent
         if self.space.num_envs is not None:
-            agent["num_envs"] = self.space.num_envs
+            agent = dataclasses.replace(agent, num_envs=self.space.num_envs)
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,
+            agent=agent,
             n_steps_choices=self.space.choices("n_steps"),
             batch_size_choices=self.space.choices("batch_size"),
             eval_episodes=self.eval_episodes,
-            **agent,
         )
 
     def checkpoints(self, total_steps: int | None = None) -> list[int]:

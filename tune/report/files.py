@@ -39,8 +39,8 @@ def save_optimization_results(
       The content of ``optimization_results.json``.
     """
     folder = StudyFolder.of(output, study.study_name)
-    folder.path.mkdir(parents=True, exist_ok=True)
     record = StudyRecord.of(study)
+    folder.path.mkdir(parents=True, exist_ok=True)
     trials = study.get_trials(deepcopy=False)
     analysis = analyse(trials, record.settings)
     selection = Selection.load(folder, record)

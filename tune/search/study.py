@@ -18,7 +18,13 @@ from ppo_jax.programs import Checkpoint, Programs
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
-from tune.protocol.trials import FINISHED, is_baseline, record_compilations, settings_of
+from tune.protocol.trials import (
+    FINISHED,
+    is_baseline,
+    record_compilations,
+    require_maximize,
+    settings_of,
+)
 from tune.search.leases import TrialLeases
 from tune.search.objective import objective, shared_programs
 from tune.search.samplers import has_configurations_left, make_sampler, require_sampler_package
@@ -136,7 +142,7 @@ def open_study(
       workers: processes that are to work on it; decides what its storage is by default.
     """
     study_name = study_name or settings.env
-    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
+    make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
     require_sampler_package(settings.sampler)
     folder.require_usable(study_name)
     address = storage or folder.default_storage(workers)
@@ -241,6 +247,7 @@ def _create_or_load(
         sampler=make_sampler(settings),
         pruner=make_pruner(settings),
     )
+    require_maximize(study)
     stored = settings_of(study)
     if stored is None:
         if study.get_trials(deepcopy=False):
