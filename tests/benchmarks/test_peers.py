@@ -49,7 +49,7 @@ def contenders(monkeypatch: pytest.MonkeyPatch, **hows: str) -> tuple[str, ...]:
 
 
 def run(names: tuple[str, ...], **options) -> list[peers.Result]:
-    options = {"envs": ("CartPole-v1",), "seeds": (4,), "timeout": 30.0} | options
+    options = {"envs": ("CartPole-v1",), "seeds": (4,), "timeout": 3600.0} | options
     return measure(Arguments(peers=names, **options), Console(quiet=True))
 
 

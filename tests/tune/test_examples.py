@@ -57,7 +57,7 @@ def test_tasks_of_a_slurm_array_finish_one_study_on_postgresql(tmp_path):
                     text=True,
                 )
             )
-        said = [task.communicate(timeout=250)[0] for task in tasks]
+        said = [task.communicate()[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
     trials = json.loads((tmp_path / "out" / "all_trials.json").read_text())
     finished = [trial for trial in trials if trial["state"] in ("complete", "pruned")]

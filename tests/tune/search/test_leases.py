@@ -188,14 +188,11 @@ def test_worker_whose_unclaimed_trial_was_given_back_by_another_goes_on(study):
     assert one.ask(2, ALWAYS).number != trial.number
 
 
-def test_signs_of_life_are_given_while_at_work(study):
+def test_signs_of_life_are_given_while_at_work(study, wait_until):
     one = member(study, timeout=0.06)
     trial = one.ask(1, ALWAYS)
     with one.lease(trial):
-        seen = threading.Event()
-        while not seen.wait(0.01):
-            if study.trials[0].user_attrs.get("beat", 0) >= 3:
-                seen.set()
+        wait_until(lambda: study.trials[0].user_attrs.get("beat", 0) >= 3)
     assert study.trials[0].user_attrs["worker"]["pid"] == os.getpid()
 
 
@@ -257,7 +254,7 @@ def test_many_workers_of_which_some_die_finish_exactly_the_total(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=100)
+        thread.join()
     trials = optuna.load_study(study_name="s", storage=open_storage(address)).trials
     finished = [trial for trial in trials if trial.state in FINISHED]
     assert len(finished) == total

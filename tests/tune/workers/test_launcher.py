@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def children(pid):
     return found
 
 
-def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_path):
+def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_path, wait_until):
     """SIGINT in the middle; a killed worker is replaced; the same command goes on."""
     output = tmp_path / "a study with späces"
     command = [sys.executable, "-m", "tune.run", *SMALL, "--output", str(output)]
@@ -79,9 +78,9 @@ def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_pat
     os.kill(killed, signal.SIGKILL)
     replaced = next(line for line in lines if "takes its place" in line)
     assert "was killed by SIGKILL" in replaced
-    time.sleep(1)
+    wait_until(lambda: len(children(process.pid)) == 2, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate()
     assert process.returncode == 130
     assert "interrupted; what has finished is kept, the same command continues" in errors
     assert "Traceback" not in errors
@@ -96,7 +95,6 @@ def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_pat
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     trials = json.loads((output / "all_trials.json").read_text())
