@@ -124,6 +124,7 @@ def test_what_cannot_be_installed_is_reported_and_tried_again(tmp_path, monkeypa
         assert result.failure == "cannot be installed: ERROR: no matching distribution"
 
 
+@pytest.mark.slow
 def test_ours_alone_from_the_command_line(command, tmp_path):
     done = command(
         *("benchmarks.peers", "--peers", OURS, "--envs", "CartPole-v1", "--seeds", 1),

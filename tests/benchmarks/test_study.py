@@ -12,6 +12,7 @@ from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
 TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
 
 
+@pytest.mark.slow
 def test_the_same_work_is_done_in_every_way(command, tmp_path: Path, monkeypatch):
     # It compiles everything several times.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -1,10 +1,13 @@
 """The defaults learn."""
 
+import pytest
+
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import TUNING, Programs, seed_keys
 
 
+@pytest.mark.slow
 def test_the_defaults_solve_cartpole():
     programs = Programs(TrainConfig(), seeds=4)
     (checkpoint,) = programs.run(seed_keys(0, TUNING, 4), Hyperparameters(), [500_000])

@@ -39,6 +39,7 @@ def test_scripts_are_correct_shell(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
 def test_tasks_of_a_slurm_array_finish_one_study_on_postgresql(tmp_path):
     """Two tasks that reach the server by addresses of their own; one proves the winner."""

@@ -112,7 +112,10 @@ def cpu_seconds(pid):
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, number, status):
     """Of one that would run for an hour, which is longer than a test may."""
     cache, output = tmp_path / "cache", tmp_path / "out"
