@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import numpy as np
 
@@ -163,11 +162,11 @@ def run_study(
     import optuna
     from optuna.trial import TrialState
 
-    from tune.evidence.selection import candidate_trials
-    from tune.protocol.trials import FINISHED
+    from tune.evidence.selection import choose_candidates
+    from tune.protocol.trials import FINISHED, StudyRecord
     from tune.search.objective import objective
     from tune.search.samplers import has_configurations_left, make_sampler
-    from tune.search.study import best_trial, make_pruner
+    from tune.search.study import make_pruner
 
     start = time.perf_counter()
     study = optuna.create_study(
@@ -176,29 +175,31 @@ def run_study(
     study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
     if select_top:
         budget -= (select_top + 1) * SELECT_SEEDS * settings.total_steps
-    with mock.patch("tune.search.objective.programs_for", return_value=surrogate):
-        while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
-            trial = study.ask()
-            try:
-                study.tell(trial, objective(trial, settings))
-            except optuna.TrialPruned:
-                study.tell(trial, state=TrialState.PRUNED)
-            (*_, finished) = study.get_trials(deepcopy=False)
-            budget -= finished.user_attrs["environment_steps"]
-    winner = best_trial(study)
+    while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
+        trial = study.ask()
+        try:
+            study.tell(trial, objective(trial, settings, programs=surrogate))
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        (*_, finished) = study.get_trials(deepcopy=False)
+        budget -= finished.user_attrs["environment_steps"]
+    record = dataclasses.replace(StudyRecord.of(study), settings=settings)
+    winner = record.best
     assert winner is not None, "the default configuration is never pruned"
     if select_top:
         scores = []
-        candidates = candidate_trials(study, select_top)
+        candidates = choose_candidates(record, select_top)
         for candidate in candidates:
-            returns = surrogate.draw(settings.space.complete(candidate.params), SELECT_SEEDS)
+            returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
             scores.append(settings.score([float(row.mean()) for row in returns]))
-        winner = candidates[int(np.argmax(scores))]
-    assert winner.value is not None
-    curve = judge.draw(settings.space.complete(winner.params), 400).mean(axis=1)
+        winner = candidates[int(np.argmax(scores))].trial
+    assert winner is not None
+    assert winner.score is not None
+    assert winner.hyperparameters is not None
+    curve = judge.draw(winner.hyperparameters, 400).mean(axis=1)
     trials = len(study.get_trials(deepcopy=False, states=FINISHED))
     seconds = time.perf_counter() - start
-    return Outcome(trials, winner.value, float(curve.mean()), float(curve[-1]), seconds)
+    return Outcome(trials, winner.score, float(curve.mean()), float(curve[-1]), seconds)
 
 
 def measure(study: Study, name: str, **changes: Any) -> Way:

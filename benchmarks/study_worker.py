@@ -13,14 +13,14 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
     """Run a study as ``python -m tune.run`` does, without the validation."""
     start = time.perf_counter()
     settings, optimize = _prepare(request)
-    from tune.search.objective import programs_for
+    from tune.search.objective import shared_programs
 
     imported = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         finished = optimize(request["trials"], settings, output=folder)
         seconds = time.perf_counter() - imported
         trials = finished.get_trials()
-    log = programs_for(settings.config, settings.seeds).compile_log
+    log = shared_programs(settings.config, settings.seeds).compile_log
     return {
         "import_seconds": imported - start,
         "seconds": seconds,

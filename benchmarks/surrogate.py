@@ -78,7 +78,7 @@ def record(
     import optuna
 
     from ppo_jax.programs import TUNING, seed_keys
-    from tune.search.objective import programs_for
+    from tune.search.objective import shared_programs
     from tune.search.samplers import make_sampler
 
     study = optuna.create_study(sampler=make_sampler(settings))
@@ -87,7 +87,7 @@ def record(
     steps = np.array(settings.checkpoints(long_steps))
     known = Records.load(path) if path.exists() else None
     rows = [] if known is None else list(zip(known.params, known.returns, known.checkpoints))  # noqa: B905
-    programs = programs_for(settings.config, settings.seeds)
+    programs = shared_programs(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     for number in range(configurations):
         hyperparameters = settings.space.suggest(study.ask())

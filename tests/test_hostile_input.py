@@ -21,7 +21,7 @@ from ppo_jax.files import write_json
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Weights
-from tune.evidence.validation import read_recommended
+from tune.evidence.recommendation import read_recommended
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 

@@ -16,7 +16,7 @@ _PUBLIC = {
     "objective": "tune.search.objective",
     "run_optimization": "tune.search.study",
     "save_optimization_results": "tune.report.files",
-    "train_best_config": "tune.evidence.validation",
+    "train_best_config": "tune.session",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,169 +1,40 @@
 """``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
 
-import contextlib
 import dataclasses
-import math
 import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from ppo_jax import command_line, presets
-from ppo_jax.config import AgentConfig
-from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
-from ppo_jax.tracking import TrackingConfig
-from tune.protocol.settings import ADDRESS_VARIABLE, Settings
-from tune.protocol.space import SearchSpace
+from ppo_jax import command_line
+from tune.options import Arguments
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
+    from tune.protocol.settings import Settings
 
-_LEFT_TO_ANOTHER = "another process on this study selects and validates at its end"
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-    """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
-
-    Every trial trains one configuration on several seeds at once; trial 0 is the default
-    configuration. The same command continues a study that was stopped.
-    """
-
-    preset: str | None = None
-    """Start from the preset of this environment: it takes the place of the default
-    configuration, and the search space is widened to hold it."""
-    env: str = Settings.env
-    """Environment to train on."""
-    env_kwargs: tuple[str, ...] = ()
-    """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
-    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
-    trials: int = 20
-    """Trials in all, the default configuration included."""
-    quick: bool = False
-    """Five trials, whatever --trials says."""
-    seeds: int = Settings.seeds
-    """Seeds of a trial, trained at once."""
-    total_steps: int = Settings.total_steps
-    """Environment steps of each seed."""
-    eval_every: int = Settings.eval_every
-    """Environment steps between checkpoints, where a trial is scored and may be pruned."""
-    eval_episodes: int = Settings.eval_episodes
-    """Episodes of each seed at a checkpoint."""
-    objective: Literal["mean", "final", "tail"] = "mean"
-    """Score of a trial: mean over all checkpoints, the final one, or the last third."""
-    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
-    """How configurations are chosen; cmaes and gp need the extra of their name."""
-    sampler_startup_trials: int = Settings.sampler_startup_trials
-    """Random trials before TPE, CMA-ES or GP begin to model."""
-    grid_points: int = Settings.grid_points
-    """Values of each range in a grid search."""
-    pruner: Literal["median", "percentile", "hyperband", "none"] = "median"
-    """How hopeless trials are stopped early."""
-    pruner_startup_trials: int = Settings.pruner_startup_trials
-    """Complete trials before the median or percentile pruner begins."""
-    pruner_warmup_checkpoints: int = Settings.pruner_warmup_checkpoints
-    """First checkpoints of a trial at which it is never pruned."""
-    pruner_percentile: float = Settings.pruner_percentile
-    """Share of trials that the percentile pruner keeps, in percent."""
-    space: Path | None = None
-    """TOML file that changes the search space."""
-    storage: str | None = None
-    """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
-    postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
-    given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
-    study_name: str | None = None
-    """Name of the study. The environment's name if not given."""
-    workers: int = 1
-    """Processes of this host that work on the study, each on its own share of the devices."""
-    worker_timeout: float = 60.0
-    """Seconds without a sign of life after which a worker counts as dead."""
-    max_retries: int = 3
-    """How often the configuration of a worker that died is run again by another."""
-    output: Path | None = None
-    """Folder for all results. runs/STUDY_NAME if not given."""
-    seed: int = Settings.seed
-    """Root of all random numbers."""
-    select_top: int | None = None
-    """Best trials that are run once more, with the default, on seeds of their own before one is
-    named the winner; 0 to take the best trial as it is. 3 if not given."""
-    select_seeds: int = 10
-    """Fresh seeds for that choice. Each --seeds of them are trained at once."""
-    validate_steps: int = 1_000_000
-    """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
-    validate_seeds: int = 10
-    """Fresh seeds for that comparison. Each --seeds of them are trained at once."""
-    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
-    reference_score: float | None = None
-    """An earlier result to draw and report beside the study's own."""
-
-    def settings(self) -> Settings:
-        """Return the protocol of the study."""
-        space = SearchSpace()
-        if self.preset is not None:
-            base = presets.load(self.preset).hyperparameters
-            space = SearchSpace.around(base, self.agent.num_envs)
-        own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
-        return Settings(
-            env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
-            space=space if self.space is None else space.changed_by_file(self.space),
-            **{name: getattr(self, name) for name in own},
-        )
+_HOW_TO_CONTINUE = "; finished trials are kept, the same command continues"
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m tune.run``."""
     args = sys.argv[1:] if args is None else args
     arguments = command_line.parse(Arguments, "python -m tune.run", args)
-    if arguments.storage is None:
-        arguments = dataclasses.replace(arguments, storage=os.environ.get(ADDRESS_VARIABLE))
-    how_to_continue = "; what has finished is kept, the same command continues"
     if arguments.workers != 1:
-        command_line.run(lambda: _share(arguments), how_to_continue)
+        command_line.run(lambda: _share(arguments), _HOW_TO_CONTINUE)
         # With the trials done, one process is left to prove the winner, on all devices. A new
         # one, because this one has no backend and could not start one any more.
         os.execv(sys.executable, [sys.executable, "-m", "tune.run", *args, "--workers", "1"])
-    command_line.run(lambda: _run(arguments), how_to_continue)
-
-
-def _checked(arguments: Arguments) -> tuple[Settings, int, int]:
-    """Return the settings, the number of trials and how many of the best to select from."""
-    n_trials = 5 if arguments.quick else arguments.trials
-    require_count("--trials", n_trials)
-    arguments.tracking.require_packages()
-    select_top = min(3, n_trials) if arguments.select_top is None else arguments.select_top
-    require_count("--select-top", select_top, low=0)
-    if select_top > n_trials:
-        raise UserError(
-            f"--select-top must be at most the number of trials, but got --select-top {select_top} "
-            f"with {n_trials} trials"
-        )
-    require_count("--select-seeds", arguments.select_seeds)
-    require_count("--validate-steps", arguments.validate_steps, low=0, high=LARGEST_STEPS)
-    require_count("--validate-seeds", arguments.validate_seeds)
-    require_count("--workers", arguments.workers)
-    if arguments.workers > 1 and (arguments.storage or "").startswith("sqlite"):
-        raise UserError(
-            "SQLite serves one process, but got --workers "
-            f"{arguments.workers}; leave --storage out, or use journal:, postgresql: or mysql:"
-        )
-    require_count("--max-retries", arguments.max_retries, low=0)
-    if not 1 <= arguments.worker_timeout < math.inf:
-        raise UserError(
-            f"--worker-timeout must be at least 1 second, but got {arguments.worker_timeout}"
-        )
-    settings = arguments.settings()
-    settings.checkpoints(arguments.validate_steps)
-    return settings, n_trials, select_top
+    command_line.run(lambda: _run(arguments), _HOW_TO_CONTINUE)
 
 
 def _share(arguments: Arguments) -> None:
     """Have workers run the trials."""
-    settings, n_trials, _ = _checked(arguments)
+    plan = arguments.plan()
     import jax
 
     # The devices are for the workers: in this process not even an import may take one.
@@ -174,143 +45,78 @@ def _share(arguments: Arguments) -> None:
     from tune.report.console import ConsoleProgress
     from tune.report.files import save_optimization_results
     from tune.search.leases import TrialLeases
-    from tune.search.study import address_of, default_output, open_study
+    from tune.search.study import address_of, open_study
     from tune.workers.launcher import run_workers
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study_name = arguments.study_name or settings.env
-    output = arguments.output or default_output(study_name)
     progress = ConsoleProgress(Console())
     with open_study(
-        settings,
-        output=output,
-        storage=arguments.storage,
-        study_name=study_name,
+        plan.settings,
+        plan.folder,
+        storage=plan.storage,
+        study_name=plan.study_name,
         workers=arguments.workers,
     ) as study:
-        progress.study_started(study, settings, n_trials)
+        progress.study_started(study, plan.settings, plan.n_trials)
         request = {
-            "n_trials": n_trials,
-            "settings": settings.to_dict(),
-            "output": str(output),
+            "n_trials": plan.n_trials,
+            "settings": plan.settings.to_dict(),
+            "output": str(plan.folder.path),
             "storage": address_of(study),
-            "study_name": study_name,
-            "worker_timeout": arguments.worker_timeout,
-            "max_retries": arguments.max_retries,
+            "study_name": plan.study_name,
+            "worker_timeout": plan.worker_timeout,
+            "max_retries": plan.max_retries,
             "tracking": dataclasses.asdict(arguments.tracking),
         }
         try:
             run_workers(arguments.workers, request, progress.line)
         except KeyboardInterrupt:
-            # Of workers that were killed; the others have given back their trials.
-            TrialLeases(study, arguments.worker_timeout, arguments.max_retries).fail_stale_trials()
-            save_optimization_results(study, output)
+            # Of workers that were killed; the others have released their trials.
+            TrialLeases(study, plan.worker_timeout, plan.max_retries).fail_stale_trials()
+            save_optimization_results(study, plan.folder.path)
             raise
 
 
 def _run(arguments: Arguments) -> None:
+    """Tune and prove in this process."""
     start = time.perf_counter()
-    settings, n_trials, select_top = _checked(arguments)
-
+    plan = arguments.plan()
     command_line.start_backend()
+    # From here on, since importing environments starts the backend.
     import optuna
     from rich.console import Console
 
-    from tune.evidence.selection import select_winner
-    from tune.evidence.validation import train_best_config
+    from ppo_jax.programs import Programs
+    from tune import session
     from tune.report.console import ConsoleProgress
-    from tune.report.files import save_optimization_results
     from tune.report.tracking import TrackedProgress
-    from tune.search.objective import programs_for
-    from tune.search.storage import is_shared
-    from tune.search.study import (
-        HeldError,
-        address_of,
-        best_trial,
-        default_output,
-        held,
-        record_compilations,
-        run_optimization,
-    )
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study_name = arguments.study_name or settings.env
-    output = arguments.output or default_output(study_name)
     console = Console()
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(ConsoleProgress(console))
-        tracked = stack.enter_context(
-            TrackedProgress(progress, arguments.tracking, output, study_name)
+    programs = Programs(plan.settings.config, plan.settings.seeds)
+    with (
+        ConsoleProgress(console) as progress,
+        TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,
+    ):
+        outcome = session.run(plan, programs, tracked)
+    if outcome is not None:
+        results, validation = outcome
+        _print_summary(
+            console,
+            plan.settings,
+            results,
+            None if validation is None else validation.to_dict(),
+            plan.folder.path,
+            time.perf_counter() - start,
         )
-        try:
-            study = run_optimization(
-                n_trials,
-                settings,
-                output=output,
-                storage=arguments.storage,
-                study_name=study_name,
-                progress=tracked,
-                worker_timeout=arguments.worker_timeout,
-                max_retries=arguments.max_retries,
-            )
-        except HeldError:
-            if arguments.storage is None or not is_shared(arguments.storage):
-                raise
-            progress.line(_LEFT_TO_ANOTHER)  # It came to the end while this one started.
-            return
-        except KeyboardInterrupt:
-            if progress.study is not None:
-                save_optimization_results(progress.study, output)
-            raise
-        try:
-            stack.enter_context(held(output, shared=False))
-        except HeldError:
-            if not is_shared(address_of(study)):
-                raise
-            # Its trials may still be running, so only the last one can name the winner.
-            progress.line(_LEFT_TO_ANOTHER)
-            return
-        results = save_optimization_results(study, output)
-        best = best_trial(study)
-        selection = validation = None
-        if best is not None and select_top:
-            seeds = arguments.select_seeds
-            progress.line(
-                f"selection: the {select_top} best trials and the defaults on {seeds} fresh seeds "
-                f"× {settings.total_steps:,} steps"
-            )
-            selection = select_winner(
-                study, select_top, seeds, output=output, observer=progress.seeds_checkpoint
-            )
-        if best is not None and arguments.validate_steps:
-            number = best.number if selection is None else selection.winner.trial
-            seeds = arguments.validate_seeds
-            progress.line(
-                f"validation: trial {number} and the defaults on {seeds} fresh seeds "
-                f"× {arguments.validate_steps:,} steps"
-            )
-            validation = train_best_config(
-                study.trials[number].user_attrs["hyperparameters"],
-                arguments.validate_steps,
-                settings=settings,
-                seeds=seeds,
-                output=output,
-                study=study,
-                selection=selection,
-                observer=progress.seeds_checkpoint,
-            ).to_dict()
-        if selection is not None or validation is not None:
-            record_compilations(study, programs_for(settings.config, settings.seeds))
-            results = save_optimization_results(study, output)
-    _print_summary(console, settings, results, validation, output, time.perf_counter() - start)
 
 
 def _print_summary(
     console: "Console",
-    settings: Settings,
+    settings: "Settings",
     results: dict[str, Any],
     validation: dict[str, Any] | None,
-    output: Path,
+    output: "Path",
     seconds: float,
 ) -> None:
     """Print what a person wants to know at the end."""

@@ -39,7 +39,7 @@ class Programs:
 @pytest.fixture
 def programs(monkeypatch):
     fake = Programs()
-    monkeypatch.setattr("tune.search.objective.programs_for", lambda config, seeds: fake)
+    monkeypatch.setattr("tune.search.objective.shared_programs", lambda config, seeds: fake)
     return fake
 
 

@@ -56,11 +56,28 @@ class FakePrograms:
             )
 
 
+class RecordedProgress:
+    """What a session reports, as (name, arguments) pairs in order."""
+
+    def __init__(self):
+        self.events = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments: self.events.append((name, arguments))
+
+
+@pytest.fixture
+def progress():
+    return RecordedProgress()
+
+
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("search.objective", "search.study", "evidence.selection", "evidence.validation"):
-        monkeypatch.setattr(f"tune.{module}.programs_for", lambda config, seeds: fake)
+    for module in ("search.objective", "search.study", "session"):
+        monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
     # Intervals are tested in test_analysis; elsewhere they only have to be there.
     monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
     return fake

@@ -80,7 +80,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
     # The same command elsewhere gives the same scores.
     command("tune.run", "--trials", 4, "--output", tmp_path / "twin", *SMALL)
     scores = [
-        [trial["per_seed_scores"] for trial in json.loads((o / "all_trials.json").read_text())]
+        [trial["per_seed_returns"] for trial in json.loads((o / "all_trials.json").read_text())]
         for o in (output, tmp_path / "twin")
     ]
     assert scores[0] == scores[1]

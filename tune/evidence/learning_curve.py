@@ -2,22 +2,21 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from optuna.trial import FrozenTrial
 
 from ppo_jax.config import TrainConfig
-from ppo_jax.errors import UserError
-from ppo_jax.files import plain, read_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.identity import first_difference
 from ppo_jax.programs import Programs, Weights, lane_weights
 from ppo_jax.training_state import OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
 from tune.protocol.settings import Settings
+from tune.protocol.trials import TrialRecord
 
 SeedsObserver = Callable[[str, int, int, int, np.ndarray], None]
 """Called with a run's name, its first seed and the one after its last, the step, and returns."""
@@ -52,7 +51,7 @@ class LearningCurve:
         return np.flatnonzero(~np.isfinite(self.final)).tolist()
 
     def scores(self, settings: Settings) -> np.ndarray | None:
-        """Return what the study's objective makes of each seed, ``[seeds]``.
+        """Return the study's objective of each seed, ``[seeds]``.
 
         Only the study's own checkpoints count, so a longer run is scored at equal steps.
         None where the run lacks one of them.
@@ -63,7 +62,7 @@ class LearningCurve:
         return np.array([settings.score(list(seed)) for seed in self.returns[rows].T])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what :meth:`from_dict` takes, but for the steps."""
+        """Return what :meth:`stored` takes, but for the steps."""
         return {
             "hyperparameters": self.hyperparameters.to_dict(),
             "returns": self.returns,
@@ -73,28 +72,77 @@ class LearningCurve:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], steps: Sequence[int]) -> "LearningCurve":
-        """Restore a curve from JSON."""
+    def of_trial(cls, trial: TrialRecord) -> "LearningCurve":
+        """Return the curve of a finished trial on the tuning seeds."""
+        assert trial.hyperparameters is not None, "a finished trial has a configuration"
         return cls(
-            Hyperparameters.from_dict(values["hyperparameters"]),
-            steps,
-            np.array(values["returns"], np.float64).reshape(len(steps), -1),
-            values["environment_steps"],
-            values["seconds"],
+            trial.hyperparameters,
+            list(trial.returns),
+            np.array(list(trial.returns.values()), np.float64),
+            trial.environment_steps,
+            (trial.training_seconds or 0.0) + (trial.evaluation_seconds or 0.0),
         )
 
-    @classmethod
-    def of_trial(cls, trial: FrozenTrial) -> "LearningCurve":
-        """Return the curve of a finished trial on the tuning seeds."""
-        attributes = trial.user_attrs
-        steps = sorted(map(int, attributes["scores"]))
-        return cls(
-            Hyperparameters.from_dict(attributes["hyperparameters"]),
-            steps,
-            np.array([attributes["scores"][str(step)] for step in steps], np.float64),
-            attributes["environment_steps"],
-            attributes["training_seconds"] + attributes["evaluation_seconds"],
-        )
+
+@dataclasses.dataclass(frozen=True)
+class SeedGroup:
+    """All that the returns of a configuration depend on besides its hyperparameters.
+
+    Attributes:
+      config: what the programs are compiled for.
+      purpose: what the seeds are for: ``selection`` or ``validation``.
+      root: root seed of the study.
+      seeds: how many.
+      steps: nominal steps of the checkpoints; the last is the budget.
+    """
+
+    config: TrainConfig
+    purpose: str
+    root: int
+    seeds: int
+    steps: Sequence[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the group as results files hold it, and as it is told from others."""
+        return {
+            "environment": self.config.env,
+            "environment_kwargs": dict(self.config.env_kwargs),
+            "config": dataclasses.asdict(self.config),
+            "seeds": {"purpose": self.purpose, "root": self.root, "count": self.seeds},
+            "steps": list(self.steps),
+        }
+
+    def stored_curve(
+        self, group: Any, row: Any, hyperparameters: Hyperparameters
+    ) -> LearningCurve | None:
+        """Return the curve that a results file holds of a configuration on these seeds.
+
+        Args:
+          group: content of the file, which says under which protocol it was written.
+          row: what it holds of the configuration; see :meth:`LearningCurve.to_dict`.
+          hyperparameters: the configuration.
+
+        Returns:
+          None where the file is of another protocol, or the row of another configuration.
+        """
+        own = self.to_dict()
+        try:
+            stored = {name: group[name] for name in own}
+            same = first_difference(
+                {**stored, "hyperparameters": row["hyperparameters"]},
+                {**own, "hyperparameters": hyperparameters.to_dict()},
+            )
+            if same is not None:
+                return None
+            return LearningCurve(
+                hyperparameters,
+                list(self.steps),
+                np.array(row["returns"], np.float64).reshape(len(self.steps), self.seeds),
+                row["environment_steps"],
+                row["seconds"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +174,12 @@ def train_seeds(
     Args:
       programs: of the study; nothing else is compiled.
       keys: ``[seeds]``.
+      hyperparameters: the configuration.
       steps: nominal steps of the checkpoints; the last is the budget.
-      name: what `observer` is told.
+      name: passed to `observer`.
       observer: called at each checkpoint of each group.
       state_folder: where the training state is kept. A call that was stopped is continued
-        by the same call, bit for bit; the folder is the caller's to remove.
+        by the same call, bit for bit; the caller removes the folder.
     """
     if state_folder is None:
         return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
@@ -151,7 +200,7 @@ class _Position:
 
     Attributes:
       returns: float ``[checkpoints, seeds]``; NaN also where still to come.
-      first, passed: of the group at work, the first seed and the checkpoints passed.
+      first, passed: of the group under way, the first seed and the checkpoints passed.
       environment_steps: steps taken by all seeds of finished groups together.
       best_seed: so far, -1 for none.
       rank: of the best seed: its return at the end and its mean return.
@@ -228,51 +277,6 @@ def _begin_or_restore(
             position.rank = final, mean
             return position, tree["state"], tree["best_weights"]
     return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_weights
-
-
-def stored_curves(
-    path: Path, protocol: Mapping[str, Any], rows: Callable[[Any], Iterable[Mapping[str, Any]]]
-) -> dict[Hyperparameters, LearningCurve]:
-    """Return the curves that a results file holds, by configuration.
-
-    Empty where there is no such file or it was written under another protocol.
-
-    Args:
-      protocol: what must be in the file for its curves to be of use.
-      rows: from the content of the file to its curves.
-    """
-    try:
-        found = read_json(path)
-        if any(found[name] != value for name, value in plain(protocol).items()):
-            return {}
-        curves = [LearningCurve.from_dict(row, found["steps"]) for row in rows(found)]
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
-        return {}
-    return {curve.hyperparameters: curve for curve in curves}
-
-
-def run_protocol(
-    config: TrainConfig, purpose: str, root: int, seeds: int, steps: Sequence[int]
-) -> dict[str, Any]:
-    """Return what the returns of a configuration depend on besides its hyperparameters."""
-    return {
-        "environment": config.env,
-        "environment_kwargs": dict(config.env_kwargs),
-        "config": dataclasses.asdict(config),
-        "seeds": {"purpose": purpose, "root": root, "count": seeds},
-        "steps": list(steps),
-    }
-
-
-def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
-    """Return the area under a learning curve over its width: the mean height.
-
-    >>> learning_area([10, 20, 30], [0.0, 1.0, 1.0])
-    0.75
-    """
-    if len(steps) == 1:
-        return float(means[0])
-    return float(np.trapezoid(means, steps) / (steps[-1] - steps[0]))
 
 
 def mean_of_finite(values: np.ndarray) -> float:

@@ -1,10 +1,12 @@
-"""What a trial of a study holds, and the names it is stored under.
+"""What a study and its trials hold, and the names it is stored under.
 
-The rest of the packages sees records: read once, frozen, independent of the storage. Only
+The rest of the package sees records: read once, frozen, independent of the storage. Only
 :mod:`tune.search` talks to Optuna about trials that are still running.
 """
 
 import dataclasses
+import functools
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,12 +17,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.programs import CompileLog
+from ppo_jax.versions import device_description, versions
 from tune.protocol.settings import Settings
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 _FORMER_NAMES = {"returns": "scores", "attempts": "deaths", "released": "given_back"}
 """Attribute -> the name under which earlier studies stored it; read, never written."""
+
+_COMPILATIONS = "compilations:"
+_PROCESS = uuid.uuid4().hex[:8]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +80,9 @@ class TrialRecord:
             is_baseline=is_baseline(trial),
             params=trial.params,
             distributions=trial.distributions,
-            hyperparameters=configuration and Hyperparameters.from_dict(configuration),
+            hyperparameters=(
+                None if configuration is None else Hyperparameters.from_dict(configuration)
+            ),
             score=trial.value if trial.state == TrialState.COMPLETE else None,
             means=dict(sorted(trial.intermediate_values.items())),
             returns={int(s): np.array(returns[s], np.float64) for s in sorted(returns, key=int)},
@@ -114,11 +123,6 @@ class TrialRecord:
         return (self.finished - self.started).total_seconds()
 
 
-def trials_of(study: optuna.Study) -> list[TrialRecord]:
-    """Return the trials of `study` in the order of their numbers, whatever their states."""
-    return [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)]
-
-
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the complete trials, the highest score first.
 
@@ -131,6 +135,70 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         return trial.score, area, -trial.number
 
     return sorted((t for t in trials if t.is_complete), key=rank, reverse=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRecord:
+    """A study as its storage held it at one moment.
+
+    Attributes:
+      name: of the study.
+      settings: its protocol.
+      trials: all of them in the order of their numbers, whatever their states.
+      compilations: what each process that worked on it has recorded with
+        :func:`record_compilations`.
+    """
+
+    name: str
+    settings: Settings
+    trials: Sequence[TrialRecord]
+    compilations: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> "StudyRecord":
+        """Return the record of one of Optuna's studies."""
+        return cls(
+            name=study.study_name,
+            settings=settings_of(study) or Settings(),
+            trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
+            compilations=[
+                log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)
+            ],
+        )
+
+    @functools.cached_property
+    def ranked(self) -> Sequence[TrialRecord]:
+        """The complete trials, the best first; see :func:`ranked`."""
+        return ranked(self.trials)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial on tuning seeds; None where no trial is complete."""
+        return next(iter(self.ranked), None)
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        """The first finished trial of the default hyperparameters."""
+        return next((t for t in self.trials if t.is_baseline and t.is_finished), None)
+
+    @property
+    def finished(self) -> Sequence[TrialRecord]:
+        """The trials that are complete or pruned."""
+        return [trial for trial in self.trials if trial.is_finished]
+
+
+def record_compilations(study: optuna.Study, log: CompileLog) -> None:
+    """Store with `study` what this process has compiled so far, and with what."""
+    if log.programs:
+        study.set_user_attr(
+            _COMPILATIONS + _PROCESS,
+            {
+                "programs": log.programs,
+                "seconds": log.seconds,
+                "versions": versions(),
+                "device": device_description(),
+            },
+        )
 
 
 def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:

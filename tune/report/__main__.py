@@ -11,7 +11,8 @@ import tyro
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, nearest, require_package
 from ppo_jax.files import require_writable
-from tune.report.files import _read, save_optimization_results
+from tune.protocol.study_folder import StudyFolder
+from tune.report.files import save_optimization_results
 
 if TYPE_CHECKING:
     import optuna
@@ -41,13 +42,12 @@ def _run(arguments: Arguments) -> None:
     from tune.protocol.settings import ADDRESS_VARIABLE
     from tune.report.dashboard import prepare_dashboard
     from tune.search.storage import storage_file
-    from tune.search.study import default_storage
 
     folder = arguments.folder
     address = arguments.storage or os.environ.get(ADDRESS_VARIABLE)
     require_writable(folder)
     if address is None:
-        address = default_storage(folder)
+        address = StudyFolder(folder).default_storage()
         if (file := storage_file(address)) is not None and not file.is_file():
             raise UserError(
                 f"{folder / file.name} does not exist; --storage says where the study is"
@@ -85,7 +85,7 @@ def _load(address: str, arguments: Arguments) -> "optuna.Study":
 
     storage = open_storage(address)
     names = sorted(optuna.get_all_study_names(storage))
-    name = arguments.study_name or (_read(arguments.folder / "config.json") or {}).get("study_name")
+    name = arguments.study_name or StudyFolder(arguments.folder).study_name()
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:

@@ -11,8 +11,7 @@ from rich.status import Status
 
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
-from tune.search.study import best_trial
+from tune.protocol.trials import FINISHED, StudyRecord, is_baseline
 
 _SHORT = {
     "learning_rate": "lr",
@@ -72,8 +71,8 @@ class ConsoleProgress:
         self.study = study
         self._n_trials = n_trials
         self._finished = self._finished_before = _count_finished(study)
-        best = best_trial(study)
-        self._best = None if best is None else best.value
+        best = StudyRecord.of(study).best
+        self._best = None if best is None else best.score
         if not self._heading:
             return
         self.line(
@@ -103,8 +102,8 @@ class ConsoleProgress:
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._finished = _count_finished(study)
         self._new_trials.append(time.perf_counter() - self._trial_start)
-        best = best_trial(study)
-        self._best = None if best is None else best.value
+        best = StudyRecord.of(study).best
+        self._best = None if best is None else best.score
         score = f"{trial.value:7.1f}" if trial.state == TrialState.COMPLETE else " pruned"
         configuration = "defaults" if is_baseline(trial) else _in_short(trial)
         diverged = trial.user_attrs.get("diverged_seeds")

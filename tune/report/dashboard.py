@@ -10,11 +10,10 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upl
 from ppo_jax.files import read_json
 from tune.analysis.analysis import analyse
 from tune.protocol.settings import Settings
-from tune.protocol.trials import settings_of
+from tune.protocol.trials import StudyRecord, settings_of
 from tune.report.figures import plot_details
 from tune.report.html import bound_sentence
 from tune.search.storage import sqlite_file, without_secrets
-from tune.search.study import best_trial
 
 _FILES = (
     "report.html",
@@ -57,7 +56,7 @@ def prepare_dashboard(study: optuna.Study, folder: Path, address: str) -> str:
     artifacts = folder / "artifacts"
     artifacts.mkdir(exist_ok=True)
     store = FileSystemArtifactStore(artifacts)
-    best = best_trial(study)
+    best = StudyRecord.of(study).best
     with tempfile.TemporaryDirectory() as drawn:
         pictures = plot_details(
             trials, settings, analysis, None if best is None else best.number, Path(drawn)

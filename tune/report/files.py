@@ -4,17 +4,25 @@ A study is only read.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, replacing, write_json
-
-if TYPE_CHECKING:
-    import optuna
+from tune.analysis.analysis import analyse
+from tune.evidence.recommendation import Recommendation
+from tune.evidence.selection import Selection
+from tune.evidence.validation import Validation
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import FINISHED, StudyRecord
+from tune.report.figures import plot_optimization, plot_validation
+from tune.report.html import render_html
+from tune.report.summary import describe_study, describe_trial
 
 
 def save_optimization_results(
-    study: "optuna.Study", output: str | Path | None = None
+    study: optuna.Study, output: str | Path | None = None
 ) -> dict[str, Any]:
     """Write all tables, pictures and ``report.html`` of a study, whatever state it is in.
 
@@ -30,47 +38,48 @@ def save_optimization_results(
     Returns:
       The content of ``optimization_results.json``.
     """
-    from tune.analysis.analysis import analyse
-    from tune.protocol.settings import Settings
-    from tune.protocol.trials import FINISHED, settings_of
-    from tune.report.figures import plot_optimization
-    from tune.report.html import render_html
-    from tune.report.summary import describe_study, describe_trial
-    from tune.search.study import default_output
-
-    folder = Path(output) if output is not None else default_output(study.study_name)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(study) or Settings()
+    folder = StudyFolder.of(output, study.study_name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    record = StudyRecord.of(study)
     trials = study.get_trials(deepcopy=False)
-    analysis = analyse(trials, settings)
-    results = describe_study(study, settings, trials, analysis)
-    found = _proof(folder, results["best_params"])
-    results["verdict"] = found["validation"] and found["validation"]["verdict"]
-    write_json(folder / "optimization_results.json", results)
-    write_json(folder / "all_trials.json", [describe_trial(trial) for trial in trials])
+    analysis = analyse(trials, record.settings)
+    selection = Selection.load(folder, record)
+    validation = Validation.load(folder, record, selection)
+    results = describe_study(record, trials, analysis)
+    results["verdict"] = validation and validation.sentence
+    write_json(folder.results, results)
+    write_json(folder.trials, [describe_trial(trial) for trial in record.trials])
     finished = [trial for trial in trials if trial.state in FINISHED]
-    plot_optimization(finished, settings, analysis, folder / "optimization_results.png")
-    page = render_html(results, trials, settings, analysis, **found)
-    with replacing(folder / "report.html") as temporary:
+    plot_optimization(finished, record.settings, analysis, folder.overview)
+    page = render_html(
+        results,
+        trials,
+        record.settings,
+        analysis,
+        selection=_read(folder.selection) if selection else None,
+        validation=_read(folder.validation) if validation else None,
+        recommended=_read(folder.recommended) if validation else None,
+    )
+    with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return results
 
 
-def _proof(folder: Path, best_params: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what `folder` holds of a selection and a validation of this study's winner."""
-    from tune.evidence.selection import selected_params
-
-    selected = selected_params(folder, best_params)
-    selection = _read(folder / "selection.json") if selected else None
-    validation, recommended = _read(folder / "validation.json"), _read(folder / "recommended.json")
-    try:
-        same = validation["winner"]["hyperparameters"] in (best_params, selected)
-        complete = "statistics" in validation
-    except (KeyError, TypeError):
-        same = complete = False
-    if not (same and complete):
-        validation = recommended = None
-    return {"selection": selection, "validation": validation, "recommended": recommended}
+def write_validation(validation: Validation, folder: StudyFolder) -> None:
+    """Write ``validation.json``, ``recommended.json`` and ``validation.png``."""
+    write_json(folder.validation, validation.to_dict())
+    write_json(folder.recommended, Recommendation(validation.verdict).to_dict())
+    shown = {"best of the study": validation.winner, "default": validation.baseline}
+    if validation.verdict.is_baseline:
+        del shown["best of the study"]
+    plot_validation(
+        f"{validation.settings.env}: {validation.seeds.seeds} fresh seeds",
+        validation.steps,
+        {name: candidate.validated.returns for name, candidate in shown.items()},
+        {name: candidate.scores for name, candidate in shown.items()},
+        validation.settings,
+        folder.validation_picture,
+    )
 
 
 def _read(path: Path) -> Any:

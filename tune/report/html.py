@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ppo_jax.plots import BLUE, GREY, inline_svg, label_steps
 from tune.analysis.analysis import Analysis, BoundHit
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
+from tune.protocol.trials import FINISHED, attribute, is_baseline
 from tune.report.figures import (
     draw_contour,
     draw_curve,
@@ -365,7 +365,7 @@ def _figure(draw: Any, caption: str, width: float = 5.2, height: float = 3.4) ->
 def _row(trial: FrozenTrial, settings: Settings, best: int | None) -> dict[str, Any]:
     """Return a trial as the table shows it."""
     attributes = trial.user_attrs
-    last = list(attributes.get("scores", {}).values())[-1:]
+    last = list(attribute(trial, "returns", {}).values())[-1:]
     known = [score for score in (last[0] if last else []) if score is not None]
     return {
         "number": trial.number,

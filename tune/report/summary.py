@@ -4,55 +4,50 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis
-from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, is_baseline
-from tune.search.study import best_trial, compilations
+from tune.protocol.trials import StudyRecord, TrialRecord
 
 
-def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
+def describe_trial(trial: TrialRecord) -> dict[str, Any]:
     """Return a trial as ``all_trials.json`` holds it."""
-    attributes = trial.user_attrs
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "baseline": is_baseline(trial),
+        "baseline": trial.is_baseline,
         "params": trial.params,
-        "hyperparameters": attributes.get("hyperparameters"),
-        "value": trial.value,
-        "intermediate_values": {str(k): v for k, v in sorted(trial.intermediate_values.items())},
-        "per_seed_scores": attributes.get("scores", {}),
-        "diverged_seeds": attributes.get("diverged_seeds", []),
-        "environment_steps": attributes.get("environment_steps", 0),
-        "interrupted": attributes.get("interrupted", 0),
-        "duration": trial.duration.total_seconds() if trial.duration else None,
-        "training_seconds": attributes.get("training_seconds"),
-        "evaluation_seconds": attributes.get("evaluation_seconds"),
-        "started": _utc(trial.datetime_start),
-        "finished": _utc(trial.datetime_complete),
+        "hyperparameters": trial.hyperparameters and trial.hyperparameters.to_dict(),
+        "value": trial.score if trial.is_complete else trial.last_mean if trial.is_pruned else None,
+        "intermediate_values": trial.means,
+        "per_seed_returns": trial.returns,
+        "diverged_seeds": trial.diverged_seeds,
+        "environment_steps": trial.environment_steps,
+        "interrupted": trial.interrupted,
+        "duration": trial.seconds,
+        "training_seconds": trial.training_seconds,
+        "evaluation_seconds": trial.evaluation_seconds,
+        "started": _utc(trial.started),
+        "finished": _utc(trial.finished),
     }
 
 
-def programs_compiled(study: optuna.Study) -> dict[str, int]:
+def programs_compiled(study: StudyRecord) -> dict[str, int]:
     """Return how often each program was compiled, in the process that compiled it most."""
-    recorded = compilations(study)
+    recorded = study.compilations
     names = sorted({name for log in recorded for name in log["programs"]})
     return {name: max(log["programs"].get(name, 0) for log in recorded) for name in names}
 
 
 def describe_study(
-    study: optuna.Study,
-    settings: Settings,
+    study: StudyRecord,
     trials: list[FrozenTrial],
     analysis: Analysis,
 ) -> dict[str, Any]:
     """Return the content of ``optimization_results.json``, but for the verdict."""
-    best = best_trial(study)
-    baseline = next((t.value for t in trials if is_baseline(t) and t.state in FINISHED), None)
+    settings, best = study.settings, study.best
+    baseline = None if study.baseline is None else study.baseline.score
     states = {state.name.lower(): 0 for state in TrialState}
     for trial in trials:
         states[trial.state.name.lower()] += 1
@@ -60,17 +55,17 @@ def describe_study(
     def total(name: str) -> float:
         return sum(trial.user_attrs.get(name, 0) for trial in trials)
 
-    best_value = None if best is None else best.value
+    best_value = None if best is None else best.score
     improvement = None
     if best_value is not None and baseline:
         improvement = 100 * (best_value - baseline) / abs(baseline)
-    recorded = compilations(study)
+    recorded = study.compilations
     # Studies of earlier versions do not say what they were made with.
     made_with = {"versions": versions(), "device": device_description()}
     made_with |= recorded[-1] if recorded else {}
     return {
-        "study_name": study.study_name,
-        "best_params": None if best is None else best.user_attrs.get("hyperparameters"),
+        "study_name": study.name,
+        "best_params": best and best.hyperparameters and best.hyperparameters.to_dict(),
         "best_value": best_value,
         "best_trial": None if best is None else best.number,
         "baseline_value": baseline,

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
+import jax
 import numpy as np
 import optuna
 
 from ppo_jax.config import TrainConfig
+from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import TUNING, Checkpoint, Programs, seed_keys
 from tune.protocol.settings import Settings
 from tune.protocol.trials import is_baseline, settings_of
@@ -16,14 +19,29 @@ from tune.protocol.trials import is_baseline, settings_of
 Observer = Callable[[Checkpoint], None]
 
 
+class RunsSeeds(Protocol):
+    """What a trial needs of :class:`ppo_jax.programs.Programs`."""
+
+    def run(
+        self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
+    ) -> Iterator[Checkpoint]: ...
+
+
 @functools.lru_cache(maxsize=4)
-def programs_for(config: TrainConfig, seeds: int) -> Programs:
-    """Return the programs of `config`; compiled once in a process, for tuning and validation."""
+def shared_programs(config: TrainConfig, seeds: int) -> Programs:
+    """Return programs that are compiled once in a process, for callers that pass none.
+
+    A script may call :func:`objective` once a trial and validate afterwards: all of it runs
+    in the same programs.
+    """
     return Programs(config, seeds)
 
 
 def objective(
-    trial: optuna.Trial, settings: Settings | None = None, observer: Observer | None = None
+    trial: optuna.Trial,
+    settings: Settings | None = None,
+    observer: Observer | None = None,
+    programs: RunsSeeds | None = None,
 ) -> float:
     """Train the configuration that `trial` suggests and return its score.
 
@@ -38,6 +56,7 @@ def objective(
       trial: an Optuna trial.
       settings: of the study; read from the study, else the defaults, when not given.
       observer: called at each checkpoint.
+      programs: of the settings' configuration; :func:`shared_programs` when not given.
 
     Returns:
       The score; see :meth:`tune.protocol.settings.Settings.score`.
@@ -47,7 +66,7 @@ def objective(
     """
     settings = settings or settings_of(trial.study) or Settings()
     hyperparameters = settings.space.suggest(trial)
-    programs = programs_for(settings.config, settings.seeds)
+    programs = programs or shared_programs(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
 
@@ -57,11 +76,11 @@ def objective(
     known_until = max(reported, default=0)
 
     means: list[float] = []
-    record = _Record()
+    progress = _Progress()
     try:
         for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
-            finite = record.add(checkpoint)
-            trial.set_user_attr("scores", record.scores)
+            finite = progress.add(checkpoint)
+            trial.set_user_attr("returns", progress.returns)
             if observer is not None:
                 observer(checkpoint)
             if not finite.any():
@@ -73,18 +92,18 @@ def objective(
             if not is_baseline(trial) and (not finite.all() or (judged and trial.should_prune())):
                 raise optuna.TrialPruned
     finally:
-        trial.set_user_attr("environment_steps", record.environment_steps)
-        trial.set_user_attr("training_seconds", record.training_seconds)
-        trial.set_user_attr("evaluation_seconds", record.evaluation_seconds)
-        trial.set_user_attr("diverged_seeds", record.diverged_seeds)
+        trial.set_user_attr("environment_steps", progress.environment_steps)
+        trial.set_user_attr("training_seconds", progress.training_seconds)
+        trial.set_user_attr("evaluation_seconds", progress.evaluation_seconds)
+        trial.set_user_attr("diverged_seeds", progress.diverged_seeds)
     return settings.score(means)
 
 
 @dataclasses.dataclass
-class _Record:
-    """What a trial keeps as user attributes."""
+class _Progress:
+    """What a trial stores as it goes; see :class:`tune.protocol.trials.TrialRecord`."""
 
-    scores: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
+    returns: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
     environment_steps: int = 0
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -94,7 +113,7 @@ class _Record:
         """Take in a checkpoint and return which seeds are finite, bool ``[seeds]``."""
         returns = checkpoint.returns
         finite = np.isfinite(returns)
-        self.scores[str(checkpoint.step)] = [
+        self.returns[str(checkpoint.step)] = [
             float(r) if math.isfinite(r) else None for r in returns
         ]
         self.environment_steps = checkpoint.environment_steps * len(returns)

@@ -47,7 +47,7 @@ def make_trials(score, n, *, space=None, seed=0, pruned=(), running=(), settled=
                 "training_seconds": 2.0 * done,
                 "evaluation_seconds": 0.5 * done,
                 "baseline": number == 0,
-                "scores": {str(50_000 * (i + 1)): [value] * 4 for i in range(done)},
+                "returns": {str(50_000 * (i + 1)): [value] * 4 for i in range(done)},
             },
         )
         trial.number = number

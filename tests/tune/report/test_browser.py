@@ -11,10 +11,12 @@ import urllib.request
 import pytest
 
 from tune.evidence.selection import select_winner
-from tune.evidence.validation import train_best_config
 from tune.protocol.settings import Settings
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
 from tune.report.__main__ import main
 from tune.search.study import run_optimization
+from tune.session import train_best_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -37,8 +39,8 @@ def folder(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     settings = Settings(pruner_startup_trials=2, sampler="random")
     study = run_optimization(9, settings, output=tmp_path, study_name="<b>study</b>")
-    selection = select_winner(study, 2, seeds=4, output=tmp_path)
-    winner = selection.winner.curve.hyperparameters
+    selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
+    winner = selection.winner.hyperparameters
     train_best_config(winner, 400_000, output=tmp_path, study=study, selection=selection)
     main([str(tmp_path), "--dashboard"])
     return tmp_path

@@ -3,12 +3,12 @@ import json
 
 import pytest
 
-from tune.evidence.validation import train_best_config
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.report.__main__ import main
 from tune.report.files import save_optimization_results
 from tune.search.study import run_optimization
+from tune.session import train_best_config
 
 
 def strict(path):
@@ -59,8 +59,8 @@ def test_all_trials_hold_every_score(study, tmp_path):
     assert {trial["state"] for trial in trials} == {"complete", "pruned"}
     assert [trial["baseline"] for trial in trials] == [True] + [False] * 9
     for trial in trials:
-        assert len(trial["per_seed_scores"]) == len(trial["intermediate_values"])
-        assert all(len(scores) == 4 for scores in trial["per_seed_scores"].values())
+        assert len(trial["per_seed_returns"]) == len(trial["intermediate_values"])
+        assert all(len(scores) == 4 for scores in trial["per_seed_returns"].values())
         assert trial["duration"] >= 0
 
 
@@ -202,7 +202,7 @@ def test_dashboard_gets_note_and_artifacts(study, tmp_path, capsys):
     assert content == (tmp_path / "policy" / "model.safetensors").read_bytes()
     command = capsys.readouterr().out.splitlines()[-1]
     assert command.startswith(f"optuna-dashboard sqlite:///{tmp_path}/study.db --artifact-dir ")
-    assert all("scores" in trial.user_attrs for trial in study.trials)
+    assert all("returns" in trial.user_attrs for trial in study.trials)
 
 
 def test_missing_dashboard_is_told(study, tmp_path, monkeypatch, capsys):

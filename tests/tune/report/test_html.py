@@ -7,11 +7,13 @@ import pytest
 
 from ppo_jax.plots import inline_svg
 from tune.evidence.selection import select_winner
-from tune.evidence.validation import train_best_config
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
 from tune.report.files import save_optimization_results
 from tune.search.study import run_optimization
+from tune.session import train_best_config
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"$\\frac{'$"
 
@@ -25,9 +27,9 @@ def page(programs, tmp_path):
     """The page of a small study with everything in it."""
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     study = run_optimization(8, Settings(sampler="random"), output=tmp_path, study_name=HOSTILE)
-    selection = select_winner(study, 2, seeds=4, output=tmp_path)
+    selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
     train_best_config(
-        selection.winner.curve.hyperparameters,
+        selection.winner.hyperparameters,
         400_000,
         output=tmp_path,
         study=study,

@@ -37,7 +37,7 @@ def test_reads_the_settings_of_the_study(programs):
     trial = study.trials[0]
     assert sorted(trial.intermediate_values) == [40_000, 80_000]
     assert trial.value == trial.intermediate_values[80_000]
-    assert len(trial.user_attrs["scores"]["40000"]) == 2
+    assert len(trial.user_attrs["returns"]["40000"]) == 2
 
 
 def test_every_trial_runs_on_the_same_tuning_seeds(programs):
@@ -53,7 +53,7 @@ def test_records_scores_steps_seconds(programs):
     study.optimize(objective, n_trials=1)
     attributes = study.trials[0].user_attrs
     gamma = attributes["hyperparameters"]["gamma"]
-    assert attributes["scores"]["50000"] == pytest.approx([50 + 100 * gamma + s for s in range(4)])
+    assert attributes["returns"]["50000"] == pytest.approx([50 + 100 * gamma + s for s in range(4)])
     assert attributes["environment_steps"] == 4 * 200_024
     assert attributes["training_seconds"] == 1.0
     assert attributes["evaluation_seconds"] == 0.5
@@ -83,7 +83,7 @@ def test_diverged_seed_is_left_out_recorded_and_ends_the_trial(programs):
     assert baseline.state.name == "COMPLETE"
     assert baseline.value == pytest.approx((10 + 11 + 13) / 3)
     assert baseline.user_attrs["diverged_seeds"] == [2]
-    assert baseline.user_attrs["scores"]["50000"] == [10.0, 11.0, None, 13.0]
+    assert baseline.user_attrs["returns"]["50000"] == [10.0, 11.0, None, 13.0]
     assert other.state.name == "PRUNED"
 
 

@@ -68,7 +68,7 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     assert parameters(study) == parameters(whole)
     for name in ("state", "value", "intermediate_values"):
         assert [getattr(t, name) for t in study.trials] == [getattr(t, name) for t in whole.trials]
-    scores = [[t.user_attrs["scores"] for t in s.trials] for s in (study, whole)]
+    scores = [[t.user_attrs["returns"] for t in s.trials] for s in (study, whole)]
     assert scores[0] == scores[1]
     # TPE may suggest nothing hopeless.
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}

@@ -1,0 +1,378 @@
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optuna
+import pytest
+
+from ppo_jax import command_line, policy
+from ppo_jax.config import AgentConfig
+from ppo_jax.errors import UserError
+from ppo_jax.files import write_json
+from ppo_jax.train import Arguments
+from tune import session
+from tune.evidence.selection import select_winner
+from tune.protocol.plan import Plan
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
+from tune.report.files import save_optimization_results
+from tune.search.study import run_optimization
+from tune.session import train_best_config
+
+
+@pytest.fixture(autouse=True)
+def saved_policies(monkeypatch):
+    """Policies are networks; these programs have none, so keep what would be saved."""
+    saved = []
+    monkeypatch.setattr(
+        policy, "save", lambda folder, config, params, **extra: saved.append((params, extra))
+    )
+    return saved
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A session of six trials, whose scores grow with gamma alone."""
+    settings = Settings(sampler="random", pruner="none")
+    return Plan(settings, 6, "CartPole-v1", StudyFolder(tmp_path), validate_steps=300_000)
+
+
+def test_tuning_selection_and_validation_have_seeds_of_their_own(programs, plan, progress):
+    """Whatever one purpose trains on, no other has seen: luck cannot be carried over."""
+    seen = {"tuning": set(), "selection": set(), "validation": set()}
+    run = programs.run
+
+    def record(keys, *rest):
+        lines = [arguments[0] for name, arguments in progress.events if name == "line"]
+        purpose = lines[-1].partition(":")[0] if lines else "tuning"
+        seen[purpose] |= {tuple(key) for key in jax.random.key_data(keys).tolist()}
+        return run(keys, *rest)
+
+    programs.run = record
+    session.run(plan, programs, progress)
+    assert [len(keys) for keys in seen.values()] == [4, 10, 10]
+    assert len(set.union(*seen.values())) == 24
+
+
+def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan, progress):
+    """On fresh seeds the order turns round: what is validated is what did best there."""
+    phase = []
+    programs.returns = lambda hp, step, seed: 1000 * hp.gamma * (-1 if phase else 1) + seed
+    line = progress.line
+
+    def turn(text):
+        phase.append(text)
+        line(text)
+
+    progress.line = turn
+    session.run(plan, programs, progress)
+    study = StudyRecord.of(
+        optuna.load_study(study_name="CartPole-v1", storage=plan.folder.default_storage())
+    )
+    candidates = [*[t for t in study.ranked if not t.is_baseline][:3], study.trials[0]]
+    winner = min(candidates, key=lambda trial: trial.hyperparameters.gamma)
+    assert winner.number != study.best.number
+    found = {
+        path.name: json.loads(path.read_text())
+        for path in (plan.folder.selection, plan.folder.validation, plan.folder.recommended)
+    }
+    assert found["selection.json"]["winner"] == winner.number
+    assert found["validation.json"]["trial"] == winner.number
+    better = winner.hyperparameters.gamma < study.trials[0].hyperparameters.gamma
+    assert found["validation.json"]["recommended"] == ("winner" if better else "baseline")
+    assert better, "the seed of this study draws a gamma below the default's"
+    assert found["recommended.json"]["hyperparameters"] == winner.hyperparameters.to_dict()
+    assert found["recommended.json"]["trial"] == winner.number
+
+
+def test_improved(programs, tmp_path, saved_policies):
+    programs.returns = lambda hp, step, seed: 400.0 + 50 * (hp.gamma == 0.98) + seed
+    result = train_best_config({"gamma": 0.98}, 300_000, output=tmp_path)
+    assert result.sentence.startswith("Improved: the best configuration reaches 45")
+    assert (
+        result.verdict.comparison.difference.value
+        == result.verdict.over_training.difference.value
+        == 50.0
+    )
+    assert result.winner.validated.returns.shape == (6, 10)
+    data = json.loads((tmp_path / "validation.json").read_text())
+    assert data["verdict"] == result.sentence
+    assert data["recommended"] == "winner"
+    assert data["short_training_misled"] is False
+    assert np.shape(data["winner"]["returns"]) == np.shape(data["baseline"]["returns"]) == (6, 10)
+    assert data["steps"] == [50_000 * i for i in range(1, 7)]
+    assert (tmp_path / "validation.png").stat().st_size > 10_000
+    (weights, extra), *rest = saved_policies
+    assert not rest
+    assert extra["hyperparameters"]["gamma"] == 0.98
+    assert weights.params["params"]["kernel"] == extra["training"]["seed"] % programs.seeds
+
+
+def test_worse_and_no_clear_difference(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: 400.0 - 50 * (hp.gamma == 0.98) + seed
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "a")
+    assert result.sentence.startswith("Worse: ")
+    assert result.sentence.endswith("; keep the defaults.")
+    assert result.verdict.recommended is result.baseline
+    programs.returns = lambda hp, step, seed: 400.0 + seed
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "b")
+    assert result.sentence.startswith("No clear difference: ")
+    assert result.verdict.recommended is result.baseline
+
+
+def test_short_training_that_misled_is_told(programs, tmp_path):
+    # The winner learns faster; in the end both are the same.
+    programs.returns = lambda hp, step, seed: (
+        min(500.0, step / 1000 * (3 if hp.gamma == 0.98 else 1)) - seed
+    )
+    result = train_best_config({"gamma": 0.98}, 1_000_000, output=tmp_path / "a")
+    assert result.verdict.at_tuning_steps.verdict == "improved"
+    assert result.sentence.startswith("No clear difference: ")
+    assert "Short training misled the search: the lead" in result.sentence
+    data = json.loads((tmp_path / "a" / "validation.json").read_text())
+    assert data["short_training_misled"] is True
+    programs.returns = lambda hp, step, seed: 400 + 50 * (hp.gamma == 0.97) - seed
+    result = train_best_config({"gamma": 0.97}, 1_000_000, output=tmp_path / "b")
+    assert not result.verdict.misled
+    assert "misled" not in result.sentence
+
+
+def test_optimism_compares_the_same_configuration_at_equal_steps(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed
+    settings = Settings(sampler="random", pruner="none")
+    study = run_optimization(6, settings, output=tmp_path)
+    programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 20
+    record = StudyRecord.of(study)
+    selection = select_winner(record, programs, StudyFolder(tmp_path), 2, 4)
+    programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 50
+    params = selection.winner.hyperparameters
+    result = train_best_config(
+        params, 400_000, seeds=4, output=tmp_path, study=study, selection=selection
+    )
+    assert result.winner.number == selection.winner.number == record.best.number
+    for known in (result.winner, result.baseline):
+        gamma = known.hyperparameters.gamma
+        score = np.mean([50, 100, 150, 200]) + 1000 * gamma + np.arange(4)
+        np.testing.assert_allclose(known.scores["tuning"], score)
+        np.testing.assert_allclose(known.scores["selection"], score - 20)
+        np.testing.assert_allclose(known.scores["validation"], score - 50)
+        assert known.optimism.value == pytest.approx(50.0)
+        assert known.optimism.interval[0] < 50.0 < known.optimism.interval[1]
+    assert result.winner.scores["tuning"].mean() == pytest.approx(record.best.score)
+
+
+def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
+    space = SearchSpace.from_tables(
+        {"gae_lambda": {"value": 0.9}, "clip_value_loss": {"choices": [True, False]}}
+    )
+    agent = AgentConfig(num_envs=8, hidden_sizes=(32, 16), normalize_observations=True)
+    settings = Settings(
+        env="Acrobot-v1", env_kwargs=(("max_steps_in_episode", 400),), agent=agent, space=space
+    )
+    for better, source in ((50, "best of the study"), (-50, "default")):
+        programs.returns = lambda hp, step, seed: (
+            better * (not hp.clip_value_loss) + seed  # noqa: B023
+        )
+        params = {"learning_rate": 7.5e-4, "clip_value_loss": False, "n_steps": 1024}
+        train_best_config(params, 200_000, settings=settings, output=tmp_path / source)
+        path = tmp_path / source / "recommended.json"
+        data = json.loads(path.read_text())
+        assert data["configuration"] == source
+        assert data["environment"] == {
+            "name": "Acrobot-v1",
+            "kwargs": {"max_steps_in_episode": 400},
+        }
+        assert data["hyperparameters"]["gae_lambda"] == 0.9
+
+        programs.runs.clear()
+        train_best_config(path, 200_000, output=tmp_path / f"{source} again")
+        trained = programs.runs[0][1].to_dict()
+        assert trained == data["hyperparameters"]
+        assert (trained["learning_rate"] == 7.5e-4) == (source != "default")
+
+        python, _, module, *words = shlex.split(data["how_to_train"]["command"])
+        assert (python, module) == ("python", "ppo_jax.train")
+        arguments = command_line.parse(Arguments, module, words)
+        assert arguments.hyperparameters.to_dict() == trained
+        assert arguments.agent == agent == AgentConfig.from_dict(data["agent"])
+        assert (arguments.env, arguments.total_steps) == ("Acrobot-v1", 200_000)
+        assert command_line.parse_env_kwargs(arguments.env_kwargs) == settings.env_kwargs
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"hyperparameters": {}, "settings": {}}'])
+def test_other_files_are_no_recommendation(tmp_path, text):
+    (tmp_path / "recommended.json").write_text(text)
+    with pytest.raises(UserError, match=r"recommended\.json"):
+        train_best_config(tmp_path / "recommended.json", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "case"),
+    [
+        *(("mean", case) for case in ("noisy", "diverged", "equal", "one seed")),
+        ("final", "noisy"),
+        ("tail", "noisy"),
+    ],
+)
+def test_an_outside_script_reproduces_every_statistic(programs, tmp_path, objective, case):
+    rng = np.random.default_rng(0)
+    programs.returns = {
+        "noisy": lambda hp, step, seed: min(500.0, step / 600 + rng.normal(0, 30)),
+        "diverged": lambda hp, step, seed: np.nan if rng.random() < 0.1 else rng.normal(),
+        "equal": lambda hp, step, seed: 500.0,
+        "one seed": lambda hp, step, seed: rng.normal(),
+    }[case]
+    settings = Settings(objective=objective, sampler="random", pruner="none")
+    study = run_optimization(4, settings, output=tmp_path)
+    seeds = 1 if case == "one seed" else 7
+    record = StudyRecord.of(study)
+    selection = select_winner(record, programs, StudyFolder(tmp_path), 2, seeds)
+    params = study.trials[1].user_attrs["hyperparameters"]
+    train_best_config(
+        params, 300_000, seeds=seeds, output=tmp_path, study=study, selection=selection
+    )
+    script, path = (
+        Path(__file__).parent / "evidence" / "reproduce_statistics.py",
+        tmp_path / "validation.json",
+    )
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    assert done.stdout.splitlines()[-1] == "every figure is reproduced"
+    assert done.stdout.count("\n") > (10 if case == "one seed" else 30)
+    if case == "noisy" and objective == "mean":
+        data = json.loads(path.read_text())
+        data["winner"]["returns"][-1][0] += 1.0
+        path.write_text(json.dumps(data))
+        assert subprocess.run([sys.executable, script, path], capture_output=True).returncode == 1
+
+
+def test_winner_that_is_the_baseline_is_trained_once(programs, tmp_path):
+    result = train_best_config({}, 100_000, output=tmp_path, seeds=4)
+    assert result.verdict.is_baseline
+    assert len(programs.runs) == 1
+    assert result.sentence.startswith("No clear difference: no trial beat the default")
+
+
+def test_diverged_seeds_are_reported_and_left_out(programs, tmp_path, saved_policies):
+    programs.returns = lambda hp, step, seed: np.nan if seed == 1 else 100.0 + seed
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=4)
+    data = json.loads((tmp_path / "validation.json").read_text())
+    assert data["winner"]["diverged_seeds"] == [1]
+    assert data["winner"]["returns"][0] == [100.0, None, 102.0, 103.0]
+    assert result.winner.summary.seeds == 3
+    assert saved_policies[0][1]["training"]["seed"] == 3
+
+
+def test_all_seeds_diverged_gives_a_verdict_and_no_policy(programs, tmp_path, saved_policies):
+    programs.returns = lambda hp, step, seed: np.nan if hp.gamma == 0.98 else 1.0 + seed
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=4)
+    assert result.sentence.startswith("Worse: every seed of the best configuration diverged")
+    assert saved_policies == []
+
+
+def test_groups_of_seeds_fill_the_lanes_of_the_study(programs, tmp_path):
+    train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=10)
+    assert [len(keys) for keys, _, _ in programs.runs] == [4, 4, 2] * 2
+    keys = [tuple(key) for keys, _, _ in programs.runs[:3] for key in keys]
+    assert len(set(keys)) == 10
+
+
+def test_takes_the_best_params_of_saved_results(programs, tmp_path):
+    study = run_optimization(5, output=tmp_path)
+    save_optimization_results(study, tmp_path)
+    params = json.loads((tmp_path / "optimization_results.json").read_text())["best_params"]
+    result = train_best_config(params, 100_000, output=tmp_path)
+    assert result.winner.hyperparameters.to_dict() == params
+
+
+def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        policy,
+        "save",
+        lambda folder, config, params, **extra: (
+            folder.mkdir(exist_ok=True),
+            write_json(folder / "policy.json", extra),
+        ),
+    )
+
+    def trained(gamma, steps=100_000, **kwargs):
+        programs.runs.clear()
+        found = train_best_config({"gamma": gamma}, steps, output=tmp_path, **kwargs)
+        return [hyperparameters.gamma for _, hyperparameters, _ in programs.runs], found
+
+    runs, first = trained(0.98, seeds=4)
+    assert runs == [0.98, 0.99]
+    runs, again = trained(0.98, seeds=4)
+    assert runs == []
+    assert again.sentence == first.sentence
+    assert trained(0.97, seeds=4)[0] == [0.97], "the baseline is the same"
+    assert trained(0.97, seeds=5)[0] == [0.97] * 2 + [0.99] * 2
+    assert trained(0.97, 200_000, seeds=4)[0] == [0.97, 0.99]
+    assert trained(0.97, 200_000, seeds=4, settings=Settings(seed=1))[0] == [0.97, 0.99]
+    (tmp_path / "policy" / "policy.json").unlink()
+    assert trained(0.97, 200_000, seeds=4, settings=Settings(seed=1))[0] == [0.97]
+    (tmp_path / "validation.json").write_text("{")
+    assert trained(0.97, 200_000, seeds=4, settings=Settings(seed=1))[0] == [0.97, 0.99]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"params": {"gama": 0.9}}, "did you mean 'gamma'"),
+        ({"params": {"gamma": 2.0}}, "gamma must be"),
+        ({"params": {}, "num_steps": 0}, "num_steps"),
+        ({"params": {}, "seeds": 0}, "seeds"),
+        ({"params": {"batch_size": 300}}, "batch_size"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_created(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        train_best_config(**arguments, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 6, 7, 8])
+def test_interrupted_validation_is_the_uninterrupted_one(
+    programs, tmp_path, monkeypatch, saved_policies, stop_at
+):
+    """Two groups of seeds with three checkpoints each, for the winner and for the default."""
+    monkeypatch.setattr("ppo_jax.training_state.SECONDS_BETWEEN_SAVES", 0.0)
+    programs.returns = lambda hp, step, seed: 100 * hp.gamma + seed + step / 1e6
+    request = ({"gamma": 0.98}, 150_000)
+    whole = train_best_config(*request, seeds=6, output=tmp_path / "whole")
+    told = []
+
+    def stop(name, first, after, step, returns):
+        told.append((name, first, step))
+        if len(told) == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+    assert (tmp_path / "o" / "training_state").exists()
+    again = train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+    assert len(set(told)) == len(told) == 12
+    for one, other in ((again.winner, whole.winner), (again.baseline, whole.baseline)):
+        np.testing.assert_array_equal(one.validated.returns, other.validated.returns)
+        assert one.validated.environment_steps == other.validated.environment_steps
+    assert saved_policies[0] == saved_policies[-1]
+    assert not (tmp_path / "o" / "training_state").exists()
+
+
+def test_training_state_of_another_question_is_not_used(programs, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_best_config({"gamma": 0.98}, 100_000, seeds=2, output=tmp_path, observer=stop)
+    train_best_config({"gamma": 0.97}, 100_000, seeds=2, output=tmp_path)
+    assert [len(steps) for _, _, steps in programs.runs] == [2, 2, 2]
+    assert not (tmp_path / "training_state").exists()

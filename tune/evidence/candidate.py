@@ -1,0 +1,88 @@
+"""A configuration that may win, with the trial that found it and its returns on fresh seeds."""
+
+import dataclasses
+
+import numpy as np
+
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.evidence.learning_curve import LearningCurve
+from tune.evidence.statistics import Estimate, Summary, compare, summarize
+from tune.protocol.settings import Settings
+from tune.protocol.trials import TrialRecord
+
+TUNING_SEEDS, SELECTION_SEEDS, VALIDATION_SEEDS = "tuning", "selection", "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A configuration and all that is known of it.
+
+    Attributes:
+      settings: of the study.
+      hyperparameters: the configuration.
+      is_baseline: whether it is the default configuration.
+      trial: the trial that found it; None for a configuration that no trial has run.
+      selection, validation: returns on those seeds; None where it has not been trained there.
+    """
+
+    settings: Settings
+    hyperparameters: Hyperparameters
+    is_baseline: bool = False
+    trial: TrialRecord | None = None
+    selection: LearningCurve | None = None
+    validation: LearningCurve | None = None
+
+    @classmethod
+    def of_trial(cls, trial: TrialRecord, settings: Settings) -> "Candidate":
+        """Return the configuration of a complete trial."""
+        assert trial.hyperparameters is not None, "a complete trial has a configuration"
+        return cls(settings, trial.hyperparameters, trial.is_baseline, trial)
+
+    @property
+    def number(self) -> int | None:
+        """Number of its trial, if any."""
+        return None if self.trial is None else self.trial.number
+
+    @property
+    def selected(self) -> LearningCurve:
+        """Returns on the selection seeds of a candidate that has been trained there."""
+        assert self.selection is not None, "it has not been trained on selection seeds"
+        return self.selection
+
+    @property
+    def validated(self) -> LearningCurve:
+        """Returns on the validation seeds of a candidate that has been trained there."""
+        assert self.validation is not None, "it has not been trained on validation seeds"
+        return self.validation
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The study's objective of each seed, group of seeds -> float ``[seeds]``.
+
+        ``tuning``, ``selection`` and ``validation``, as far as they are known, all at equal
+        steps; NaN for a diverged seed.
+        """
+        curves = {
+            TUNING_SEEDS: None if self.trial is None else LearningCurve.of_trial(self.trial),
+            SELECTION_SEEDS: self.selection,
+            VALIDATION_SEEDS: self.validation,
+        }
+        scores = {
+            group: curve.scores(self.settings)
+            for group, curve in curves.items()
+            if curve is not None
+        }
+        return {group: values for group, values in scores.items() if values is not None}
+
+    @property
+    def summary(self) -> Summary | None:
+        """Summary of the final returns of the validation; None if every seed diverged."""
+        return summarize(self.validated.final)
+
+    @property
+    def optimism(self) -> Estimate | None:
+        """How much better it looked in tuning than on validation seeds, at equal steps."""
+        scores = self.scores
+        if not {TUNING_SEEDS, VALIDATION_SEEDS} <= set(scores):
+            return None
+        return compare(scores[TUNING_SEEDS], scores[VALIDATION_SEEDS]).difference

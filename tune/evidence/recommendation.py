@@ -1,0 +1,100 @@
+"""The configuration to use, why, and how to train with it: ``recommended.json``."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ppo_jax.config import AgentConfig
+from ppo_jax.errors import UserError
+from ppo_jax.files import read_json
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.evidence.candidate import Candidate
+from tune.evidence.verdict import Verdict
+from tune.protocol.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """What to use from now on.
+
+    Attributes:
+      verdict: that it follows from.
+    """
+
+    verdict: Verdict
+
+    @property
+    def candidate(self) -> Candidate:
+        """The recommended configuration."""
+        return self.verdict.recommended
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the default configuration."""
+        return self.candidate is self.verdict.baseline
+
+    @property
+    def name(self) -> str:
+        """What a reader knows it as."""
+        return "default" if self.is_baseline else "best of the study"
+
+    @property
+    def command(self) -> str:
+        """The command that trains it without a study."""
+        return train_command(
+            self.candidate.settings, self.candidate.hyperparameters, self.verdict.steps[-1]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``recommended.json``."""
+        settings = self.candidate.settings
+        steps = self.verdict.steps[-1]
+        return {
+            "configuration": self.name,
+            "trial": None if self.is_baseline else self.candidate.number,
+            "why": self.verdict.sentence,
+            "hyperparameters": self.candidate.hyperparameters.to_dict(),
+            "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},
+            "agent": settings.config.agent.to_dict(),
+            "how_to_train": {
+                "command": self.command,
+                "python": f"tune.train_best_config('recommended.json', num_steps={steps})",
+            },
+            "settings": settings.to_dict(),
+        }
+
+
+def read_recommended(path: str | Path) -> tuple[dict[str, Any], Settings]:
+    """Return the hyperparameters and the settings of the study in a ``recommended.json``.
+
+    Raises:
+      UserError: when the file is missing or is not a recommended configuration.
+    """
+    found = read_json(Path(path))
+    try:
+        hyperparameters = Hyperparameters.from_dict(found["hyperparameters"]).to_dict()
+        return hyperparameters, Settings.from_dict(found["settings"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a recommended configuration: {error!r}") from error
+
+
+def train_command(settings: Settings, hyperparameters: Hyperparameters, num_steps: int) -> str:
+    """Return the command that trains a configuration without a study."""
+    words = ["python", "-m", "ppo_jax.train", "--env", settings.env]
+    if settings.env_kwargs:
+        words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
+    words += ["--total-steps", str(num_steps)]
+    defaults = AgentConfig().to_dict() | Hyperparameters().to_dict()
+    chosen = settings.config.agent.to_dict() | hyperparameters.to_dict()
+    for name, value in chosen.items():
+        option = name.replace("_", "-")
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)

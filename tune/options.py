@@ -1,0 +1,155 @@
+"""The options of ``python -m tune.run``, and the plan that they make. Starts no backend."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ppo_jax import command_line, presets
+from ppo_jax.config import AgentConfig
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
+from ppo_jax.tracking import TrackingConfig
+from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
+from tune.protocol.settings import ADDRESS_VARIABLE, Settings
+from tune.protocol.space import SearchSpace
+from tune.protocol.study_folder import StudyFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
+
+    Every trial trains one configuration on several seeds at once; trial 0 is the default
+    configuration. The same command continues a study that was stopped.
+    """
+
+    preset: str | None = None
+    """Start from the preset of this environment: it takes the place of the default
+    configuration, and the search space is widened to hold it."""
+    env: str = Settings.env
+    """Environment to train on."""
+    env_kwargs: tuple[str, ...] = ()
+    """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
+    trials: int = 20
+    """Trials in all, the default configuration included."""
+    quick: bool = False
+    """Five trials, whatever --trials says."""
+    seeds: int = Settings.seeds
+    """Seeds of a trial, trained at once."""
+    total_steps: int = Settings.total_steps
+    """Environment steps of each seed."""
+    eval_every: int = Settings.eval_every
+    """Environment steps between checkpoints, where a trial is scored and may be pruned."""
+    eval_episodes: int = Settings.eval_episodes
+    """Episodes of each seed at a checkpoint."""
+    objective: Literal["mean", "final", "tail"] = "mean"
+    """Score of a trial: mean over all checkpoints, the final one, or the last third."""
+    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
+    """How configurations are chosen; cmaes and gp need the extra of their name."""
+    sampler_startup_trials: int = Settings.sampler_startup_trials
+    """Random trials before TPE, CMA-ES or GP begin to model."""
+    grid_points: int = Settings.grid_points
+    """Values of each range in a grid search."""
+    pruner: Literal["median", "percentile", "hyperband", "none"] = "median"
+    """How hopeless trials are stopped early."""
+    pruner_startup_trials: int = Settings.pruner_startup_trials
+    """Complete trials before the median or percentile pruner begins."""
+    pruner_warmup_checkpoints: int = Settings.pruner_warmup_checkpoints
+    """First checkpoints of a trial at which it is never pruned."""
+    pruner_percentile: float = Settings.pruner_percentile
+    """Share of trials that the percentile pruner keeps, in percent."""
+    space: Path | None = None
+    """TOML file that changes the search space."""
+    storage: str | None = None
+    """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
+    postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
+    given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
+    study_name: str | None = None
+    """Name of the study. The environment's name if not given."""
+    workers: int = 1
+    """Processes of this host that work on the study, each on its own share of the devices."""
+    worker_timeout: float = WORKER_TIMEOUT
+    """Seconds without a heartbeat after which a worker counts as dead."""
+    max_retries: int = MAX_RETRIES
+    """How often the configuration of a worker that died is run again by another."""
+    output: Path | None = None
+    """Folder for all results. runs/STUDY_NAME if not given."""
+    seed: int = Settings.seed
+    """Root of all random numbers."""
+    select_top: int | None = None
+    """Best trials that are run once more, with the default, on seeds of their own before one is
+    named the winner; 0 to take the best trial as it is. 3 if not given."""
+    select_seeds: int = 10
+    """Fresh seeds for that choice. Each --seeds of them are trained at once."""
+    validate_steps: int = 1_000_000
+    """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
+    validate_seeds: int = 10
+    """Fresh seeds for that comparison. Each --seeds of them are trained at once."""
+    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
+    reference_score: float | None = None
+    """An earlier result to draw and report beside the study's own."""
+
+    def settings(self) -> Settings:
+        """Return the protocol of the study."""
+        space = SearchSpace()
+        if self.preset is not None:
+            base = presets.load(self.preset).hyperparameters
+            space = SearchSpace.around(base, self.agent.num_envs)
+        own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
+        return Settings(
+            env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
+            space=space if self.space is None else space.changed_by_file(self.space),
+            **{name: getattr(self, name) for name in own},
+        )
+
+    def plan(self) -> Plan:
+        """Return what the session is to do.
+
+        Raises:
+          UserError: before anything is started, for what can be seen to be wrong.
+        """
+        n_trials = 5 if self.quick else self.trials
+        require_count("--trials", n_trials)
+        self.tracking.require_packages()
+        select_top = min(3, n_trials) if self.select_top is None else self.select_top
+        require_count("--select-top", select_top, low=0)
+        if select_top > n_trials:
+            raise UserError(
+                f"--select-top must be at most the number of trials, "
+                f"but got --select-top {select_top} with {n_trials} trials"
+            )
+        require_count("--select-seeds", self.select_seeds)
+        require_count("--validate-steps", self.validate_steps, low=0, high=LARGEST_STEPS)
+        require_count("--validate-seeds", self.validate_seeds)
+        require_count("--workers", self.workers)
+        storage = self.storage or os.environ.get(ADDRESS_VARIABLE)
+        if self.workers > 1 and (storage or "").startswith("sqlite"):
+            raise UserError(
+                f"SQLite serves one process, but got --workers {self.workers}; "
+                f"leave --storage out, or use journal:, postgresql: or mysql:"
+            )
+        require_count("--max-retries", self.max_retries, low=0)
+        if not 1 <= self.worker_timeout < math.inf:
+            raise UserError(
+                f"--worker-timeout must be at least 1 second, but got {self.worker_timeout}"
+            )
+        settings = self.settings()
+        settings.checkpoints(self.validate_steps)
+        study_name = self.study_name or settings.env
+        return Plan(
+            settings=settings,
+            n_trials=n_trials,
+            study_name=study_name,
+            folder=StudyFolder.of(self.output, study_name),
+            storage=storage,
+            select_top=select_top,
+            select_seeds=self.select_seeds,
+            validate_steps=self.validate_steps,
+            validate_seeds=self.validate_seeds,
+            worker_timeout=self.worker_timeout,
+            max_retries=self.max_retries,
+        )

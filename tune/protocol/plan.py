@@ -1,0 +1,40 @@
+"""What a session does with a study: how many trials, and how the winner is proved."""
+
+import dataclasses
+
+from tune.protocol.settings import Settings
+from tune.protocol.study_folder import StudyFolder
+
+WORKER_TIMEOUT = 60.0
+MAX_RETRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a session does. Checked where it is made.
+
+    Attributes:
+      settings: the protocol of the study.
+      n_trials: finished trials in all.
+      study_name: name of the study in its storage.
+      folder: for all results.
+      storage: address of the study; in the folder where it is None.
+      select_top: best trials that are run once more before one is the winner; 0 for none.
+      select_seeds: fresh seeds for that.
+      validate_steps: environment steps of a validation seed; 0 for no validation.
+      validate_seeds: fresh seeds for that.
+      worker_timeout: seconds without a heartbeat after which a worker counts as dead.
+      max_retries: how often the configuration of a dead worker is run again.
+    """
+
+    settings: Settings
+    n_trials: int
+    study_name: str
+    folder: StudyFolder
+    storage: str | None = None
+    select_top: int = 3
+    select_seeds: int = 10
+    validate_steps: int = 1_000_000
+    validate_seeds: int = 10
+    worker_timeout: float = WORKER_TIMEOUT
+    max_retries: int = MAX_RETRIES

@@ -1,0 +1,176 @@
+"""The folder of a study: the name of every file in it, its lock, and whose study it is."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ppo_jax.command_line import folder_name
+from ppo_jax.errors import UserError
+from ppo_jax.files import read_json, require_writable, write_json
+from tune.protocol.settings import Settings
+
+
+class FolderInUseError(UserError):
+    """Another process holds the folder of the study."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    """Where the results of a study are.
+
+    Attributes:
+      path: the folder; it may have yet to be made.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, output: str | Path | None, study_name: str) -> "StudyFolder":
+        """Return `output`, or ``runs/<study name>`` where that is None."""
+        return cls(Path("runs") / folder_name(study_name) if output is None else Path(output))
+
+    @property
+    def database(self) -> Path:
+        """The study in SQLite, for one process."""
+        return self.path / "study.db"
+
+    @property
+    def journal(self) -> Path:
+        """The study as a journal, for the workers of one host."""
+        return self.path / "study.journal"
+
+    @property
+    def config(self) -> Path:
+        """The study's name and settings."""
+        return self.path / "config.json"
+
+    @property
+    def results(self) -> Path:
+        """The summary of the study."""
+        return self.path / "optimization_results.json"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial."""
+        return self.path / "all_trials.json"
+
+    @property
+    def overview(self) -> Path:
+        """History, importance and two slices, drawn."""
+        return self.path / "optimization_results.png"
+
+    @property
+    def selection(self) -> Path:
+        """Returns on the selection seeds."""
+        return self.path / "selection.json"
+
+    @property
+    def validation(self) -> Path:
+        """Returns on the validation seeds, and the verdict."""
+        return self.path / "validation.json"
+
+    @property
+    def validation_picture(self) -> Path:
+        """The validation, drawn."""
+        return self.path / "validation.png"
+
+    @property
+    def recommended(self) -> Path:
+        """The configuration to use."""
+        return self.path / "recommended.json"
+
+    @property
+    def policy(self) -> Path:
+        """The trained network, a folder."""
+        return self.path / "policy"
+
+    @property
+    def report(self) -> Path:
+        """Everything on one page."""
+        return self.path / "report.html"
+
+    @property
+    def artifacts(self) -> Path:
+        """What optuna-dashboard shows beside the study, a folder."""
+        return self.path / "artifacts"
+
+    @property
+    def training_state(self) -> Path:
+        """Where a selection or a validation continues, a folder; gone when it has ended."""
+        return self.path / "training_state"
+
+    def remove_training_state(self) -> None:
+        """Remove the training states of a selection or a validation that has ended."""
+        shutil.rmtree(self.training_state, ignore_errors=True)
+
+    def default_storage(self, workers: int = 1) -> str:
+        """Return the address of the storage in this folder.
+
+        SQLite, or a journal where `workers` share the study or have begun it.
+
+        Raises:
+          UserError: when several workers are to share an SQLite file that is there already.
+        """
+        database, journal = self.database.resolve(), self.journal.resolve()
+        if workers > 1 and database.exists():
+            raise UserError(
+                f"the study in {self.path} was begun by one process and is kept in SQLite, which "
+                f"workers cannot share; continue without --workers, or choose another --output"
+            )
+        shared = workers > 1 or journal.exists()
+        return f"journal:{journal}" if shared else f"sqlite:///{database}"
+
+    def study_name(self) -> str | None:
+        """Return the name of the study whose results are here; None where that is unknown."""
+        try:
+            name = read_json(self.config).get("study_name")
+        except (UserError, AttributeError):
+            return None
+        return name if isinstance(name, str) else None
+
+    def require_usable(self, study_name: str) -> None:
+        """Raise a ``UserError`` if this folder holds another study or cannot be written.
+
+        Nothing is created.
+        """
+        require_writable(self.path)
+        if self.config.exists():
+            read_json(self.config)  # One that is damaged must not be overwritten unread.
+        found = self.study_name()
+        if found not in (None, study_name):
+            raise UserError(
+                f"{self.path} holds the study {found!r}, but got {study_name!r}; "
+                f"choose another --output"
+            )
+
+    def write_config(self, study_name: str, settings: Settings) -> None:
+        """Say whose results these are."""
+        write_json(self.config, {"study_name": study_name, **settings.to_dict()})
+
+    @contextlib.contextmanager
+    def held(self, *, shared: bool) -> Iterator[None]:
+        """Hold the folder, so that two studies never mix their files.
+
+        Args:
+          shared: let other processes hold it that share as well.
+
+        Raises:
+          FolderInUseError: when another process holds it.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            try:
+                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FolderInUseError(
+                    f"another process is running a study in {self.path}; to work on one study "
+                    f"together, use --workers, or a --storage that processes can share"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,226 @@
+"""A study from its first trial to its report: tune, select, validate, write."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+
+from ppo_jax.environments import make
+from ppo_jax.files import require_writable
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.networks import make_network
+from ppo_jax.programs import Programs
+from tune.evidence.candidate import Candidate
+from tune.evidence.learning_curve import SeedsObserver
+from tune.evidence.recommendation import read_recommended
+from tune.evidence.selection import Selection, select_winner
+from tune.evidence.validation import Validation, config_for, finalists, seed_group, validate
+from tune.protocol.plan import Plan
+from tune.protocol.settings import Settings
+from tune.protocol.study_folder import FolderInUseError, StudyFolder
+from tune.protocol.trials import StudyRecord, record_compilations, settings_of
+from tune.report.files import save_optimization_results, write_validation
+from tune.search.objective import shared_programs
+from tune.search.storage import is_shared
+from tune.search.study import Progress, open_study, run_trials
+
+_LEFT_TO_ANOTHER = "another process on this study selects and validates at its end"
+
+
+class SessionProgress(Progress, Protocol):
+    """What a session reports while it runs."""
+
+    def seeds_checkpoint(
+        self, name: str, first: int, stop: int, step: int, returns: np.ndarray
+    ) -> None: ...
+    def line(self, text: str) -> None: ...
+
+
+def run(
+    plan: Plan, programs: Programs, progress: SessionProgress
+) -> tuple[dict[str, Any], Validation | None] | None:
+    """Run, or continue, a study, prove its winner and write every file of its folder.
+
+    Args:
+      plan: what to do.
+      programs: of the settings' configuration; tuning, selection and validation share them.
+      progress: called as the session goes on.
+
+    Returns:
+      The results; None where another process on the same study selects and validates.
+    """
+    settings, folder = plan.settings, plan.folder
+    shared = is_shared(plan.storage or folder.default_storage())
+    try:
+        with open_study(
+            settings, folder, storage=plan.storage, study_name=plan.study_name
+        ) as study:
+            try:
+                run_trials(
+                    study,
+                    plan.n_trials,
+                    settings,
+                    programs,
+                    progress=progress,
+                    worker_timeout=plan.worker_timeout,
+                    max_retries=plan.max_retries,
+                )
+            except KeyboardInterrupt:
+                save_optimization_results(study, folder.path)
+                raise
+        with folder.held(shared=False):
+            results = save_optimization_results(study, folder.path)
+            validation = _prove(plan, StudyRecord.of(study), programs, progress)
+            record_compilations(study, programs.compile_log)
+            return save_optimization_results(study, folder.path) or results, validation
+    except FolderInUseError:
+        if not shared:
+            raise
+        # Its trials may still be running, so only the last process can name the winner.
+        progress.line(_LEFT_TO_ANOTHER)
+        return None
+
+
+def _prove(
+    plan: Plan, study: StudyRecord, programs: Programs, progress: SessionProgress
+) -> Validation | None:
+    """Select a winner and validate it, as far as `plan` asks for it."""
+    if study.best is None:
+        return None
+    selection = None
+    if plan.select_top:
+        progress.line(
+            f"selection: the {plan.select_top} best trials and the defaults on "
+            f"{plan.select_seeds} fresh seeds × {plan.settings.total_steps:,} steps"
+        )
+        selection = select_winner(
+            study,
+            programs,
+            plan.folder,
+            plan.select_top,
+            plan.select_seeds,
+            progress.seeds_checkpoint,
+        )
+    if not plan.validate_steps:
+        return None
+    winner, baseline = finalists(study, selection)
+    assert winner is not None, "a complete trial is a winner"
+    progress.line(
+        f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} fresh seeds "
+        f"× {plan.validate_steps:,} steps"
+    )
+    return _validate(
+        winner,
+        baseline,
+        programs,
+        plan.folder,
+        plan.validate_steps,
+        plan.validate_seeds,
+        progress.seeds_checkpoint,
+    )
+
+
+def train_best_config(
+    params: Mapping[str, Any] | Hyperparameters | str | Path,
+    num_steps: int = 1_000_000,
+    *,
+    settings: Settings | None = None,
+    seeds: int = 10,
+    output: str | Path | None = None,
+    study: optuna.Study | None = None,
+    selection: Selection | None = None,
+    programs: Programs | None = None,
+    observer: SeedsObserver | None = None,
+) -> Validation:
+    """Train a configuration and the baseline on fresh seeds and say which is better.
+
+    Writes into `output`: ``validation.json``, ``validation.png``, ``recommended.json``, the
+    configuration to use, and ``policy/``, the network of the winner's best seed. What an
+    earlier call with the same request has trained into the same folder is not trained again;
+    one that was stopped is continued at its last checkpoint, bit for bit.
+
+    Args:
+      params: hyperparameters; the ``best_params`` of an ``optimization_results.json``, for
+        example. What is missing keeps its default. Or the path of a ``recommended.json``,
+        which brings the settings of its study.
+      num_steps: environment steps of each seed.
+      settings: of the study; by default those of `study`, of the file, or the defaults
+        (CartPole-v1).
+      seeds: validation seeds. None of them is a tuning or a selection seed.
+      output: a folder; ``runs/<environment>`` by default.
+      study: where `params` come from, to tell how much tuning flattered them.
+      selection: likewise.
+      programs: that can run the configuration; compiled in this process when not given.
+      observer: called at each checkpoint of each group of seeds.
+
+    Returns:
+      The validation, with per-seed returns of both at every checkpoint.
+
+    Raises:
+      UserError: before anything is trained, when the request cannot work.
+    """
+    if isinstance(params, (str, Path)):
+        params, stored = read_recommended(params)
+        settings = settings or stored
+    settings = settings or (study and settings_of(study)) or Settings()
+    hyperparameters = (
+        params.validated()
+        if isinstance(params, Hyperparameters)
+        else settings.space.complete(params)
+    )
+    config = config_for(settings, hyperparameters)
+    seed_group(config, settings, num_steps, seeds)
+    make_network(config, make(settings.env, settings.env_kwargs).spaces)
+    folder = StudyFolder.of(output, settings.env)
+    require_writable(folder.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    winner, baseline = _given(hyperparameters, settings, study, selection)
+    return _validate(
+        winner,
+        baseline,
+        programs or shared_programs(config, settings.seeds),
+        folder,
+        num_steps,
+        seeds,
+        observer,
+    )
+
+
+def _given(
+    hyperparameters: Hyperparameters,
+    settings: Settings,
+    study: optuna.Study | None,
+    selection: Selection | None,
+) -> tuple[Candidate, Candidate]:
+    """Return a configuration given from outside, and the baseline.
+
+    Outside, a configuration is known by its hyperparameters alone, so its trial is found by
+    them; from here on, records point to each other.
+    """
+    record = StudyRecord(settings.env, settings, ()) if study is None else StudyRecord.of(study)
+    _, baseline = finalists(record, selection)
+    known = [Candidate.of_trial(trial, settings) for trial in record.ranked]
+    candidates = [*(selection.candidates if selection else ()), *known, baseline]
+    for candidate in candidates:
+        if candidate.hyperparameters == hyperparameters:
+            winner = baseline if candidate.is_baseline else candidate
+            return winner, baseline
+    return Candidate(settings, hyperparameters), baseline
+
+
+def _validate(
+    winner: Candidate,
+    baseline: Candidate,
+    programs: Programs,
+    folder: StudyFolder,
+    num_steps: int,
+    seeds: int,
+    observer: SeedsObserver | None,
+) -> Validation:
+    """Train winner and baseline, and write what comes of it."""
+    validation = validate(winner, baseline, programs, folder, num_steps, seeds, observer)
+    write_validation(validation, folder)
+    folder.remove_training_state()
+    return validation
