@@ -38,10 +38,14 @@ def folder(programs, tmp_path):
     """A study with everything in it, prepared for the dashboard."""
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     settings = Settings(pruner_startup_trials=2, sampler="random")
-    study = run_optimization(9, settings, output=tmp_path, study_name="<b>study</b>")
+    study = run_optimization(
+        9, settings, output=tmp_path, study_name="<b>study</b>", programs=programs
+    )
     selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
     winner = selection.winner.hyperparameters
-    train_best_config(winner, 400_000, output=tmp_path, study=study, selection=selection)
+    train_best_config(
+        winner, 400_000, output=tmp_path, study=study, selection=selection, programs=programs
+    )
     main([str(tmp_path), "--dashboard"])
     return tmp_path
 
