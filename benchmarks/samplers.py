@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import measuring
 from benchmarks.measuring import PUBLISHED, Report, Table, mean_of, with_interval
 from ppo_jax import command_line
-from ppo_jax.errors import UserError
+from ppo_jax.errors import UserError, require_choice
 from ppo_jax.files import folder_name
 from tune.protocol.settings import OBJECTIVES, Settings
 from tune.search.samplers import SAMPLERS
@@ -338,7 +338,7 @@ def _run(arguments: Arguments) -> None:
     measuring.require_counts(arguments, "record", "record_long", low=0)
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
-        Settings(sampler=sampler)
+        require_choice("--samplers", sampler, SAMPLERS)
     names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
     paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():

@@ -207,7 +207,7 @@ def test_heartbeats_are_sent_while_a_lease_is_held(study, monkeypatch):
         write(identifier, name, value)
         if name == "heartbeat":
             sent.append(value)
-            if value == 3:
+            if len(sent) == 3:
                 third.set()
 
     monkeypatch.setattr(storage, "set_trial_user_attr", observed)
