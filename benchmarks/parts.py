@@ -17,8 +17,10 @@ from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Environment, make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
-from ppo_jax.programs import STATE_AXES, TUNING, Programs, seed_keys
+from ppo_jax.programs import STATE_AXES, Programs
+from ppo_jax.seeds import seed_keys
 from ppo_jax.trainer import TrainState
+from tune.protocol.purposes import TUNING
 
 REPEATS = 10
 """Repetitions of a part in one timed call."""
@@ -51,7 +53,7 @@ class Work:
 def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
     """Count the work of a transition."""
     environment = make(config.env, config.env_kwargs)
-    if make_network(config, environment.spaces).conv_features:
+    if make_network(config.agent, environment.spaces).conv_features:
         raise ValueError("the work of convolutions is not counted")
     actor, critic = (layers(config, environment, outputs) for outputs in outputs_of(environment))
 
@@ -82,7 +84,7 @@ def outputs_of(environment: Environment) -> tuple[int, int]:
 
 def layers(config: TrainConfig, environment: Environment, outputs: int) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each layer of a network."""
-    widths = [math.prod(environment.spaces.observation_shape), *config.hidden_sizes, outputs]
+    widths = [math.prod(environment.spaces.observation_shape), *config.agent.hidden_sizes, outputs]
     return list(itertools.pairwise(widths))
 
 
@@ -112,7 +114,7 @@ class Parts:
         self.programs = Programs(config, seeds)
         self.mesh = self.programs.mesh
         environment = make(config.env, config.env_kwargs)
-        network = make_network(config, environment.spaces)
+        network = make_network(config.agent, environment.spaces)
         arrays = hyperparameters.to_arrays()
         keys = seed_keys(0, TUNING, seeds)
         state = self.programs.init(keys)

@@ -28,7 +28,7 @@ from benchmarks.measuring import (
     setting,
 )
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 
@@ -284,7 +284,7 @@ def measure_work(
                 "env": env,
                 "seeds": seeds,
                 "steps": arguments.slow_steps if peer.slow else arguments.steps,
-                "num_envs": TrainConfig.num_envs,
+                "num_envs": AgentConfig.num_envs,
                 "n_steps": Hyperparameters.n_steps,
                 "batch_size": Hyperparameters.batch_size,
                 "n_epochs": Hyperparameters.n_epochs,
@@ -353,11 +353,11 @@ def _run(arguments: Arguments) -> None:
     for folder in (arguments.output, arguments.environments):
         require_writable(folder)
     measured_with = setting(
-        num_envs=TrainConfig.num_envs,
+        num_envs=AgentConfig.num_envs,
         n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,
-        hidden_sizes=TrainConfig.hidden_sizes,
+        hidden_sizes=AgentConfig.hidden_sizes,
         rounds=arguments.rounds,
     )
     console = make_console()

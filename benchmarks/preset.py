@@ -9,10 +9,9 @@ import tyro
 
 from benchmarks.measuring import ROOT
 from ppo_jax import command_line
-from ppo_jax.command_line import folder_name
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing
+from ppo_jax.files import folder_name, read_json, replacing
 from ppo_jax.hyperparameters import Hyperparameters
 
 

@@ -160,7 +160,9 @@ def measure(env: str, arguments: Arguments) -> Result:
     import jax
 
     from ppo_jax.config import checkpoint_steps, config_for
-    from ppo_jax.programs import VALIDATION, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import VALIDATION
 
     preset = presets.load(env)
     total = arguments.total_steps or preset.total_steps

@@ -25,7 +25,9 @@ from benchmarks.measuring import (
 )
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
-from tune.protocol.settings import OBJECTIVES, SAMPLERS, Settings
+from ppo_jax.files import folder_name
+from tune.protocol.settings import OBJECTIVES, Settings
+from tune.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +71,7 @@ class Arguments:
     """Trials of the study whose environment steps all others spend as well."""
     studies: int = 40
     """Studies of each way of tuning."""
-    samplers: tuple[str, ...] = SAMPLERS
+    samplers: tuple[str, ...] = tuple(SAMPLERS)
     """Samplers to compare."""
     changes: bool = True
     """Also change the other settings, one at a time."""
@@ -165,8 +167,8 @@ def run_study(
     from tune.evidence.selection import choose_candidates
     from tune.protocol.trials import FINISHED, StudyRecord
     from tune.search.objective import objective
+    from tune.search.pruners import make_pruner
     from tune.search.samplers import has_configurations_left, make_sampler
-    from tune.search.study import make_pruner
 
     start = time.perf_counter()
     study = optuna.create_study(
@@ -205,12 +207,12 @@ def run_study(
 def measure(study: Study, name: str, **changes: Any) -> Way:
     """Run all studies of one way of tuning."""
     from benchmarks.surrogate import Surrogate, halves, regressors
-    from tune.search.samplers import require_sampler_package
+    from tune.search.samplers import require_sampler
 
     select_top = changes.pop("select_top", SELECT_TOP)
     settings = Settings(env=study.env, **changes)
     try:
-        require_sampler_package(settings.sampler)
+        require_sampler(settings.sampler)
     except UserError as error:
         return Way(name, (), str(error))
     surrogate, judge = (
@@ -298,7 +300,7 @@ def _run(arguments: Arguments) -> None:
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
         Settings(sampler=sampler)
-    names = {env: f"trials_{command_line.folder_name(env)}.npz" for env in defaults}
+    names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
     paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():
         if not arguments.record and not path.exists():

@@ -57,7 +57,9 @@ def configurations(request: dict[str, Any]) -> dict[str, Any]:
     from ppo_jax.config import config_for
     from ppo_jax.environments import make
     from ppo_jax.hyperparameters import Hyperparameters
-    from ppo_jax.programs import TUNING, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
 
     settings = _settings(request)
     make(settings.env)

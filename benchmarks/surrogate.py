@@ -77,7 +77,8 @@ def record(
     """
     import optuna
 
-    from ppo_jax.programs import TUNING, seed_keys
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
     from tune.search.objective import shared_programs
     from tune.search.samplers import make_sampler
 

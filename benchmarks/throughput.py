@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
@@ -25,7 +25,7 @@ from benchmarks.measuring import (
     setting,
 )
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, config_for
 from ppo_jax.errors import require_count
 from ppo_jax.hyperparameters import Hyperparameters
 
@@ -76,7 +76,7 @@ class Variant:
     devices: int
     shapes: Literal["traced", "static"] = "traced"
     """Whether one program serves all shapes of a search space, or the defaults alone."""
-    num_envs: int = TrainConfig.num_envs
+    num_envs: int = AgentConfig.num_envs
     n_steps: int = Hyperparameters.n_steps
     batch_size: int = Hyperparameters.batch_size
     n_epochs: int = Hyperparameters.n_epochs
@@ -90,12 +90,12 @@ class Variant:
     def config(self, arguments: Arguments) -> TrainConfig:
         """Return what the variant compiles for; variants that agree in it share programs."""
         # An MLP on images as well: the counts of work and the peers know no other network.
-        agent: dict[str, Any] = {"num_envs": self.num_envs, "network": "mlp"}
+        agent = AgentConfig(num_envs=self.num_envs, network="mlp")
         if self.shapes == "static":
-            return config_for(self.hyperparameters(), env=arguments.env, **agent)
+            return config_for(self.hyperparameters(), agent, env=arguments.env)
         return TrainConfig(
             arguments.env,
-            **agent,
+            agent=agent,
             n_steps_choices=tuple(sorted({Hyperparameters.n_steps, *arguments.n_steps})),
             batch_size_choices=tuple(sorted({Hyperparameters.batch_size, *arguments.batch_size})),
         )
@@ -122,8 +122,9 @@ class Contender:
     """A variant that is compiled, warm, and in the middle of its training."""
 
     def __init__(self, variant: Variant, programs: "Programs", arguments: Arguments) -> None:
-        from ppo_jax.programs import TUNING, seed_keys
+        from ppo_jax.seeds import seed_keys
         from ppo_jax.trainer import iterations_for
+        from tune.protocol.purposes import TUNING
 
         self.variant = variant
         self.hyperparameters = variant.hyperparameters()
@@ -215,7 +216,7 @@ def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
     """Return start -> program -> seconds: with an empty compilation cache, then with a full one."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    from ppo_jax.devices import enable_compilation_cache
+    from ppo_jax.compilation_cache import enable_compilation_cache
     from ppo_jax.programs import Programs
 
     seconds = {}
@@ -235,7 +236,8 @@ def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
 
 def compile_all(programs: "Programs") -> "CompileLog":
     """Compile all programs side by side, as a study does, and return how long that took."""
-    from ppo_jax.programs import TUNING, seed_keys
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
 
     for _ in programs.run(
         seed_keys(0, TUNING, COMPARED_SEEDS), Hyperparameters(), [Hyperparameters.n_steps]
@@ -273,7 +275,7 @@ def _run(arguments: Arguments) -> None:
     require_writable(arguments.output)
     measured_with = setting(
         env=arguments.env,
-        num_envs=TrainConfig.num_envs,
+        num_envs=AgentConfig.num_envs,
         n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,

@@ -138,19 +138,11 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 def start_backend() -> None:
     """Make CPU cores devices and keep compiled programs; before anything uses JAX."""
-    from ppo_jax.devices import enable_all_cpu_cores, enable_compilation_cache
+    from ppo_jax.compilation_cache import enable_compilation_cache
+    from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
     enable_compilation_cache()
-
-
-def folder_name(name: str) -> str:
-    """Return `name`, of an environment or a study, as the name of a folder.
-
-    >>> folder_name("my_package.my_module:MyEnv")
-    'my_package.my_module-MyEnv'
-    """
-    return re.sub(r"[/:\\]", "-", name)
 
 
 def parse_env_kwargs(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:

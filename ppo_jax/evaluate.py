@@ -12,6 +12,7 @@ from scipy import stats
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
+from ppo_jax.text import estimate_text
 
 if TYPE_CHECKING:
     from ppo_jax.environments import Environment
@@ -55,14 +56,16 @@ def _run(arguments: Arguments) -> None:
     overrides = dict(command_line.parse_env_kwargs(arguments.env_kwargs))
 
     command_line.start_backend()
-    from ppo_jax import drawing, film, gymnasium_episodes, policy
+    from ppo_jax import policy
+    from ppo_jax.playback import drawing, film
+    from ppo_jax.playback.gymnasium import Gymnasium
     from ppo_jax.versions import device_description, versions
 
     loaded = policy.load(arguments.policy)
     environment, kwargs = _environment(loaded, overrides)
     theirs = None
     if arguments.gymnasium is not None:
-        theirs = gymnasium_episodes.Gymnasium(arguments.gymnasium, loaded)
+        theirs = Gymnasium(arguments.gymnasium, loaded)
     for path in (arguments.record, arguments.json):
         if path is not None:
             require_writable(path.parent)
@@ -92,8 +95,8 @@ def _run(arguments: Arguments) -> None:
         print(f"\nGymnasium's {arguments.gymnasium}: the same")
         _print_summary(results["gymnasium"])
         print(
-            f"\nGymnasium − {environment.name}  {difference['value']:+.2f}"
-            f"{_interval_text(difference['interval'], '+.2f')} (Welch t)"
+            f"\nGymnasium − {environment.name}  "
+            f"{_estimate(difference['value'], difference['interval'], signed=True)} (Welch t)"
         )
     if arguments.record is not None:
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
@@ -167,16 +170,14 @@ def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 def _print_summary(results: dict[str, Any]) -> None:
     found, length = results["return"], results["length"]
     print(
-        f"  return  {found['mean']:.2f}{_interval_text(found['interval'], '.2f')} (Student t)\n"
+        f"  return  {_estimate(found['mean'], found['interval'])} (Student t)\n"
         f"          median {found['median']:.2f}, {found['min']:.2f} to {found['max']:.2f}\n"
         f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
     )
 
 
-def _interval_text(interval: tuple[float, float] | None, form: str) -> str:
-    if interval is None:
-        return ", no interval of a single episode"
-    return f", 95% interval {interval[0]:{form}} to {interval[1]:{form}}"
+def _estimate(value: float, interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    return estimate_text(value, interval, 2, signed=signed, unit="episode")
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -44,7 +44,7 @@ def evaluate(
       Returns, float32 ``[eval_episodes]``; see :func:`play` for this and the arguments.
     """
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
     return play(
         environment, network, params, key, observation_statistics, config.eval_episodes
     ).returns

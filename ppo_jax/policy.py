@@ -122,7 +122,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
             "action_space": _describe_actions(spaces.action_space),
         },
         "agent": config.agent.to_dict(),
-        _STATISTICS: statistics if config.normalize_observations else None,
+        _STATISTICS: statistics if config.agent.normalize_observations else None,
         "versions": versions(),
     }
     write_json(folder / _DESCRIPTION, description | extra)

@@ -88,20 +88,20 @@ class Actors:
 def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
     """Return all environments of a seed at the start of an episode."""
     env_state, observation = _reset(config, environment, key)
-    zeros = jnp.zeros(config.num_envs, jnp.float32)
+    zeros = jnp.zeros(config.agent.num_envs, jnp.float32)
     actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
-    if config.normalize_observations:
+    if config.agent.normalize_observations:
         statistics = RunningStatistics.empty(environment.spaces.observation_shape)
         statistics = statistics.updated(observation)
         actors = dataclasses.replace(actors, observation_statistics=statistics)
-    if config.normalize_rewards:
+    if config.agent.normalize_rewards:
         statistics = RunningStatistics.empty(())
         actors = dataclasses.replace(actors, discounted_return=zeros, return_statistics=statistics)
     return actors
 
 
 def _reset(config: TrainConfig, environment: Environment, key: jax.Array) -> tuple[Any, jax.Array]:
-    return jax.vmap(environment.reset)(jax.random.split(key, config.num_envs))
+    return jax.vmap(environment.reset)(jax.random.split(key, config.agent.num_envs))
 
 
 def collect(
@@ -128,15 +128,15 @@ def collect(
       num_envs]`` transitions whose first ``n_steps / num_envs`` rows are filled and the
       rest zero; totals of the episodes that ended.
     """
-    steps_per_block = config.block_size // config.num_envs
+    steps_per_block = config.block_size // config.agent.num_envs
 
     distribution = network.distribution
 
     def draw(key: jax.Array) -> Chance:
         action_key, step_key, reset_key = jax.random.split(key, 3)
         return Chance(
-            distribution.noise(action_key, (config.num_envs,)),
-            jax.random.split(step_key, config.num_envs),
+            distribution.noise(action_key, (config.agent.num_envs,)),
+            jax.random.split(step_key, config.agent.num_envs),
             None if environment.costly_reset else _reset(config, environment, reset_key),
         )
 
@@ -236,10 +236,12 @@ def _scaled_reward(
 def _empty_buffer(
     config: TrainConfig, environment: Environment, network: ActorCritic
 ) -> Transition:
-    shape = (config.max_n_steps // config.num_envs, config.num_envs)
+    shape = (config.max_n_steps // config.agent.num_envs, config.agent.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
     distribution = network.distribution
-    seen_dtype = jnp.float32 if config.normalize_observations else environment.observation_dtype
+    seen_dtype = (
+        jnp.float32 if config.agent.normalize_observations else environment.observation_dtype
+    )
     return Transition(
         observation=jnp.zeros(shape + environment.spaces.observation_shape, seen_dtype),
         action=jnp.zeros(shape + distribution.raw_shape, distribution.raw_dtype),

@@ -1,6 +1,5 @@
 """``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
 
-import dataclasses
 import os
 import sys
 import time
@@ -47,6 +46,7 @@ def _share(arguments: Arguments) -> None:
     from tune.search.leases import TrialLeases
     from tune.search.study import address_of, open_study
     from tune.workers.launcher import run_workers
+    from tune.workers.request import WorkerRequest
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     progress = ConsoleProgress(Console())
@@ -58,16 +58,16 @@ def _share(arguments: Arguments) -> None:
         workers=arguments.workers,
     ) as study:
         progress.study_started(study, plan.settings, plan.n_trials)
-        request = {
-            "n_trials": plan.n_trials,
-            "settings": plan.settings.to_dict(),
-            "output": str(plan.folder.path),
-            "storage": address_of(study),
-            "study_name": plan.study_name,
-            "worker_timeout": plan.worker_timeout,
-            "max_retries": plan.max_retries,
-            "tracking": dataclasses.asdict(arguments.tracking),
-        }
+        request = WorkerRequest(
+            n_trials=plan.n_trials,
+            settings=plan.settings,
+            output=plan.folder.path,
+            storage=address_of(study),
+            study_name=plan.study_name,
+            worker_timeout=plan.worker_timeout,
+            max_retries=plan.max_retries,
+            tracking=arguments.tracking,
+        )
         try:
             run_workers(arguments.workers, request, progress.line)
         except KeyboardInterrupt:

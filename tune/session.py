@@ -172,7 +172,7 @@ def train_best_config(
     )
     config = config_for(settings, hyperparameters)
     seed_group(config, settings, num_steps, seeds)
-    make_network(config, make(settings.env, settings.env_kwargs).spaces)
+    make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,16 @@ def prepare(work: Work) -> Callable[[], int]:
     enable_all_cpu_cores()
     import jax
 
-    from ppo_jax.config import TrainConfig
+    from ppo_jax.config import AgentConfig, TrainConfig
     from ppo_jax.hyperparameters import Hyperparameters
-    from ppo_jax.programs import TUNING, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
     from ppo_jax.trainer import iterations_for
+    from tune.protocol.purposes import TUNING
 
     # The program of a whole study, not one for these sizes alone.
-    programs = Programs(TrainConfig(work.env, num_envs=work.num_envs, network="mlp"), work.seeds)
+    agent = AgentConfig(num_envs=work.num_envs, network="mlp")
+    programs = Programs(TrainConfig(work.env, agent=agent), work.seeds)
     hyperparameters = Hyperparameters(
         n_steps=work.n_steps, batch_size=work.batch_size, n_epochs=work.n_epochs
     )

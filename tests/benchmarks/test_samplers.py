@@ -13,6 +13,7 @@ from benchmarks.surrogate import Records, Surrogate, halves, quality, record, re
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
+from tune.search.samplers import SAMPLERS
 
 SETTINGS = Settings(sampler="qmc", seeds=4)
 SEEDS = np.array([-6.0, 6.0, -2.0, 2.0])
@@ -124,7 +125,8 @@ def test_studies_spend_what_they_may_and_no_more(path, select_top):
 
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
-    monkeypatch.setattr("tune.search.samplers._PACKAGES", {"gp": "no_such_package"})
+    gp = dataclasses.replace(SAMPLERS["gp"], package="no_such_package")
+    monkeypatch.setitem(SAMPLERS, "gp", gp)
     study = samplers.Study("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
     way = samplers.measure(study, "gp", sampler="gp")
     assert "no_such_package" in way.failure

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ppo_jax import command_line, evaluate, policy
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
@@ -19,13 +19,13 @@ from ppo_jax.programs import Weights
 
 def random_policy(folder, name, **agent):
     """Save a policy that is not uniform."""
-    config = TrainConfig(env=name, hidden_sizes=(8,), **agent)
+    config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(8,), **agent))
     spaces = make(name).spaces
-    params = make_network(config, spaces).init(
+    params = make_network(config.agent, spaces).init(
         jax.random.key(1), jnp.zeros(spaces.observation_shape)
     )
     statistics = None
-    if config.normalize_observations:
+    if config.agent.normalize_observations:
         rows = jax.random.normal(jax.random.key(2), (50, *spaces.observation_shape))
         statistics = RunningStatistics.empty(spaces.observation_shape).updated(3 * rows + 0.5)
     params = jax.tree.map(lambda x: 20 * x, params)
@@ -35,8 +35,12 @@ def random_policy(folder, name, **agent):
 
 def linear_policy(folder, name, kernel, logits, **kwargs):
     """Save a policy whose logits are `logits` times the tanh of a linear feature."""
-    config = TrainConfig(env=name, hidden_sizes=(1,), env_kwargs=tuple(kwargs.items()))
-    params = make_network(config, make(name).spaces).init(jax.random.key(0), jnp.zeros(len(kernel)))
+    config = TrainConfig(
+        env=name, env_kwargs=tuple(kwargs.items()), agent=AgentConfig(hidden_sizes=(1,))
+    )
+    params = make_network(config.agent, make(name).spaces).init(
+        jax.random.key(0), jnp.zeros(len(kernel))
+    )
     params = jax.tree.map(jnp.zeros_like, params)
     actor = params["params"]["actor"]
     actor["Dense_0"]["kernel"] = jnp.array(kernel)[:, None]
@@ -135,7 +139,7 @@ def test_sampled_actions_follow_the_seed(tmp_path, run):
 
 def test_one_episode_has_no_interval(tmp_path, run, capsys):
     run(balancing_policy(tmp_path / "policy"), "--episodes", 1, "--gymnasium", "CartPole-v1")
-    assert capsys.readouterr().out.count("no interval of a single episode") == 3
+    assert capsys.readouterr().out.count("no interval from a single episode") == 3
 
 
 def test_intervals_cover_as_often_as_they_say():

@@ -1,17 +1,32 @@
 """Trials without training: programs whose returns are a formula."""
 
 import functools
+import sqlite3
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+import sqlalchemy
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
 from tune.analysis.analysis import analyse
 
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_without_fsync():
+    """Let SQLite leave its writes to the operating system: no test cuts the power."""
+
+    def relax(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
 
 
 class FakeActors(NamedTuple):
@@ -56,6 +71,23 @@ class FakePrograms:
                 training_seconds=0.25,
                 evaluation_seconds=0.125,
             )
+
+
+class RecordedProgress:
+    """What a session reports, as (name, arguments) pairs in order."""
+
+    def __init__(self):
+        self.events = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments: self.events.append((name, arguments))
+
+
+@pytest.fixture
+def progress():
+    return RecordedProgress()
 
 
 @pytest.fixture

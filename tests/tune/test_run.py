@@ -130,7 +130,7 @@ def test_signal_ends_cleanly_within_seconds(tmp_path, number, status):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert time.monotonic() - start < 20
-    assert errors.strip() == ("interrupted; what has finished is kept, the same command continues")
+    assert errors.strip() == ("interrupted; finished trials are kept, the same command continues")
     assert states(tmp_path) == ["running"]
     assert (tmp_path / "report.html").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optuna
 import pytest
 
 from ppo_jax import command_line, policy
@@ -12,7 +14,9 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import write_json
 from ppo_jax.train import Arguments
+from tune import session
 from tune.evidence.selection import select_winner
+from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
@@ -30,6 +34,61 @@ def saved_policies(monkeypatch):
         policy, "save", lambda folder, config, params, **extra: saved.append((params, extra))
     )
     return saved
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A session of six trials, whose scores grow with gamma alone."""
+    settings = Settings(sampler="random", pruner="none")
+    return Plan(settings, 6, "CartPole-v1", StudyFolder(tmp_path), validate_steps=300_000)
+
+
+def test_tuning_selection_and_validation_have_seeds_of_their_own(programs, plan, progress):
+    """Whatever one purpose trains on, no other has seen: luck cannot be carried over."""
+    seen = {"tuning": set(), "selection": set(), "validation": set()}
+    run = programs.run
+
+    def record(keys, *rest):
+        lines = [arguments[0] for name, arguments in progress.events if name == "line"]
+        purpose = lines[-1].partition(":")[0] if lines else "tuning"
+        seen[purpose] |= {tuple(key) for key in jax.random.key_data(keys).tolist()}
+        return run(keys, *rest)
+
+    programs.run = record
+    session.run(plan, programs, progress)
+    assert [len(keys) for keys in seen.values()] == [4, 10, 10]
+    assert len(set.union(*seen.values())) == 24
+
+
+def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan, progress):
+    """On fresh seeds the order turns round: what is validated is what did best there."""
+    phase = []
+    programs.returns = lambda hp, step, seed: 1000 * hp.gamma * (-1 if phase else 1) + seed
+    line = progress.line
+
+    def turn(text):
+        phase.append(text)
+        line(text)
+
+    progress.line = turn
+    session.run(plan, programs, progress)
+    study = StudyRecord.of(
+        optuna.load_study(study_name="CartPole-v1", storage=plan.folder.default_storage())
+    )
+    candidates = [*[t for t in study.ranked if not t.is_baseline][:3], study.trials[0]]
+    winner = min(candidates, key=lambda trial: trial.hyperparameters.gamma)
+    assert winner.number != study.best.number
+    found = {
+        path.name: json.loads(path.read_text())
+        for path in (plan.folder.selection, plan.folder.validation, plan.folder.recommended)
+    }
+    assert found["selection.json"]["winner"] == winner.number
+    assert found["validation.json"]["trial"] == winner.number
+    better = winner.hyperparameters.gamma < study.trials[0].hyperparameters.gamma
+    assert found["validation.json"]["recommended"] == ("winner" if better else "baseline")
+    assert better, "the seed of this study draws a gamma below the default's"
+    assert found["recommended.json"]["hyperparameters"] == winner.hyperparameters.to_dict()
+    assert found["recommended.json"]["trial"] == winner.number
 
 
 def test_improved(programs, tmp_path, saved_policies):

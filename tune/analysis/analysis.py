@@ -60,6 +60,13 @@ class Analysis:
         return {name: _plain(value) for name, value in values.items()}
 
 
+def unanalysed(trials: Sequence[TrialRecord], settings: Settings) -> Analysis:
+    """Return what costs nothing, for a study that is interrupted: only what pruning has saved."""
+    finished = [trial for trial in trials if trial.is_finished]
+    warning = "The study was interrupted, so its trials have not been analysed."
+    return Analysis({}, [], {}, {}, savings(finished, settings), warning, None)
+
+
 def analyse(
     trials: Sequence[TrialRecord], settings: Settings, *, resamples: int = RESAMPLES
 ) -> Analysis:

@@ -12,7 +12,8 @@ from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
-from ppo_jax.programs import VALIDATION, Programs, seed_keys
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import seed_keys
 from ppo_jax.versions import device_description, versions
 from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
 from tune.evidence.learning_curve import (
@@ -30,6 +31,7 @@ from tune.evidence.statistics import (
     summarize,
 )
 from tune.evidence.verdict import Verdict
+from tune.protocol.purposes import VALIDATION
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_jax.text import estimate_text
 from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
 from tune.evidence.learning_curve import LearningCurve
 from tune.evidence.statistics import (
@@ -162,9 +163,4 @@ class Verdict:
 
 
 def _text(estimate: Estimate) -> str:
-    # Rounded first, so that nothing reads -0.0.
-    value, *interval = (round(x, 1) + 0.0 for x in (estimate.value, *(estimate.interval or ())))
-    if not interval:
-        return f"{value:+.1f}, no interval from a single seed"
-    low, high = interval
-    return f"{value:+.1f}, 95% interval {low:+.1f} to {high:+.1f}"
+    return estimate_text(estimate.value, estimate.interval, signed=True)

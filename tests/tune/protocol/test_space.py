@@ -170,7 +170,9 @@ def test_a_space_around_other_defaults_holds_them(changes, num_envs, n_steps, ba
     assert not around.moved_defaults()
     assert around.choices("n_steps") == n_steps
     assert around.choices("batch_size") == batch_size
-    TrainConfig(num_envs=num_envs, n_steps_choices=n_steps, batch_size_choices=batch_size)
+    TrainConfig(
+        agent=AgentConfig(num_envs=num_envs), n_steps_choices=n_steps, batch_size_choices=batch_size
+    )
     ranges = dict(around.tuned)
     assert ranges["learning_rate"] == Range(1e-5, 3e-3, log=True)
     assert ranges["gamma"] == Range(0.9, 0.999)
