@@ -12,7 +12,7 @@ from scipy import stats
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
-from ppo_jax.text import estimate_text
+from ppo_jax.text import estimate_text, fixed, interval_text
 
 if TYPE_CHECKING:
     from ppo_jax.environments import Environment
@@ -171,7 +171,7 @@ def _print_summary(results: dict[str, Any]) -> None:
     found, length = results["return"], results["length"]
     print(
         f"  return  {_estimate(found['mean'], found['interval'])} (Student t)\n"
-        f"          median {found['median']:.2f}, {found['min']:.2f} to {found['max']:.2f}\n"
+        f"          median {fixed(found['median'], 2)}, {interval_text((found['min'], found['max']), 2)}\n"
         f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
     )
 
@@ -181,16 +181,17 @@ def _estimate(value: float, interval: tuple[float, float] | None, *, signed: boo
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean of `values`, ``[n]``; None of a single value.
+    """Return Student's 95% interval of the mean of `values`, ``[n]``; None for a single value.
 
     >>> [round(bound, 3) for bound in t_interval(np.array([1.0, 2.0, 3.0]))]
     [-0.484, 4.484]
     """
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return None
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
+    if values.min() == values.max():  # SciPy would divide by zero.
+        return float(values.mean()), float(values.mean())
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return float(interval.low), float(interval.high)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     interval = None
     if min(len(a), len(b)) > 1:
         interval = (value, value)
-        if a.std() or b.std():
+        if a.min() < a.max() or b.min() < b.max():
             found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
             interval = float(found.low), float(found.high)
     return {"value": value, "interval": interval, "method": "Welch t"}

@@ -74,9 +74,9 @@ def play(
     reset_key, step_key = jax.random.split(key)
     noise_key = jax.random.fold_in(step_key, jnp.uint32(_NOISE))
 
-    def step(carry: tuple, chance: tuple) -> tuple[tuple, None]:
+    def step(carry: tuple, randomness: tuple) -> tuple[tuple, None]:
         env_state, observation, running, totals = carry
-        index, keys = chance
+        index, keys = randomness
         if observation_statistics is not None:
             observation = normalized(observation_statistics, observation)
         outputs = policy_outputs(network, params, observation)

@@ -33,10 +33,10 @@ class Transition(NamedTuple):
     next_value: jax.Array
 
 
-class Chance(NamedTuple):
-    """All that is random about an environment step, ``[num_envs, ...]``.
+class StepRandomness(NamedTuple):
+    """The random numbers of one environment step, ``[num_envs, ...]``.
 
-    Drawn for a block of steps at once: a few wide draws in place of many narrow ones.
+    Drawn for a block of steps at once: a few wide draws instead of many narrow ones.
 
     Attributes:
       action_noise: see :meth:`ppo_jax.distributions.Distribution.sample`.
@@ -132,9 +132,9 @@ def collect(
 
     distribution = network.distribution
 
-    def draw(key: jax.Array) -> Chance:
+    def draw(key: jax.Array) -> StepRandomness:
         action_key, step_key, reset_key = jax.random.split(key, 3)
-        return Chance(
+        return StepRandomness(
             distribution.noise(action_key, (config.agent.num_envs,)),
             jax.random.split(step_key, config.agent.num_envs),
             None if environment.costly_reset else _reset(config, environment, reset_key),
@@ -143,14 +143,14 @@ def collect(
     def step(
         block_start: tuple[Any, jax.Array] | None,
         carry: tuple[Actors, EpisodeTotals],
-        chance: Chance,
+        randomness: StepRandomness,
     ) -> tuple[tuple, tuple]:
         actors, totals = carry
         seen = _seen(actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
-        raw_action = distribution.sample(outputs, chance.action_noise)
+        raw_action = distribution.sample(outputs, randomness.action_noise)
         timestep = jax.vmap(environment.step)(
-            chance.step_key, actors.env_state, distribution.action(raw_action)
+            randomness.step_key, actors.env_state, distribution.action(raw_action)
         )
         ended = timestep.terminated | timestep.truncated
         episode_return = actors.episode_return + timestep.reward
@@ -162,7 +162,7 @@ def collect(
         )
         env_state, observation = jax.tree.map(
             lambda new, old: jax.vmap(jnp.where)(ended, new, old),
-            chance.start if block_start is None else block_start,
+            randomness.start if block_start is None else block_start,
             (timestep.state, timestep.observation),
         )
         reward, discounted_return, return_statistics = _scaled_reward(

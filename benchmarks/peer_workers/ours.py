@@ -10,7 +10,7 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train on: each call continues where the last one stopped."""
+    """Return a function that continues the training with each call."""
     from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
@@ -23,7 +23,7 @@ def prepare(work: Work) -> Callable[[], int]:
     from ppo_jax.trainer import iterations_for
     from tune.protocol.purposes import TUNING
 
-    # The program of a whole study, not one for these sizes alone.
+    # The program of a whole study instead of one for these sizes.
     agent = AgentConfig(num_envs=work.num_envs, network="mlp")
     programs = Programs(TrainConfig(work.env, agent=agent), work.seeds)
     hyperparameters = Hyperparameters(
@@ -37,7 +37,7 @@ def prepare(work: Work) -> Callable[[], int]:
         trained += steps
         state, _ = programs.train_until(state, hyperparameters, trained, trained)
         jax.block_until_ready(state)
-        return steps * work.seeds
+        return int(steps * work.seeds)
 
     return train
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from ppo_jax import command_line, evaluate, policy
 from ppo_jax.config import AgentConfig, TrainConfig
@@ -151,6 +152,29 @@ def test_intervals_cover_as_often_as_they_say():
         for _ in range(1000)
     ]
     assert np.mean([low < 1 < high for low, high in differences]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_intervals_by_their_textbook_formulas():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(1, 2, 8), rng.normal(0, 5, 12)
+    half = stats.t.ppf(0.975, 7) * a.std(ddof=1) / np.sqrt(8)
+    np.testing.assert_allclose(
+        evaluate.t_interval(a), (a.mean() - half, a.mean() + half), rtol=1e-12
+    )
+    squares = np.array([a.var(ddof=1) / 8, b.var(ddof=1) / 12])
+    freedom = squares.sum() ** 2 / (squares**2 / [7, 11]).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(squares.sum())
+    value = a.mean() - b.mean()
+    found = evaluate._difference(a, b)
+    np.testing.assert_allclose(found["interval"], (value - half, value + half), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [500.0, 0.1, 0.0])
+def test_equal_returns_have_an_interval_of_width_zero(value):
+    same = np.full(7, value)
+    assert evaluate.t_interval(same) == pytest.approx((value, value), rel=1e-15)
+    assert evaluate._difference(same, same)["interval"] == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])

@@ -149,7 +149,7 @@ def rewrite(folder, change):
     ("change", "message"),
     [
         (lambda d: d.clear(), "is not a policy"),
-        (lambda d: d.update(format=99), "format must be at most 2, but got 99"),
+        (lambda d: d.update(format=99), "format must be 2, but got 99"),
         (lambda d: d.pop("agent"), "is not a policy: .*agent"),
         (lambda d: d["environment"].pop("action_space"), "is not a policy"),
         (lambda d: d["agent"].update(normalize_observations=True), "does not hold the network"),
@@ -192,19 +192,6 @@ def test_sizes_that_are_none_are_refused(folder, part, change):
     rewrite(folder, lambda d: d[part].update(change))
     with pytest.raises(UserError):
         load(folder)
-
-
-def test_a_policy_of_the_first_format_is_read(folder, params):
-    def first_format(description):
-        description.update(format=1, network={"hidden_sizes": [16, 8], "activation": "relu"})
-        description["environment"]["num_actions"] = 3
-        for name in ("action_space", "discrete_observations"):
-            del description["environment"][name]
-        del description["agent"]
-
-    expected = load(folder).act(OBSERVATIONS)
-    rewrite(folder, first_format)
-    np.testing.assert_array_equal(load(folder).act(OBSERVATIONS), expected)
 
 
 def saved(folder, config, statistics=None):

@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from ppo_jax import policy
-from tune.protocol.settings import Settings
+from tune.protocol.settings import OBJECTIVES, Settings
 from tune.run import _print_summary
+from tune.search.pruners import PRUNERS
+from tune.search.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,8 +146,9 @@ def test_signal_ends_cleanly_within_seconds(tmp_path, number, status):
         (["--trials", "0"], "--trials must be an integer of at least 1, but got 0"),
         (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
         (["--trials", "many"], "'many'"),
-        (["--trails", "3"], "did you mean --trials?"),
-        (["--sampler", "tpee"], "'tpee'"),
+        (["--trails", "3"], "did you mean '--trials'?"),
+        (["--sampler", "tpee"], "but got 'tpee'; did you mean 'tpe'?"),
+        (["--pruner", "medain"], "but got 'medain'; did you mean 'median'?"),
         (["--seeds", "0"], "seeds"),
         (["--env-kwargs", "max_steps"], "name=value"),
         (["--env-kwargs", "max_step_in_episode=5"], "did you mean 'max_steps_in_episode'"),
@@ -199,6 +202,8 @@ def test_help_names_every_option_without_starting_a_backend(command):
     assert done.returncode == 0
     for option in ("--env", "--reference-score", "--pruner-warmup-checkpoints", "--quick"):
         assert option in done.stdout
+    for choices in (OBJECTIVES, SAMPLERS, PRUNERS):
+        assert "{" + ",".join(choices) + "}" in done.stdout
 
 
 def test_summary_says_which_bound_to_widen():

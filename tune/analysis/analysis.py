@@ -53,18 +53,21 @@ class Analysis:
     warning: str | None
     surrogate: Surrogate | None
 
+    @classmethod
+    def skipped(cls, trials: Sequence[TrialRecord], settings: Settings) -> "Analysis":
+        """Return the analysis of an interrupted study: only what pruning has saved, no model."""
+        saved = savings([trial for trial in trials if trial.is_finished], settings)
+        warning = (
+            "The study was interrupted, so its trials have not been analysed; "
+            "`python -m tune.report` does it."
+        )
+        return cls({}, [], {}, {}, saved, warning, None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the surrogate as plain values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["surrogate"]
         return {name: _plain(value) for name, value in values.items()}
-
-
-def unanalysed(trials: Sequence[TrialRecord], settings: Settings) -> Analysis:
-    """Return what costs nothing, for a study that is interrupted: only what pruning has saved."""
-    finished = [trial for trial in trials if trial.is_finished]
-    warning = "The study was interrupted, so its trials have not been analysed."
-    return Analysis({}, [], {}, {}, savings(finished, settings), warning, None)
 
 
 def analyse(

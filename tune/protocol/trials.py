@@ -173,9 +173,7 @@ class StudyRecord:
             name=study.study_name,
             settings=settings_of(study) or Settings(),
             trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
-            compilations=[
-                log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)
-            ],
+            compilations=compilations(study),
         )
 
     @functools.cached_property
@@ -211,6 +209,11 @@ def record_compilations(study: optuna.Study, log: CompileLog) -> None:
                 "device": device_description(),
             },
         )
+
+
+def compilations(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return what each process has recorded with :func:`record_compilations`."""
+    return [log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)]
 
 
 def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:

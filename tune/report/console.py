@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.status import Status
 
+from ppo_jax.hyperparameters import DOMAINS
 from ppo_jax.programs import Checkpoint
 from ppo_jax.text import estimate_text
 from tune.evidence.candidate import Candidate
@@ -23,22 +24,6 @@ from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import FINISHED, is_baseline
 from tune.report import text
 from tune.report.results import NOT_VALIDATED, StudyResults
-
-_SHORT = {
-    "learning_rate": "lr",
-    "gamma": "γ",
-    "gae_lambda": "λ",
-    "clip_epsilon": "ε",
-    "value_coef": "vf",
-    "entropy_coef": "ent",
-    "max_grad_norm": "norm",
-    "n_steps": "steps",
-    "batch_size": "batch",
-    "n_epochs": "epochs",
-    "anneal_learning_rate": "anneal-lr",
-    "anneal_entropy_coef": "anneal-ent",
-    "clip_value_loss": "clip-vf",
-}
 
 
 class ConsoleProgress:
@@ -277,6 +262,6 @@ def _best_score(study: optuna.Study) -> float | None:
 
 def _in_short(trial: FrozenTrial) -> str:
     return " ".join(
-        f"{_SHORT.get(name, name)} {f'{value:.3g}' if isinstance(value, float) else value}"
+        f"{DOMAINS[name].label} {f'{value:.3g}' if isinstance(value, float) else value}"
         for name, value in trial.params.items()
     )

@@ -57,18 +57,13 @@ def write_report(results: StudyResults, folder: StudyFolder) -> None:
     write_json(folder.trials, [describe_trial(trial) for trial in results.trials])
     plot_optimization(results, folder.overview)
     if results.validation is not None:
-        _write_conclusion(results.validation, folder)
+        write_conclusion(results.validation, folder)
     page = render_html(results)
     with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def write_validation(validation: Validation, folder: StudyFolder) -> None:
-    """Write ``validation.json``, ``validation.png`` and ``recommended.json``."""
-    write_json(folder.validation, validation.to_dict())
-    _write_conclusion(validation, folder)
-
-
-def _write_conclusion(validation: Validation, folder: StudyFolder) -> None:
+def write_conclusion(validation: Validation, folder: StudyFolder) -> None:
+    """Write ``validation.png`` and ``recommended.json``."""
     plot_validation(validation, folder.validation_picture)
     write_json(folder.recommended, Recommendation(validation.verdict).to_dict())

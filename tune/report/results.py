@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from ppo_jax.versions import device_description, versions
-from tune.analysis.analysis import Analysis, analyse, unanalysed
+from tune.analysis.analysis import Analysis, analyse
 from tune.evidence.recommendation import Recommendation
 from tune.evidence.selection import Selection
 from tune.evidence.validation import Validation
@@ -57,9 +57,9 @@ class StudyResults:
         return cls(study, analyse(study.trials, study.settings), selection, validation)
 
     @classmethod
-    def of_interrupted(cls, study: StudyRecord) -> "StudyResults":
-        """Return results without an analysis, which whoever pressed Ctrl-C need not wait for."""
-        return cls(study, unanalysed(study.trials, study.settings))
+    def without_analysis(cls, study: StudyRecord) -> "StudyResults":
+        """Return the results of a study that was interrupted, in no time."""
+        return cls(study, Analysis.skipped(study.trials, study.settings))
 
     @property
     def name(self) -> str:

@@ -3,13 +3,14 @@
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.programs import Checkpoint
 from ppo_jax.tracking import Tracker, TrackingConfig
 from tune.protocol.settings import Settings
-from tune.search.study import Progress
+from tune.report.console import ConsoleProgress
 
 
 class TrackedProgress:
@@ -26,7 +27,7 @@ class TrackedProgress:
     """
 
     def __init__(
-        self, progress: Progress, config: TrackingConfig, output: Path, study_name: str
+        self, progress: ConsoleProgress, config: TrackingConfig, output: Path, study_name: str
     ) -> None:
         self._progress = progress
         self._config, self._output, self._study_name = config, output, study_name
@@ -74,6 +75,16 @@ class TrackedProgress:
             self._tracker.log({"score": trial.values[0]})
         self._end()
         self._progress.trial_finished(study, trial)
+
+    def seeds_checkpoint(
+        self, name: str, first: int, stop: int, step: int, returns: np.ndarray
+    ) -> None:
+        """Pass the call on: selection and validation are not tracked."""
+        self._progress.seeds_checkpoint(name, first, stop, step, returns)
+
+    def line(self, text: str) -> None:
+        """Pass the call on."""
+        self._progress.line(text)
 
     def _end(self) -> None:
         if self._tracker is not None:

@@ -11,12 +11,60 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import optuna
+from rich.console import Console
+
 from ppo_jax.errors import UserError
+from ppo_jax.tracking import TrackingConfig
+from tune.protocol.plan import Plan
+from tune.protocol.trials import StudyRecord
+from tune.report.console import ConsoleProgress
+from tune.report.files import write_report
+from tune.report.results import StudyResults
+from tune.search.leases import TrialLeases
+from tune.search.study import address_of, open_study
 from tune.workers.devices import DeviceShare
 from tune.workers.request import WorkerRequest
 
 SHUTDOWN_SECONDS = 20.0
 """How long workers may take to release their trials when the study is interrupted."""
+
+
+def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
+    """Have `count` workers run the trials of a study, and report on the terminal.
+
+    Args:
+      plan: of the session.
+      count: workers at a time.
+      tracking: where trials are logged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    progress = ConsoleProgress(Console())
+    with open_study(
+        plan.settings,
+        plan.folder,
+        storage=plan.storage,
+        study_name=plan.study_name,
+        workers=count,
+    ) as study:
+        progress.study_started(study, plan.settings, plan.n_trials)
+        request = WorkerRequest(
+            n_trials=plan.n_trials,
+            settings=plan.settings,
+            output=plan.folder.path,
+            storage=address_of(study),
+            study_name=plan.study_name,
+            worker_timeout=plan.worker_timeout,
+            max_retries=plan.max_retries,
+            tracking=tracking,
+        )
+        try:
+            run_workers(count, request, progress.line)
+        except KeyboardInterrupt:
+            # Workers that were stopped have released their trials, killed ones have not.
+            TrialLeases(study, plan.worker_timeout, plan.max_retries).fail_stale_trials()
+            write_report(StudyResults.without_analysis(StudyRecord.of(study)), plan.folder)
+            raise
 
 
 def run_workers(count: int, request: WorkerRequest, report: Callable[[str], None]) -> None:

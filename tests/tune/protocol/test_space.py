@@ -58,6 +58,12 @@ def test_file_narrows_widens_fixes_drops_and_adds(tmp_path):
     assert hyperparameters.value_coef == 0.5
 
 
+def test_a_default_moves_to_the_nearest_choice_also_from_zero():
+    assert Choices((0.0, 0.02, 0.1)).nearest(0.05) == 0.02
+    assert Choices((0.02, 0.1)).nearest(0.05) == 0.1
+    assert Choices((0.02, 0.1)).nearest(0.0) == 0.02
+
+
 def test_tables_restore_the_space():
     changed = space(gamma={"value": 0.9}, value_coef={"drop": True}, n_epochs={"low": 1, "high": 4})
     restored = SearchSpace.from_tables(changed.to_tables())
