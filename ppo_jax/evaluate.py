@@ -169,9 +169,10 @@ def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 
 def _print_summary(results: dict[str, Any]) -> None:
     found, length = results["return"], results["length"]
+    extremes = interval_text((found["min"], found["max"]), 2)
     print(
         f"  return  {_estimate(found['mean'], found['interval'])} (Student t)\n"
-        f"          median {fixed(found['median'], 2)}, {interval_text((found['min'], found['max']), 2)}\n"
+        f"          median {fixed(found['median'], 2)}, {extremes}\n"
         f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
     )
 
