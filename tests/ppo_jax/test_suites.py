@@ -29,7 +29,6 @@ def needs(name):
     )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [needs(name) for name in SPACES])
 def test_an_environment_keeps_the_protocol(name, random_action):
     shape, actions, limit = SPACES[name]
@@ -63,7 +62,6 @@ LIMITS = {
 }
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
 def test_a_time_limit_truncates_and_does_not_terminate(name):
     environment = make(name, ((LIMITS[name], 3),))
@@ -80,7 +78,6 @@ def test_a_time_limit_truncates_and_does_not_terminate(name):
 
 
 @pytest.mark.skipif(not installed("brax"), reason="brax is not installed")
-@pytest.mark.timeout(600)
 def test_a_fallen_pole_of_brax_terminates():
     environment = make("brax/inverted_pendulum")
     state, _ = environment.reset(jax.random.key(0))
@@ -94,7 +91,6 @@ def test_a_fallen_pole_of_brax_terminates():
     assert not timestep.truncated
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
 def test_an_environment_trains(name, train_a_little):
     metrics = train_a_little(name, env_kwargs=((LIMITS[name], 20),))[-1]
