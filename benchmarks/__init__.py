@@ -1,1 +1,1 @@
-"""Commands that measure this repository; every number that is quoted comes from one of them."""
+"""Commands that measure this repository and print every number that it quotes."""

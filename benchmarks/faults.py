@@ -1,62 +1,69 @@
-"""Studies that are killed, and what is left of them.
+"""What a study loses when its processes are killed.
 
-``python -m benchmarks.faults``: one process, killed with SIGKILL at random moments of its life
-and started again each time, is compared with one that was left alone.
-``python -m benchmarks.faults --workers 4 --storage postgresql``: workers on one study, one of
-which is killed every few seconds and replaced.
+``python -m benchmarks.faults``: a process is killed with SIGKILL at random moments and restarted
+each time; its results are compared with those of an uninterrupted process.
+``python -m benchmarks.faults --workers 4 --storage postgresql``: several workers share a study;
+every few seconds one of them is killed and replaced.
 """
 
 import contextlib
 import dataclasses
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.measuring import ROOT, Table, machine, make_console, setting
+from benchmarks.measuring import Table, machine, make_console, setting
+from benchmarks.processes import module_command, module_environment
 from ppo_jax import command_line
 from ppo_jax.errors import UserError
 
-SMALL = {
-    "--env": "CartPole-v1",
-    "--seeds": 2,
-    "--eval-episodes": 8,
-    "--pruner-startup-trials": 2,
-    "--seed": 3,
-}
-"""A study small enough to be run over and over again."""
+TRIALS_OF_ONE_PROCESS, TRIALS_OF_WORKERS = 15, 40
+"""Trials of a study by default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Kill studies and count what is lost: nothing should be."""
+    """Kill studies and count what they lose, which should be nothing."""
 
     kills: int = 50
-    """SIGKILLs that one process is to survive, over as many studies as that takes."""
+    """SIGKILLs that one process has to survive, over as many studies as needed."""
     workers: int = 0
-    """Kill one of so many workers on one study instead."""
+    """Number of workers that share a study, one of which is killed; 0 for a single process."""
     storage: Literal["postgresql", "journal"] = "postgresql"
-    """What the workers share; PostgreSQL is started for it."""
+    """Storage of the workers; a temporary PostgreSQL server is started."""
     trials: int = 0
-    """Trials of the study; 15 for one process and 40 for workers if not given."""
+    """Trials of the study; by default 15 for a single process and 40 for workers."""
     every: float = 5.0
-    """Mean seconds between the kills of workers; more where no trial has finished meanwhile."""
+    """Mean seconds between kills of workers; longer while no trial finishes."""
     total_steps: int = 100_000
     """Environment steps of each seed of a trial."""
     validate_steps: int = 600_000
     """Environment steps of each seed of the validation."""
     seed: int = 0
-    """Of the random moments."""
+    """Seed of the random moments."""
     output: Path | None = None
-    """Folder for the studies and the tables; a temporary one if not given."""
+    """Folder of the studies; a temporary one by default."""
+
+    def study_options(self, default_trials: int) -> dict[str, object]:
+        """Return options of ``tune.run`` for a study that is small enough to be repeated."""
+        return {
+            "--env": "CartPole-v1",
+            "--seeds": 2,
+            "--eval-episodes": 8,
+            "--pruner-startup-trials": 2,
+            "--seed": 3,
+            "--trials": self.trials or default_trials,
+            "--total-steps": self.total_steps,
+            "--eval-every": -(-self.total_steps // 4),
+        }
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -77,31 +84,26 @@ def _run(arguments: Arguments) -> None:
         console.print(machine(setting()), soft_wrap=True)
         lost = [row for row in table.rows if row[0].startswith(("lost", "other")) and row[1] != "0"]
         if lost:
-            raise UserError(f"something was lost: {', '.join(row[0] for row in lost)}")
+            raise UserError(f"the study has lost: {', '.join(row[0] for row in lost)}")
 
 
 # One process
 
 
 def one_process(arguments: Arguments, folder: Path) -> Table:
-    """Kill studies until they have survived enough, and compare each with the one left alone."""
-    trials = arguments.trials or 15
-    options: dict[str, Any] = {
-        **SMALL,
-        "--trials": trials,
-        "--total-steps": arguments.total_steps,
-        "--eval-every": -(-arguments.total_steps // 4),
+    """Kill and restart studies, and compare each with an uninterrupted one."""
+    options = arguments.study_options(TRIALS_OF_ONE_PROCESS) | {
         "--select-top": 2,
         "--select-seeds": 4,
         "--validate-steps": arguments.validate_steps,
         "--validate-seeds": 4,
     }
     reference = folder / "reference"
-    for _ in range(2):  # The first fills the cache of compiled programs: its life is longer.
+    for _ in range(2):  # The first takes longer: it fills the compilation cache.
         shutil.rmtree(reference, ignore_errors=True)
         start = time.monotonic()
         run_study(options, reference)
-        life = time.monotonic() - start
+        duration = time.monotonic() - start
     expected = outcome(reference)
 
     moments, random_moment = Counter[str](), random.Random(arguments.seed)
@@ -109,20 +111,21 @@ def one_process(arguments: Arguments, folder: Path) -> Table:
     while kills < arguments.kills:
         output = folder / f"killed-{studies}"
         shutil.rmtree(output, ignore_errors=True)
-        told: dict[int, Any] = {}
-        # Half of a life that nobody ends is its start, so half of these end there.
-        for moment in killed_study(options, output, lambda: random_moment.uniform(0.0, 0.8 * life)):
+        before: dict[int, Any] = {}
+        # Starting takes half of an uninterrupted run, so half of the kills happen there.
+        delay = partial(random_moment.uniform, 0.0, 0.8 * duration)
+        for moment in killed_study(options, output, delay):
             kills += 1
             moments[moment] += 1
-            now = told_trials(output)
-            lost += sum(now.get(number) != trial for number, trial in told.items())
-            told = now
+            now = finished_trials(output)
+            lost += sum(now.get(number) != trial for number, trial in before.items())
+            before = now
             if kills == arguments.kills:
                 run_study(options, output)
                 break
         studies += 1
         found = outcome(output)
-        lost += sum(found["trials"].get(number) != trial for number, trial in told.items())
+        lost += sum(found["trials"].get(number) != trial for number, trial in before.items())
         differing += found != expected
         left_over += len(temporary_files(output))
     table = Table("One process and SIGKILL", ("", "count"))
@@ -130,18 +133,20 @@ def one_process(arguments: Arguments, folder: Path) -> Table:
     for moment, count in sorted(moments.items()):
         table.add(f"  while {moment}", count)
     table.add("studies", studies)
-    table.add("trials of each", trials)
-    table.add("lost trials that had been told", lost)
-    table.add("other total, value, best or validation than uninterrupted", differing)
+    table.add("trials of each", options["--trials"])
+    table.add("lost trials that had finished", lost)
+    table.add("other results than an uninterrupted study", differing)
     table.add("lost temporary files", left_over)
     return table
 
 
-def killed_study(options: dict[str, Any], output: Path, delay: Any) -> Iterator[str]:
-    """Start a study again and again and kill it each time after a delay, until it ends.
+def killed_study(
+    options: dict[str, object], output: Path, delay: Callable[[], float]
+) -> Iterator[str]:
+    """Start a study repeatedly and kill it after `delay` seconds, until it ends by itself.
 
     Yields:
-      What it was doing when it was killed.
+      What the study was doing when it was killed; see :func:`doing`.
     """
     while True:
         with start_study(options, output) as process:
@@ -157,7 +162,7 @@ def killed_study(options: dict[str, Any], output: Path, delay: Any) -> Iterator[
 
 
 def doing(text: str) -> str:
-    """Return what a study was doing that had printed `text`."""
+    """Return what a study was doing, given the `text` that it has printed."""
     lines = [line for line in text.splitlines() if line]
     if not lines:
         return "starting"
@@ -173,8 +178,12 @@ def doing(text: str) -> str:
     return "writing results" if "No clear" in text or "mproved" in text else "continuing"
 
 
-def run_study(options: dict[str, Any], output: Path) -> None:
-    """Run a study to its end."""
+def run_study(options: dict[str, object], output: Path) -> None:
+    """Run a study to its end.
+
+    Raises:
+      UserError: when it fails.
+    """
     with start_study(options, output) as process:
         text, _ = process.communicate()
     if process.returncode != 0:
@@ -182,20 +191,20 @@ def run_study(options: dict[str, Any], output: Path) -> None:
 
 
 def start_study(
-    options: dict[str, Any], output: Path, environment: dict[str, str] | None = None
-) -> subprocess.Popen:
-    """Start ``python -m tune.run``."""
-    words = [str(word) for option in options.items() for word in option]
+    options: dict[str, object], output: Path, **environment: str
+) -> subprocess.Popen[str]:
+    """Start ``python -m tune.run`` with changes to the environment variables."""
+    words = [word for option in options.items() for word in option]
     return subprocess.Popen(
-        [sys.executable, "-m", "tune.run", *words, "--output", str(output)],
+        module_command("tune.run", *words, "--output", output),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(environment or {})},
+        env=module_environment(PYTHONUNBUFFERED="1", **environment),
     )
 
 
-def told_trials(output: Path) -> dict[int, Any]:
+def finished_trials(output: Path) -> dict[int, Any]:
     """Return number -> state, values and parameters of the finished trials in the database."""
     import optuna
 
@@ -205,7 +214,7 @@ def told_trials(output: Path) -> dict[int, Any]:
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{output / 'study.db'}")
         (study,) = optuna.get_all_study_names(storage) or (None,)
-    except Exception:  # Killed while the tables were made; the next start makes the rest.
+    except Exception:  # Killed while the tables were created; the next start creates the rest.
         return {}
     if study is None:
         return {}
@@ -218,12 +227,12 @@ def _plain(trial: Any) -> Any:
 
 
 def outcome(output: Path) -> dict[str, Any]:
-    """Return all that must not depend on interruptions; strict JSON or an error."""
+    """Return all results that must not depend on interruptions."""
     results = read_strictly(output / "optimization_results.json")
     validation = read_strictly(output / "validation.json")
     read_strictly(output / "all_trials.json")
     return {
-        "trials": told_trials(output),
+        "trials": finished_trials(output),
         "best": [results[name] for name in ("best_trial", "best_params", "best_value")],
         "counts": results["n_trials"],
         "selection": [
@@ -238,7 +247,11 @@ def outcome(output: Path) -> dict[str, Any]:
 
 
 def read_strictly(path: Path) -> Any:
-    """Parse JSON as a parser does that knows no NaN."""
+    """Parse strict JSON.
+
+    Raises:
+      UserError: when the file holds NaN or an infinity, which JSON does not know.
+    """
 
     def refuse(constant: str) -> None:
         raise UserError(f"{path} holds {constant}")
@@ -247,7 +260,7 @@ def read_strictly(path: Path) -> Any:
 
 
 def temporary_files(output: Path) -> list[Path]:
-    """Return what should not stay in the folder of a study."""
+    """Return files that a finished study should have removed."""
     return [
         path
         for path in output.rglob("*")
@@ -259,7 +272,7 @@ def temporary_files(output: Path) -> list[Path]:
 
 
 def workers(arguments: Arguments, folder: Path) -> Table:
-    """Kill one of the workers every few seconds and start another, until the study ends."""
+    """Kill a worker every few seconds and start another, until the study ends."""
     with contextlib.ExitStack() as stack:
         if arguments.storage == "postgresql":
             from benchmarks.postgres import server
@@ -272,12 +285,7 @@ def workers(arguments: Arguments, folder: Path) -> Table:
 
 
 def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
-    trials = arguments.trials or 40
-    options: dict[str, Any] = {
-        **SMALL,
-        "--trials": trials,
-        "--total-steps": arguments.total_steps,
-        "--eval-every": -(-arguments.total_steps // 4),
+    options = arguments.study_options(TRIALS_OF_WORKERS) | {
         "--select-top": 0,
         "--validate-steps": 0,
         "--study-name": "shared",
@@ -287,12 +295,8 @@ def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
     output = folder / "shared"
     shutil.rmtree(output, ignore_errors=True)
 
-    def start() -> subprocess.Popen:
-        return start_study(
-            options,
-            output,
-            {"PPO_JAX_TUNE_STORAGE": address, "JAX_NUM_CPU_DEVICES": "1"},
-        )
+    def start() -> subprocess.Popen[str]:
+        return start_study(options, output, PPO_JAX_TUNE_STORAGE=address, JAX_NUM_CPU_DEVICES="1")
 
     study = _study(address)
     choice = random.Random(arguments.seed)
@@ -310,10 +314,10 @@ def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
                     for other in running:
                         other.kill()
                     raise UserError(f"a worker has failed: {text[-1000:]}")
-        # Once one has found the study finished, the others follow by themselves.
+        # When one worker has found the study finished, the others are about to stop.
         if len(running) < arguments.workers or time.monotonic() < next_kill:
             continue
-        # A machine on which workers start more slowly than they are killed gets nowhere.
+        # On a slow machine, killing workers faster than they start would never end.
         if (now := _finished(study)) > finished:
             finished = now
             victim = running.pop(choice.randrange(len(running)))
@@ -323,7 +327,7 @@ def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
             kills += 1
             next_kill = time.monotonic() + choice.uniform(0.5, 1.5) * arguments.every
     seconds = time.monotonic() - started
-    return _count(study, trials, kills, seconds, arguments)
+    return _count(study, kills, seconds, arguments)
 
 
 def _finished(study: Any) -> int:
@@ -345,7 +349,8 @@ def _study(address: str) -> Any:
     )
 
 
-def _count(study: Any, trials: int, kills: int, seconds: float, arguments: Arguments) -> Table:
+def _count(study: Any, kills: int, seconds: float, arguments: Arguments) -> Table:
+    trials = arguments.trials or TRIALS_OF_WORKERS
     states = Counter(trial.state.name for trial in study.trials)
     finished = [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
     origins = Counter(_origin(study.trials, trial) for trial in finished)
@@ -354,7 +359,7 @@ def _count(study: Any, trials: int, kills: int, seconds: float, arguments: Argum
     lost = [
         trial
         for trial in failed
-        # A worker that was killed before it had drawn anything has left no configuration.
+        # A worker that was killed before it sampled a configuration has lost none.
         if "lost" in trial.user_attrs and (trial.params or "fixed_params" in trial.system_attrs)
     ]
     table = Table(
@@ -368,7 +373,7 @@ def _count(study: Any, trials: int, kills: int, seconds: float, arguments: Argum
     table.add("finished (complete or pruned)", len(finished))
     for name in ("COMPLETE", "PRUNED", "FAIL"):
         table.add(f"  {name}", states[name])
-    table.add("interrupted by a kill, run again as another trial", len(lost))
+    table.add("interrupted by a kill and retried", len(lost))
     table.add("processes that finished a trial", len({_worker(trial) for trial in finished}))
     table.add("lost configurations", sum(trial.number not in replaced for trial in lost))
     table.add("other total than asked for", abs(len(finished) - trials))
@@ -378,10 +383,11 @@ def _count(study: Any, trials: int, kills: int, seconds: float, arguments: Argum
 
 
 def _origin(trials: list[Any], trial: Any) -> int:
-    """Return the number of the trial in which a configuration was first drawn."""
-    while "retry_of" in trial.user_attrs:
-        trial = trials[trial.user_attrs["retry_of"]]
-    return trial.number
+    """Return the number of the trial that first sampled a trial's configuration."""
+    number: int = trial.number
+    while "retry_of" in trials[number].user_attrs:
+        number = trials[number].user_attrs["retry_of"]
+    return number
 
 
 def _worker(trial: Any) -> tuple[str, int]:

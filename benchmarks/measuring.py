@@ -1,25 +1,39 @@
-"""What the benchmarks share: spread, what a figure was measured with, tables, publishing."""
+"""What the benchmarks share: statistics, the measurement's setting, tables, result files.
+
+What a benchmark measures, and how it draws its picture, is in the benchmark's own module.
+Child processes are in :mod:`benchmarks.processes`.
+"""
 
 import dataclasses
+import json
 import os
 import re
+import resource
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppo_jax.errors import require_count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tune.evidence.statistics import Estimate
+
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "benchmarks" / "results"
-"""Where the results lie that the README quotes."""
+"""Folder of the results that the README quotes."""
+LINE = 100
+"""Longest line of nested JSON values."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """One number a round, and what is quoted of them."""
+    """One number per round, with the median and range that are quoted."""
 
     median: float
     min: float
@@ -41,6 +55,21 @@ class Spread:
         return f"{self.median:{form}}", f"{self.min:{form}} … {self.max:{form}}"
 
 
+def mean_of(values: np.ndarray) -> "Estimate":
+    """Return the mean of the finite `values`, ``[samples]``, with its 95% bootstrap interval."""
+    from tune.evidence.statistics import estimate, finite
+
+    return estimate([finite(values)], np.mean)
+
+
+def with_interval(estimate: "Estimate", form: str = ".1f") -> str:
+    """Return an estimate as text, its interval in parentheses."""
+    if estimate.interval is None:
+        return f"{estimate.value:{form}}"
+    low, high = estimate.interval
+    return f"{estimate.value:{form}} ({low:{form}} … {high:{form}})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table for the terminal and for the README."""
@@ -50,7 +79,11 @@ class Table:
     rows: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
 
     def add(self, *cells: object) -> None:
-        """Add a row, one cell a header."""
+        """Add a row with one cell per header.
+
+        Raises:
+          ValueError: when there are more or fewer cells than headers.
+        """
         if len(cells) != len(self.headers):
             raise ValueError(f"expected {len(self.headers)} cells, but got {len(cells)}")
         self.rows.append(tuple(map(str, cells)))
@@ -82,14 +115,14 @@ class Table:
 
 
 def make_console() -> "Console":
-    """Return a console that leaves tables whole where it is no terminal."""
+    """Return a console; tables are not wrapped when the output is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def setting(**sizes: Any) -> dict[str, dict[str, Any]]:
-    """Return what every figure was measured with: versions, device, sizes."""
+    """Return the setting of a measurement: versions, device and sizes."""
     from ppo_jax.versions import device_description, versions
 
     cores = len(os.sched_getaffinity(0))
@@ -101,14 +134,14 @@ def setting(**sizes: Any) -> dict[str, dict[str, Any]]:
 
 
 def print_setting(setting: Mapping[str, Mapping[str, Any]], console: "Console") -> None:
-    """Print a line of versions, one of the device, one of the sizes."""
+    """Print the versions, the device and the sizes, one line each."""
     for name, values in setting.items():
         text = ", ".join(f"{key} {value}" for key, value in values.items())
         console.print(f"{name:<9} {text}", markup=False, soft_wrap=True)
 
 
 def machine(setting: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a sentence about the machine and the versions, for the README."""
+    """Return the machine and the versions on one line, for the README."""
     device, versions = setting["device"], setting["versions"]
     where = f"{device['cores']} cores of {device['kind']}"
     if device["platform"] != "cpu":
@@ -116,24 +149,112 @@ def machine(setting: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{where}, Python {versions['python']}, jax {versions['jax']}"
 
 
-def publish(name: str, markdown: str, output: Path, readme: Path = ROOT / "README.md") -> None:
-    """Make the results of the benchmark `name` those that the README shows.
+def require_counts(arguments: object, *names: str, low: int = 1) -> None:
+    """Check options that are counts or tuples of counts.
 
-    Replaces the part of the README between the comments ``<!-- name -->`` and
-    ``<!-- /name -->`` and copies JSON and picture to ``benchmarks/results``.
+    Raises:
+      UserError: when one of them is less than `low`.
     """
-    from ppo_jax.files import replacing
+    for name in names:
+        value = getattr(arguments, name)
+        for count in value if isinstance(value, tuple) else (value,):
+            require_count("--" + name.replace("_", "-"), count, low=low)
 
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    part = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
-    text, found = part.subn(
-        lambda _: f"{start}\n{markdown}\n{end}", readme.read_text(encoding="utf-8")
-    )
-    if found != 1:
-        raise ValueError(f"expected one part {start} … {end} in {readme}, but found {found}")
-    with replacing(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    for suffix in ("json", "png"):
-        target = PUBLISHED / f"{name}.{suffix}"
-        with replacing(target) as temporary:
-            temporary.write_bytes((output / target.name).read_bytes())
+
+def peak_memory() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # Bytes on a Mac, kilobytes on Linux.
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The files of a benchmark, and its part of the README.
+
+    Attributes:
+      name: of the benchmark, its files and its part of the README.
+      introduction: Markdown above the picture.
+      caption: of the picture.
+      sections: Markdown below the picture, tables for the most part.
+      results: content of ``NAME.json``.
+      draw: draws the picture into a file.
+      arrays: content of ``NAME.npz``; no such file when empty.
+    """
+
+    name: str
+    introduction: str
+    caption: str
+    sections: Sequence[str]
+    results: Mapping[str, Any]
+    draw: Callable[[Path], None]
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def write(self, folder: Path, console: "Console") -> list[Path]:
+        """Write the files into `folder`, and print and return their paths."""
+        from ppo_jax.files import replacing
+
+        folder.mkdir(parents=True, exist_ok=True)
+        suffixes = ("json", "npz", "png") if self.arrays else ("json", "png")
+        paths = {suffix: folder / f"{self.name}.{suffix}" for suffix in suffixes}
+        write_results(paths["json"], self.results)
+        if self.arrays:
+            arrays: dict[str, Any] = dict(self.arrays)
+            with replacing(paths["npz"]) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+        self.draw(paths["png"])
+        for path in paths.values():
+            console.print(str(path), markup=False, soft_wrap=True)
+        return list(paths.values())
+
+    def markdown(self) -> str:
+        """Return the part of the README."""
+        picture = f"![{self.caption}](benchmarks/results/{self.name}.png)"
+        return "\n\n".join([self.introduction, picture, *self.sections])
+
+    def publish(self, paths: Sequence[Path], readme: Path = ROOT / "README.md") -> None:
+        """Make these results the ones that the README shows.
+
+        Replaces the part of the README between the comments ``<!-- name -->`` and
+        ``<!-- /name -->`` and copies the files of :meth:`write` to ``benchmarks/results``.
+
+        Raises:
+          ValueError: unless the README has exactly one such part.
+        """
+        from ppo_jax.files import replacing
+
+        start, end = f"<!-- {self.name} -->", f"<!-- /{self.name} -->"
+        part = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+        text, found = part.subn(
+            lambda _: f"{start}\n{self.markdown()}\n{end}", readme.read_text(encoding="utf-8")
+        )
+        if found != 1:
+            raise ValueError(f"expected one part {start} … {end} in {readme}, but found {found}")
+        with replacing(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        for path in paths:
+            with replacing(PUBLISHED / path.name) as temporary:
+                temporary.write_bytes(path.read_bytes())
+
+
+def write_results(path: Path, results: Any) -> None:
+    """Write strict JSON with one row per line; numbers that are not finite become null."""
+    from ppo_jax.files import plain, replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(_lines(plain(results)) + "\n", encoding="utf-8")
+
+
+def _lines(value: Any, indent: str = "", name: str = "") -> str:
+    """Return `value` as JSON; a row of plain values, or what fits a line, is not broken up."""
+    line = indent + name + json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if isinstance(value, dict):
+        children = {f"{json.dumps(key, ensure_ascii=False)}: ": v for key, v in value.items()}
+        items, brackets = list(children.items()), "{}"
+    elif isinstance(value, list):
+        items, brackets = [("", child) for child in value], "[]"
+    else:
+        return line
+    if len(line) < LINE or not any(isinstance(child, (dict, list)) for _, child in items):
+        return line
+    rows = ",\n".join(_lines(child, indent + "  ", key) for key, child in items)
+    return f"{indent}{name}{brackets[0]}\n{rows}\n{indent}{brackets[1]}"

@@ -1,12 +1,12 @@
 """Peak memory of a process over a study of many small trials: ``python -m benchmarks.memory``."""
 
 import dataclasses
-import resource
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.measuring import Table, machine, make_console, setting
+from benchmarks import measuring
+from benchmarks.measuring import Table
 from ppo_jax import command_line
 from ppo_jax.errors import require_count
 
@@ -16,9 +16,9 @@ class Arguments:
     """Print how the peak memory of a study grows with its trials."""
 
     first: int = 10
-    """Trials after which the memory is taken for the first time."""
+    """Trials before the first measurement."""
     trials: int = 100
-    """Trials in all."""
+    """Trials of the study."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def _run(arguments: Arguments) -> None:
     require_count("--first", arguments.first)
     require_count("--trials", arguments.trials, low=arguments.first)
     command_line.start_backend()
-    console = make_console()
+    console = measuring.make_console()
     peaks = measure(arguments.first, arguments.trials)
     table = Table("Peak resident memory of a study", ("after", "MB"))
     for trials, peak in peaks.items():
@@ -39,11 +39,11 @@ def _run(arguments: Arguments) -> None:
     ratio = peaks[arguments.trials] / peaks[arguments.first]
     table.add("growth", f"{100 * (ratio - 1):+.1f}%")
     table.print(console)
-    console.print(machine(setting()), soft_wrap=True)
+    console.print(measuring.machine(measuring.setting()), soft_wrap=True)
 
 
 def measure(first: int, trials: int) -> dict[int, int]:
-    """Return the peak in bytes after `first` and after every tenth of `trials` trials."""
+    """Return number of trials -> peak in bytes, at `first` and every tenth of `trials`."""
     import optuna
 
     from tune.protocol.settings import Settings
@@ -58,7 +58,7 @@ def measure(first: int, trials: int) -> dict[int, int]:
 
 
 class _Memory:
-    """The progress of a study that takes the peak memory of the process."""
+    """Progress of a study that records the peak memory of the process."""
 
     def __init__(self, at: set[int]) -> None:
         self.peaks: dict[int, int] = {}
@@ -68,8 +68,7 @@ class _Memory:
     def trial_finished(self, *_: Any) -> None:
         self._finished += 1
         if self._finished in self._at:
-            # In kilobytes on Linux.
-            self.peaks[self._finished] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self.peaks[self._finished] = measuring.peak_memory()
 
     def study_started(self, *_: Any) -> None: ...
     def trial_started(self, *_: Any) -> None: ...

@@ -1,4 +1,8 @@
-"""Where the time of a training iteration goes, and how near that is to what the machine can do."""
+"""The time of each part of a training iteration, and the limits of the machine.
+
+:mod:`benchmarks.throughput` prints them. The counts of floating-point operations and bytes are
+pure functions of the configuration; :class:`Parts` compiles and times.
+"""
 
 import dataclasses
 import itertools
@@ -17,13 +21,15 @@ from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Environment, make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
-from ppo_jax.programs import STATE_AXES, TUNING, Programs, seed_keys
+from ppo_jax.programs import STATE_AXES, Programs
+from ppo_jax.seeds import seed_keys
 from ppo_jax.trainer import TrainState
+from tune.protocol.purposes import TUNING
 
 REPEATS = 10
 """Repetitions of a part in one timed call."""
 _PRODUCTS = 300
-"""The same for products of small matrices, which take microseconds."""
+"""Repetitions of a product of small matrices, which takes microseconds."""
 _COPIED_BYTES = 2**28
 _LARGE = 1024
 FLOAT = 4
@@ -32,15 +38,15 @@ FLOAT = 4
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one transition costs at the least, whatever the program looks like.
+    """The least that one transition costs, however the program is written.
 
     Attributes:
-      rollout_flops: floating-point operations of the network while collecting: the actor
+      rollout_flops: floating-point operations of the network during collection: the actor
         once, the critic for V(s) and V(s').
       update_flops: forward and backward passes of all epochs.
-      bytes: each transition written once and read in every epoch; parameters, gradients
-        and both moments of Adam read, parameters and moments written, for every
-        minibatch.
+      bytes: each transition is written once and read in every epoch; for every minibatch,
+        parameters, gradients and both moments of Adam are read, and parameters and moments
+        are written.
     """
 
     rollout_flops: float
@@ -49,9 +55,13 @@ class Work:
 
 
 def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
-    """Count the work of a transition."""
+    """Return the work of a transition.
+
+    Raises:
+      ValueError: for a network with convolutions, whose work is not counted.
+    """
     environment = make(config.env, config.env_kwargs)
-    if make_network(config, environment.spaces).conv_features:
+    if make_network(config.agent, environment.spaces).conv_features:
         raise ValueError("the work of convolutions is not counted")
     actor, critic = (layers(config, environment, outputs) for outputs in outputs_of(environment))
 
@@ -59,7 +69,7 @@ def work(config: TrainConfig, hyperparameters: Hyperparameters) -> Work:
         return sum(2 * inputs * outputs for inputs, outputs in tower)
 
     def backward(tower: list[tuple[int, int]]) -> int:
-        # A gradient of every kernel, and of the input of all layers but the first.
+        # The gradient of every kernel, and of every layer's input except the first's.
         return forward(tower) + forward(tower[1:])
 
     towers = (actor, critic)
@@ -82,7 +92,7 @@ def outputs_of(environment: Environment) -> tuple[int, int]:
 
 def layers(config: TrainConfig, environment: Environment, outputs: int) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each layer of a network."""
-    widths = [math.prod(environment.spaces.observation_shape), *config.hidden_sizes, outputs]
+    widths = [math.prod(environment.spaces.observation_shape), *config.agent.hidden_sizes, outputs]
     return list(itertools.pairwise(widths))
 
 
@@ -101,10 +111,10 @@ def products(
 
 
 class Parts:
-    """Compiled loops over the parts of an iteration and over what they stand on.
+    """Compiled loops over the parts of an iteration, matrix products and a copy of memory.
 
-    Each runs on all lanes and devices at once, as training does. A timed call repeats
-    its part often enough for the call itself not to count.
+    Each runs on all lanes and devices at once, as training does. A timed call repeats its part
+    so often that the overhead of the call is negligible.
     """
 
     def __init__(self, config: TrainConfig, seeds: int, hyperparameters: Hyperparameters) -> None:
@@ -112,14 +122,14 @@ class Parts:
         self.programs = Programs(config, seeds)
         self.mesh = self.programs.mesh
         environment = make(config.env, config.env_kwargs)
-        network = make_network(config, environment.spaces)
+        network = make_network(config.agent, environment.spaces)
         arrays = hyperparameters.to_arrays()
         keys = seed_keys(0, TUNING, seeds)
         state = self.programs.init(keys)
-        # A state of its own: training gives up the one it is called with.
+        # Training donates the buffers of its state, so it gets a second one.
         self.state, self.trained = self.programs.init(keys), 0
 
-        def collect_from(state: TrainState, actors: Any, key: jax.Array) -> tuple:
+        def collect_from(state: TrainState, actors: Any, key: jax.Array) -> tuple[Any, ...]:
             network_and_rates = (network, state.params, actors, key, arrays.n_steps, arrays.gamma)
             return rollout.collect(config, environment, *network_and_rates)
 
@@ -127,15 +137,15 @@ class Parts:
             return collect_from(state, state.actors, state.key)[1]
 
         def rollouts(state: TrainState) -> Any:
-            def once(index: jax.Array, carry: tuple) -> tuple:
-                # The buffer is carried, or XLA would not fill it.
+            def once(index: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+                # The buffer is part of the carry; otherwise XLA would not fill it.
                 actors, _ = carry
                 key = jax.random.fold_in(state.key, index)
                 return collect_from(state, actors, key)[:2]
 
             return jax.lax.fori_loop(0, REPEATS, once, (state.actors, collect(state)))
 
-        def advantages(buffer: rollout.Transition) -> jax.Array:
+        def advantages(buffer: rollout.Transition) -> Any:
             def once(_: jax.Array, reward: jax.Array) -> jax.Array:
                 prepared, explained = trainer.prepare(
                     config, buffer._replace(reward=reward), arrays
@@ -145,7 +155,7 @@ class Parts:
             return jax.lax.fori_loop(0, REPEATS, once, buffer.reward)
 
         def updates(state: TrainState, experience: learner.Experience) -> Any:
-            def once(index: jax.Array, carry: tuple) -> tuple:
+            def once(index: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
                 key = jax.random.fold_in(state.key, index)
                 params, optimizer_state = carry
                 return learner.update(
@@ -174,7 +184,7 @@ class Parts:
         self.loops["copy"] = self._copy()
 
     def time(self, name: str) -> float:
-        """Return the seconds of one repetition of a part, on all lanes."""
+        """Return the seconds of one repetition of a part on all lanes."""
         start = time.perf_counter()
         jax.block_until_ready(self.loops[name]())
         return (time.perf_counter() - start) / self.repeats.get(name, REPEATS)
@@ -189,11 +199,11 @@ class Parts:
     def _product(self, m: int, k: int, n: int, repeats: int) -> Callable[[], Any]:
         left, right = (jnp.ones((self.mesh.lanes, *shape)) for shape in ((m, k), (k, n)))
 
-        def repeated(left: jax.Array, right: jax.Array) -> jax.Array:
-            def once(_: jax.Array, carry: tuple) -> tuple:
+        def repeated(left: jax.Array, right: jax.Array) -> Any:
+            def once(_: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
                 left, result = carry
                 result = left @ right
-                # One number of the next product comes from this one, so none is left out.
+                # The next product depends on this one, so XLA cannot drop any.
                 corner = 1 + 1e-30 * result[:1, :1]
                 return jax.lax.dynamic_update_slice(left, corner, (0, 0)), result
 
@@ -204,12 +214,12 @@ class Parts:
     def _copy(self) -> Callable[[], Any]:
         words = _COPIED_BYTES // FLOAT // self.mesh.lanes
 
-        def repeated(source: jax.Array) -> jax.Array:
+        def repeated(source: jax.Array) -> Any:
             return jax.lax.fori_loop(0, REPEATS, lambda _, x: x + 1, source)
 
         return self._compile(repeated, self.mesh.put(jnp.zeros((self.mesh.lanes, words))))
 
-    def _compile(self, function: Callable, *args: Any) -> Callable[[], Any]:
+    def _compile(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
         axes = tuple(STATE_AXES if isinstance(x, TrainState) else 0 for x in args)
         program = jax.jit(self.mesh.map(function, axes, 0)).lower(*args).compile()
         return partial(program, *args)
@@ -217,16 +227,16 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The updates of an iteration beside the machine's own speed, all devices together.
+    """The updates of an iteration beside the speed of the machine, all devices together.
 
     Attributes:
       update_flops, product_flops, large_product_flops: floating-point operations per
-        second of the updates; of the matrix products alone that an update is made of, of
-        the same shapes; of a product of large matrices.
-      product_share, large_product_share: the first as a share of the others.
-      bytes_per_second, copy_bytes_per_second: what a whole iteration must move at the
-        least, per second of its time, and what a copy of memory moves.
-      copy_share: the former as a share of the latter.
+        second of the updates, of the same matrix products without the rest of the update, and
+        of a product of large matrices.
+      product_share, large_product_share: the first as a share of the second and of the third.
+      bytes_per_second, copy_bytes_per_second: the least memory traffic of a whole iteration,
+        per second of its time, and the traffic of a copy of memory.
+      copy_share: the first as a share of the second.
     """
 
     update_flops: Spread
@@ -240,7 +250,7 @@ class Limits:
 
 
 def limits(parts: Parts, seconds: dict[str, Spread]) -> Limits:
-    """Return how near the updates come to the limits measured in the same rounds."""
+    """Return the updates beside the limits that were measured in the same rounds."""
     h, lanes = parts.hyperparameters, parts.mesh.lanes
     cost = work(parts.config, h)
     transitions = lanes * h.n_steps
@@ -268,7 +278,7 @@ def limits(parts: Parts, seconds: dict[str, Spread]) -> Limits:
 
 
 def spreads(parts: Parts, rounds: int) -> dict[str, Spread]:
-    """Time every part in turn, round after round; the first round does not count."""
+    """Return part -> seconds; the parts take turns, and an untimed round comes first."""
     seconds: dict[str, list[float]] = {name: [] for name in parts.loops}
     for _ in range(rounds + 1):
         for name, found in seconds.items():

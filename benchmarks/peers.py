@@ -1,8 +1,8 @@
 """``python -m benchmarks.peers``: the same training in other PPO implementations.
 
-Every contender runs in a process of its own, each peer in a virtual environment of its
-own that this script builds. Processes take turns, round after round; only the one whose
-turn it is works. See ``peer_workers/protocol.py`` for how they are told.
+Every contender runs in a separate process, and every peer in a separate virtual environment,
+which this script builds. The processes take turns, round after round, so that only one works
+at a time. ``peer_workers/protocol.py`` defines the messages between them and this script.
 """
 
 import collections
@@ -18,18 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmarks.measuring import (
-    Spread,
-    Table,
-    machine,
-    make_console,
-    print_setting,
-    publish,
-    setting,
-)
+from benchmarks import measuring
+from benchmarks.measuring import Report, Spread, Table
+from benchmarks.processes import ProcessError, error_line, output_of
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig
-from ppo_jax.errors import require_choice, require_count
+from ppo_jax.config import AgentConfig
+from ppo_jax.errors import require_choice
 from ppo_jax.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
@@ -41,14 +35,15 @@ OURS = "ppo_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A contender.
+    """An implementation of PPO, and how to run it.
 
     Attributes:
       worker: script in ``peer_workers``, and its arguments after the work.
-      requirements: what its environment is made of, in the order of installation; none
-        for this project, which runs where the benchmark runs.
+      requirements: packages of its virtual environment, one tuple per installation; empty for
+        this project, which runs in the benchmark's own environment.
       slow: whether it steps environments in Python, so that fewer steps are timed.
-      envs: environments it can train, all by default; and why not the others.
+      envs: environments that it can train; None for all.
+      why_not: why it cannot train the others.
     """
 
     worker: tuple[str, ...]
@@ -58,7 +53,7 @@ class Peer:
     why_not: str = ""
 
 
-# First alone, so that nothing that depends on it brings the build for GPUs.
+# Installed first and alone, so that no dependency pulls in the GPU build.
 _TORCH = ("torch==2.13.0",)
 PEERS = {
     OURS: Peer(("ours.py",)),
@@ -76,7 +71,7 @@ PEERS = {
     "ARLBench": Peer(
         ("arlbench_ppo.py",),
         (
-            # Its own pins (jax 0.4.26, gymnax 0.0.6), and what was current at its time.
+            # It pins jax 0.4.26 and gymnax 0.0.6; the others are releases of that time.
             (
                 *("arlbench==0.1.3", "numpy==1.26.4", "scipy==1.12.0", "gymnasium==0.29.1"),
                 *("pandas==2.2.3", "ml-dtypes==0.4.1", "etils==1.7.0", "tensorstore==0.1.60"),
@@ -107,32 +102,28 @@ class Arguments:
     envs: tuple[str, ...] = ("CartPole-v1", "Breakout-MinAtar")
     """Environments to train on."""
     seeds: tuple[int, ...] = (1, 4)
-    """Numbers of seeds; a peer that cannot train them at once trains one after another."""
+    """Numbers of seeds; a peer that cannot train them at once trains them one by one."""
     steps: int = 200_000
     """Environment steps of each seed in a timed call."""
     slow_steps: int = 20_480
-    """The same for peers that step environments in Python; they take seconds for these."""
+    """The same for peers that step environments in Python, which need seconds for these."""
     rounds: int = 3
-    """Timed calls of each contender."""
+    """Timed calls per contender."""
     timeout: float = 900.0
-    """Seconds to wait for an answer of a contender before it is given up."""
+    """Seconds to wait for a contender's answer before giving up on it."""
     environments: Path = Path("runs/benchmarks/environments")
-    """Folder for the virtual environments; they are kept and used again."""
+    """Folder for the virtual environments, which are kept and reused."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
     """Make these results the ones that the README shows."""
 
 
-class PeerError(Exception):
-    """A contender that could not be built or run; the message is one line."""
-
-
 def build(name: str, peer: Peer, folder: Path) -> Path:
-    """Return the interpreter for `peer`, after building its environment if that is missing.
+    """Return the interpreter for `peer`; builds its virtual environment if it is missing.
 
     Raises:
-      PeerError: when something cannot be installed.
+      ProcessError: when something cannot be installed.
     """
     if not peer.requirements:
         return Path(sys.executable)
@@ -145,15 +136,26 @@ def build(name: str, peer: Peer, folder: Path) -> Path:
     steps = [[sys.executable, "-m", "venv", "--clear", str(target)]]
     steps += [[*pip, *requirements] for requirements in peer.requirements]
     for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True)
-        if done.returncode:
-            raise PeerError(f"cannot be installed: {_last_line(done.stderr)}")
+        try:
+            output_of(step)
+        except ProcessError as error:
+            raise ProcessError(f"cannot be installed: {error}") from None
     stamp.write_text(wanted)
     return python.absolute()
 
 
 class Contender:
-    """A peer's process, warm and waiting for its turn."""
+    """A peer's process, warmed up and waiting for its turn.
+
+    Attributes:
+      rates: environment steps per second of each turn.
+      steps: environment steps of the last turn, as the peer counts them.
+      warmup_seconds: time to compile and to train once.
+      versions: package -> version.
+
+    Raises:
+      ProcessError: when the process fails, or does not answer within `timeout` seconds.
+    """
 
     def __init__(
         self, name: str, peer: Peer, python: Path, work: Mapping[str, Any], timeout: float
@@ -168,7 +170,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A peer sees the packages of its own environment alone.
+            # A peer sees only the packages of its own virtual environment.
             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -177,16 +179,20 @@ class Contender:
         self._listen(self._process.stdout, self._answers.put)
         try:
             ready = self._answer()
-        except PeerError:
+        except ProcessError:
             self.close()
             raise
         self.warmup_seconds: float = ready["warmup_seconds"]
         self.versions: dict[str, str] = ready["versions"]
 
     def take_turn(self) -> None:
-        """Train once; the answer says how many steps that really were."""
+        """Train once; the answer holds the number of steps that were taken.
+
+        Raises:
+          ProcessError: when the process fails or does not answer in time.
+        """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # It has died; the answer says why.
+        with contextlib.suppress(BrokenPipeError):  # The process has ended; `_answer` says why.
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
         answer = self._answer()
@@ -200,7 +206,7 @@ class Contender:
 
     @staticmethod
     def _listen(stream: IO[str] | None, keep: Callable[[str], None]) -> threading.Thread:
-        """Keep every line of `stream`, and an empty one at its end."""
+        """Pass every line of `stream` to `keep`, and an empty one at its end."""
         assert stream is not None
 
         def read() -> None:
@@ -217,23 +223,27 @@ class Contender:
         try:
             line = self._answers.get(timeout=self.timeout)
         except queue.Empty:
-            raise PeerError(f"no answer within {self.timeout:g} s") from None
+            raise ProcessError(f"no answer within {self.timeout:g} s") from None
         if not line:
             self._process.wait()
             self._reader.join()
-            raise PeerError(f"stopped: {_last_line(''.join(self._errors))}")
-        return json.loads(line)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["it said nothing"])[-1]
+            raise ProcessError(f"stopped: {error_line(''.join(self._errors))}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one contender has shown on one piece of work; `failure` says why nothing."""
+    """The speed of one contender on one piece of work.
+
+    Attributes:
+      steps_per_second: of all seeds together; None when the contender failed.
+      timed_steps: environment steps of a timed call, all seeds together.
+      ratio: our steps per second / its steps per second.
+      warmup_seconds: time to compile and to train once.
+      versions: package -> version.
+      failure: why there is no measurement.
+    """
 
     peer: str
     env: str
@@ -254,7 +264,7 @@ def measure(arguments: Arguments, console: "Console") -> list[Result]:
         with console.status(f"building the environment of {name}"):
             try:
                 pythons[name] = build(name, PEERS[name], arguments.environments)
-            except PeerError as error:
+            except ProcessError as error:
                 failures[name] = str(error)
     results = []
     for env in arguments.envs:
@@ -271,7 +281,7 @@ def measure_work(
     failures: Mapping[str, str],
     console: "Console",
 ) -> list[Result]:
-    """Let all contenders take turns on one piece of work."""
+    """Return the speed of all contenders on one piece of work; they take turns."""
     failures, contenders = dict(failures), list[Contender]()
     for name in arguments.peers:
         peer = PEERS[name]
@@ -284,14 +294,14 @@ def measure_work(
                 "env": env,
                 "seeds": seeds,
                 "steps": arguments.slow_steps if peer.slow else arguments.steps,
-                "num_envs": TrainConfig.num_envs,
+                "num_envs": AgentConfig.num_envs,
                 "n_steps": Hyperparameters.n_steps,
                 "batch_size": Hyperparameters.batch_size,
                 "n_epochs": Hyperparameters.n_epochs,
             }
             try:
                 contender = Contender(name, peer, pythons[name], work, arguments.timeout)
-            except PeerError as error:
+            except ProcessError as error:
                 failures[name] = str(error)
             else:
                 contenders.append(contender)
@@ -304,7 +314,7 @@ def measure_work(
                 with console.status(f"{env}, {seeds} seeds: round {number + 1}, {contender.name}"):
                     try:
                         contender.take_turn()
-                    except PeerError as error:
+                    except ProcessError as error:
                         failures[contender.name] = str(error)
     finally:
         for contender in contenders:
@@ -338,12 +348,9 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(arguments: Arguments) -> None:
     for name in arguments.peers:
         require_choice("--peers", name, tuple(PEERS))
-    for seeds in arguments.seeds:
-        require_count("--seeds", seeds)
-    for option in ("steps", "slow_steps", "rounds"):
-        require_count("--" + option.replace("_", "-"), getattr(arguments, option))
+    measuring.require_counts(arguments, "seeds", "steps", "slow_steps", "rounds")
     from ppo_jax.devices import enable_all_cpu_cores
-    from ppo_jax.files import require_writable, write_json
+    from ppo_jax.files import require_writable
 
     enable_all_cpu_cores()
     from ppo_jax.environments import make
@@ -352,16 +359,16 @@ def _run(arguments: Arguments) -> None:
         make(env)
     for folder in (arguments.output, arguments.environments):
         require_writable(folder)
-    measured_with = setting(
-        num_envs=TrainConfig.num_envs,
+    measured_with = measuring.setting(
+        num_envs=AgentConfig.num_envs,
         n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,
-        hidden_sizes=TrainConfig.hidden_sizes,
+        hidden_sizes=AgentConfig.hidden_sizes,
         rounds=arguments.rounds,
     )
-    console = make_console()
-    print_setting(measured_with, console)
+    console = measuring.make_console()
+    measuring.print_setting(measured_with, console)
     results = measure(arguments, console)
     tables = [
         result_table(env, [result for result in results if result.env == env])
@@ -369,31 +376,26 @@ def _run(arguments: Arguments) -> None:
     ]
     for table in tables:
         table.print(console)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    requirements = {name: PEERS[name].requirements for name in arguments.peers}
-    write_json(
-        arguments.output / "peers.json",
+    report = Report(
+        "peers",
+        f"`python -m benchmarks.peers`, {measuring.machine(measured_with)}: the same networks, "
+        "environments, rollouts, minibatches and epochs; training alone, compiled and warm.",
+        "Training throughput of PPO implementations",
+        [table.markdown() for table in tables],
         {
             **measured_with,
-            "requirements": requirements,
+            "requirements": {name: PEERS[name].requirements for name in arguments.peers},
             "results": [dataclasses.asdict(result) for result in results],
         },
+        lambda path: plot(arguments, results, path),
     )
-    plot(arguments, results, arguments.output / "peers.png")
-    paths = [str(arguments.output / f"peers.{suffix}") for suffix in ("json", "png")]
-    console.print(*paths, sep="\n", markup=False, soft_wrap=True)
+    paths = report.write(arguments.output, console)
     if arguments.publish:
-        text = [
-            f"`python -m benchmarks.peers`, {machine(measured_with)}: the same networks, "
-            "environments, rollouts, minibatches and epochs; training alone, compiled and warm.",
-            "![Training throughput of PPO implementations](benchmarks/results/peers.png)",
-            *(table.markdown() for table in tables),
-        ]
-        publish("peers", "\n\n".join(text), arguments.output)
+        report.publish(paths)
 
 
 def result_table(env: str, results: Sequence[Result]) -> Table:
-    """Return a row a contender and number of seeds."""
+    """Return a row per contender and number of seeds."""
     headers = ("", "seeds", "steps timed", "steps/s", "min … max", f"{OURS} / it", "warm-up, s")
     table = Table(f"{env}: environment steps per second, all seeds together", headers)
     for result in results:
@@ -408,7 +410,7 @@ def result_table(env: str, results: Sequence[Result]) -> Table:
 
 
 def plot(arguments: Arguments, results: Sequence[Result], path: Path) -> None:
-    """Draw a bar a contender, a panel for each environment and number of seeds."""
+    """Draw a bar per contender, a panel per environment and number of seeds."""
     from matplotlib.ticker import FuncFormatter
 
     from ppo_jax.plots import BLUE, DARK, GREY, picture

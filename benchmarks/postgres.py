@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, for as long as a block runs; on loopback, as no root."""
+"""A temporary PostgreSQL server on the loopback interface."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ PASSWORD = "s3cret-w0rd"
 
 
 def binaries() -> Path | None:
-    """Return the folder of PostgreSQL's programs, None where it is not installed."""
+    """Return the folder of PostgreSQL's programs, or None when it is not installed."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = [Path(folder) for folder in os.get_exec_path()]
     complete = (
@@ -28,10 +28,14 @@ def binaries() -> Path | None:
 
 
 class Server:
-    """A server in `folder`, stopped at first.
+    """A server with its data in `folder`; it has to be started.
 
     Attributes:
-      address: for ``--storage``; holds a password.
+      port: on the loopback interface.
+      address: for ``--storage``; contains a password.
+
+    Raises:
+      FileNotFoundError: when PostgreSQL is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,12 +44,12 @@ class Server:
             raise FileNotFoundError("PostgreSQL is not installed: apt-get install postgresql")
         self._programs = found
         self._folder = folder
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = f"postgresql://tuner:{PASSWORD}@127.0.0.1:{self.port}/postgres"
-        # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+        # PostgreSQL refuses to run as root; Debian's package creates a user for it.
         self._user: dict[str, Any] = {}
         if os.getuid() == 0:
             user = pwd.getpwnam("postgres")
@@ -58,7 +62,11 @@ class Server:
         subprocess.run(initdb.split(), check=True, capture_output=True, cwd=folder, **self._user)
 
     def start(self) -> None:
-        """Start, and return when connections are taken."""
+        """Start the server and wait until it accepts connections.
+
+        Raises:
+          RuntimeError: when it does not start within a minute.
+        """
         settings = "listen_addresses=127.0.0.1,127.0.0.2 unix_socket_directories= fsync=off"
         postgres = f"{self._programs / 'postgres'} -D data -p {self.port}"
         self._process = subprocess.Popen(
@@ -75,7 +83,7 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """Stop at once, as a crash would."""
+        """Stop the server at once, as a crash would."""
         if self._process is not None:
             self._process.send_signal(3)  # SIGQUIT: immediate shutdown.
             self._process.wait()
@@ -84,7 +92,7 @@ class Server:
 
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
-    """Yield a server that runs and is gone after the block."""
+    """Yield a running server, which is removed after the block."""
     folder = tempfile.mkdtemp(prefix="postgres-")
     try:
         Path(folder).chmod(0o755)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.preset runs/STUDY``: make the result of a study a preset."""
+"""``python -m benchmarks.preset runs/STUDY``: turn the result of a study into a preset."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,10 +9,9 @@ import tyro
 
 from benchmarks.measuring import ROOT
 from ppo_jax import command_line
-from ppo_jax.command_line import folder_name
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing
+from ppo_jax.files import folder_name, read_json, replacing
 from ppo_jax.hyperparameters import Hyperparameters
 
 
@@ -21,9 +20,9 @@ class Arguments:
     """Write ppo_jax/presets/ENV.toml from the recommended configuration of a study."""
 
     study: Annotated[Path, tyro.conf.Positional]
-    """Folder of a study with its validation."""
+    """Folder of a validated study."""
     command: str
-    """The command that has run the study."""
+    """Command that ran the study."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

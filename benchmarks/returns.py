@@ -1,4 +1,4 @@
-"""``python -m benchmarks.returns``: what the presets reach, beside what others publish."""
+"""``python -m benchmarks.returns``: returns of the presets beside published ones."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measuring import Table, machine, make_console, print_setting, publish, setting
+from benchmarks import measuring
+from benchmarks.measuring import Report, Table, mean_of, with_interval
 from ppo_jax import command_line, presets
-from ppo_jax.errors import UserError, nearest, require_count
+from ppo_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from tune.evidence.statistics import Estimate
@@ -19,9 +20,9 @@ class Reference(NamedTuple):
     """A published return of PPO.
 
     Attributes:
-      value: mean return; None where sources give none to compare with.
-      text: as the source puts it, with its environment steps.
-      source: who has published it.
+      value: mean return; None where no source gives one.
+      text: the source's own figure, with its environment steps.
+      source: who published it.
     """
 
     value: float | None
@@ -40,7 +41,7 @@ REFERENCES = {
     "Freeway-MinAtar": Reference(57.0, "57–59 at 10M", "gymnax-blines"),
     "SpaceInvaders-MinAtar": Reference(128.0, "128–132 at 10M", "gymnax-blines"),
 }
-"""Environment -> what others publish for it."""
+"""Environment -> its published return."""
 
 CLASSIC_CONTROL = (
     "CartPole-v1",
@@ -59,16 +60,16 @@ class Arguments:
     """
 
     envs: tuple[str, ...] = CLASSIC_CONTROL
-    """Environments; each needs a preset."""
+    """Environments with a preset."""
     seeds: int = 10
     """Seeds of each environment."""
     total_steps: int | None = None
-    """Environment steps of each seed. The preset's own if not given. Fewer are a reduced
-    setting, which no published return is compared with."""
+    """Environment steps of each seed, the preset's own by default. With fewer steps the result
+    is called reduced and not compared with a published return."""
     eval_episodes: int = 100
     """Episodes of each seed at a checkpoint."""
     seed: int = 1
-    """Root of all random numbers; presets were found with 0."""
+    """Root of all random numbers; the presets were tuned with 0."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
@@ -77,7 +78,7 @@ class Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one environment has come to.
+    """Returns of one environment.
 
     Attributes:
       steps: nominal steps of the checkpoints, ``[checkpoints]``.
@@ -85,7 +86,7 @@ class Result:
       untrained: mean returns of the untrained greedy policies, ``[seeds]``.
       random: returns of uniformly random actions, ``[episodes]``.
       reduced: whether the budget is smaller than the preset's own.
-      seconds: training alone.
+      seconds: of training, without evaluation and compiling.
     """
 
     env: str
@@ -99,7 +100,7 @@ class Result:
     @property
     def final(self) -> "Estimate":
         """Mean return at the end of training over seeds, with its 95% interval."""
-        return _mean(self.returns[-1])
+        return mean_of(self.returns[-1])
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -109,12 +110,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    from ppo_jax.files import require_writable, write_json
+    from ppo_jax.files import require_writable
 
-    for name in ("seeds", "eval_episodes"):
-        require_count(f"--{name.replace('_', '-')}", getattr(arguments, name))
-    if arguments.total_steps is not None:
-        require_count("--total-steps", arguments.total_steps)
+    counts = ("seeds", "eval_episodes", "total_steps")
+    given = [name for name in counts if getattr(arguments, name) is not None]
+    measuring.require_counts(arguments, *given)
     known = presets.names()
     for env in arguments.envs:
         if env not in known:
@@ -124,43 +124,43 @@ def _run(arguments: Arguments) -> None:
             )
     require_writable(arguments.output)
     command_line.start_backend()
-    console = make_console()
-    measured_with = setting(seeds=arguments.seeds, eval_episodes=arguments.eval_episodes)
-    print_setting(measured_with, console)
+    console = measuring.make_console()
+    measured_with = measuring.setting(seeds=arguments.seeds, eval_episodes=arguments.eval_episodes)
+    measuring.print_setting(measured_with, console)
     results = []
     for env in arguments.envs:
         results.append(measure(env, arguments))
         result = results[-1]
         console.print(
-            f"{env}: {text(result.final)} after {result.steps[-1]:,} steps, "
+            f"{env}: {with_interval(result.final)} after {result.steps[-1]:,} steps, "
             f"{result.seconds:.0f} s of training",
             markup=False,
         )
     table = returns_table(results)
     table.print(console)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(
-        arguments.output / "returns.json",
+    report = Report(
+        "returns",
+        f"`python -m benchmarks.returns`, {measuring.machine(measured_with)}: each preset on "
+        f"{arguments.seeds} seeds that its study has not seen, greedy policies, "
+        f"{arguments.eval_episodes} episodes each.",
+        "Returns of the presets",
+        [table.markdown()],
         {**measured_with, "results": [dataclasses.asdict(result) for result in results]},
+        lambda path: plot(results, path),
     )
-    plot(results, arguments.output / "returns.png")
-    console.print(f"results in {arguments.output}", markup=False)
+    paths = report.write(arguments.output, console)
     if arguments.publish:
-        markdown = (
-            f"`python -m benchmarks.returns`, {machine(measured_with)}: each preset on "
-            f"{arguments.seeds} seeds that its study has not seen, greedy policies, "
-            f"{arguments.eval_episodes} episodes each.\n\n"
-            f"![Returns of the presets](benchmarks/results/returns.png)\n\n{table.markdown()}"
-        )
-        publish("returns", markdown, arguments.output)
+        report.publish(paths)
 
 
 def measure(env: str, arguments: Arguments) -> Result:
-    """Train the preset of `env`."""
+    """Train the preset of `env` and return its returns at every checkpoint."""
     import jax
 
     from ppo_jax.config import checkpoint_steps, config_for
-    from ppo_jax.programs import VALIDATION, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import VALIDATION
 
     preset = presets.load(env)
     total = arguments.total_steps or preset.total_steps
@@ -206,7 +206,7 @@ def random_returns(config: Any, key: Any) -> np.ndarray:
     def episode(key: jax.Array) -> jax.Array:
         state, _ = environment.reset(key)
 
-        def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
+        def step(carry: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], None]:
             state, running, total = carry
             action_key, step_key = jax.random.split(key)
             timestep = environment.step(step_key, state, action(action_key))
@@ -215,13 +215,15 @@ def random_returns(config: Any, key: Any) -> np.ndarray:
             return (timestep.state, running, total), None
 
         keys = jax.random.split(jax.random.fold_in(key, 1), environment.max_episode_steps)
-        return jax.lax.scan(step, (state, jnp.array(True), jnp.float32(0)), keys)[0][2]
+        start = (state, jnp.array(True), jnp.float32(0))
+        (_, _, total), _ = jax.lax.scan(step, start, keys)
+        return jnp.asarray(total)
 
     return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(key, config.eval_episodes)))
 
 
 def returns_table(results: Sequence[Result]) -> Table:
-    """Return our means with their intervals beside the published ones."""
+    """Return our means, with their intervals, beside the published ones."""
     headers = ("", "steps", "seeds", "ours", "95% interval", "published", "source", "")
     baselines = ("untrained", "random")
     table = Table("Mean return at the end of training", (*headers, *baselines))
@@ -246,17 +248,15 @@ def returns_table(results: Sequence[Result]) -> Table:
 
 
 def standing(final: "Estimate", reference: Reference) -> str:
-    """Return how our mean stands to the published one, by its interval."""
+    """Return where the published return is relative to the interval of ours.
+
+    ``above`` or ``below`` when ours differs, ``equal`` when the interval holds it, and an empty
+    string when there is nothing to compare.
+    """
     if reference.value is None or final.interval is None:
         return ""
     low, high = final.interval
     return "above" if low > reference.value else "below" if high < reference.value else "equal"
-
-
-def text(estimate: "Estimate") -> str:
-    """Return a mean with its interval."""
-    interval = "" if estimate.interval is None else " ({:.1f} … {:.1f})".format(*estimate.interval)
-    return f"{estimate.value:.1f}{interval}"
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
@@ -279,12 +279,6 @@ def plot(results: Sequence[Result], path: Path) -> None:
             axes.set(xlabel="environment steps")
             axes.set_title(result.env, fontsize=10)
             axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-
-
-def _mean(values: np.ndarray) -> "Estimate":
-    from tune.evidence.statistics import estimate
-
-    return estimate([values[np.isfinite(values)]], np.mean)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""``python -m benchmarks.samplers``: which way of tuning finds the best configuration.
+"""``python -m benchmarks.samplers``: which tuning strategy finds the best configuration.
 
-Every study spends the same number of environment steps, selection included, and is judged
-on seeds that it has not seen. So that hundreds of studies take minutes, trials are answered
-by a surrogate: a model of trials that were recorded once (``--record``) with the real
-programs. Sampler, pruner, objective and selection are the ones of ``tune.run``.
+Every study spends the same number of environment steps, selection included, and its winner
+is judged on seeds that the study has not seen. Hundreds of studies take only minutes because
+:mod:`benchmarks.surrogate`, a model of recorded trials, answers in place of the compiled
+programs. Sampler, pruner, objective and selection are those of ``tune.run``.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.measuring import (
-    PUBLISHED,
-    Table,
-    machine,
-    make_console,
-    print_setting,
-    publish,
-    setting,
-)
+from benchmarks import measuring
+from benchmarks.measuring import PUBLISHED, Report, Table, mean_of, with_interval
 from ppo_jax import command_line
-from ppo_jax.errors import UserError, require_count
-from tune.protocol.settings import OBJECTIVES, SAMPLERS, Settings
+from ppo_jax.errors import UserError
+from ppo_jax.files import folder_name
+from tune.protocol.settings import OBJECTIVES, Settings
+from tune.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.surrogate import Records, Surrogate
+    from tune.evidence.candidate import Candidate
     from tune.evidence.statistics import Estimate
+    from tune.protocol.trials import StudyRecord
 
 SELECT_TOP, SELECT_SEEDS = 3, 10
-"""Of ``tune.run``."""
+"""The defaults of ``tune.run``."""
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {"seeds": 2},
@@ -53,34 +51,34 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"select_top": 1},
     {"select_top": 5},
 )
-"""What is varied, one change of the defaults at a time."""
+"""Changes to the defaults, compared one at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Compare samplers, pruners and settings of a study at equal environment steps.
 
-    Prints tables and writes samplers.json and samplers.png.
+    Prints tables and writes samplers.json, samplers.npz and samplers.png.
     """
 
     env: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
-    """Environments whose trials are recorded: one that is easy to tune, one that is not."""
+    """Environments with recorded trials: one that is easy to tune and one that is not."""
     trials: int = 20
-    """Trials of the study whose environment steps all others spend as well."""
+    """Trials of a default study; every study spends the environment steps of that one."""
     studies: int = 40
-    """Studies of each way of tuning."""
-    samplers: tuple[str, ...] = SAMPLERS
+    """Studies per strategy."""
+    samplers: tuple[str, ...] = tuple(SAMPLERS)
     """Samplers to compare."""
     changes: bool = True
-    """Also change the other settings, one at a time."""
+    """Also compare changes to the other settings, one at a time."""
     record: int = 0
-    """First train quasi-random configurations until so many are recorded."""
+    """Record trials of quasi-random configurations first, up to this number."""
     record_seeds: int = 8
     """Seeds of each recorded configuration."""
     record_long: int = 32
-    """Recorded configurations that are trained to 1,000,000 steps."""
+    """Recorded configurations that are trained for 1,000,000 steps."""
     records: Path = PUBLISHED
-    """Folder of the recorded trials, a file trials_ENV.npz for each environment."""
+    """Folder of the recorded trials, with a file trials_ENV.npz per environment."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
@@ -89,13 +87,13 @@ class Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one study has found.
+    """The result of one study.
 
     Attributes:
-      trials: finished ones.
-      tuning_score: of the winner, as the study saw it.
-      score: of the winner on seeds that judge: mean over the checkpoints of a trial.
-      final: its return at the last of them.
+      trials: number of finished trials.
+      tuning_score: the winner's score in the study.
+      score: the winner's mean return over the checkpoints of a trial, on fresh seeds.
+      final: its return at the last of these checkpoints.
       seconds: wall clock.
     """
 
@@ -106,16 +104,21 @@ class Outcome:
     seconds: float
 
 
+OUTCOME = tuple(field.name for field in dataclasses.fields(Outcome))
+"""Last axis of the arrays in ``samplers.npz``."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Study:
-    """What all studies of an environment share.
+class Setup:
+    """What all studies of an environment have in common.
 
     Attributes:
-      env: its name.
+      env: the environment's name.
       records: its recorded trials.
-      models: model -> how well it foretells configurations that it has not seen.
-      trials: of the study whose environment steps all others spend as well.
-      studies: of each way of tuning.
+      models: model -> how well it predicts configurations that it was not fitted to. The last
+        row is a bound instead of a model.
+      trials: of a default study; every study spends the environment steps of that one.
+      studies: number per strategy.
     """
 
     env: str
@@ -126,52 +129,66 @@ class Study:
 
     @property
     def best_model(self) -> str:
-        """The model that foretells best; the last row of `models` is no model."""
+        """The model that predicts best."""
         return max(list(self.models)[:-1], key=lambda name: self.models[name]["r2"])
 
     @property
     def budget(self) -> int:
-        """Environment steps of a study."""
+        """Environment steps that a study may spend."""
         default = Settings(env=self.env)
         return default.total_steps * (self.trials * default.seeds + (SELECT_TOP + 1) * SELECT_SEEDS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """A way of tuning, and the outcomes of its studies."""
+class Strategy:
+    """A strategy of tuning, and the outcomes of its studies.
+
+    Attributes:
+      name: sampler and pruner, or what is changed from the defaults.
+      outcomes: one per study; none when the strategy cannot run here.
+      failure: why it cannot run.
+    """
 
     name: str
     outcomes: tuple[Outcome, ...]
     failure: str | None = None
 
     def values(self, name: str) -> np.ndarray:
-        """Return an attribute of all outcomes."""
+        """Return an attribute of the outcomes, float ``[studies]``."""
         return np.array([getattr(outcome, name) for outcome in self.outcomes], float)
 
     def mean(self, name: str) -> "Estimate":
         """Return the mean of an attribute with its 95% interval."""
-        from tune.evidence.statistics import estimate
-
-        return estimate([self.values(name)], np.mean)
+        return mean_of(self.values(name))
 
 
 def run_study(
     settings: Settings, surrogate: "Surrogate", judge: "Surrogate", budget: int, select_top: int
 ) -> Outcome:
-    """Run a study as ``tune.run`` does, until its environment steps are spent."""
+    """Run a study as ``tune.run`` does, until its environment steps are spent.
+
+    Args:
+      settings: of the study.
+      surrogate: answers in tuning and selection.
+      judge: answers for the winner's fresh seeds.
+      budget: environment steps of tuning and selection together.
+      select_top: candidates of the selection besides the baseline; 0 for no selection, where
+        the best trial on tuning seeds wins.
+    """
     import optuna
     from optuna.trial import TrialState
 
-    from tune.evidence.selection import choose_candidates
-    from tune.protocol.trials import FINISHED, StudyRecord
+    from tune.evidence.candidate import Candidate
+    from tune.protocol.trials import StudyRecord
     from tune.search.objective import objective
+    from tune.search.pruners import make_pruner
     from tune.search.samplers import has_configurations_left, make_sampler
-    from tune.search.study import make_pruner
 
     start = time.perf_counter()
     study = optuna.create_study(
         direction="maximize", sampler=make_sampler(settings), pruner=make_pruner(settings)
     )
+    study.set_user_attr("settings", settings.to_dict())
     study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
     if select_top:
         budget -= (select_top + 1) * SELECT_SEEDS * settings.total_steps
@@ -183,59 +200,85 @@ def run_study(
             study.tell(trial, state=TrialState.PRUNED)
         (*_, finished) = study.get_trials(deepcopy=False)
         budget -= finished.user_attrs["environment_steps"]
-    record = dataclasses.replace(StudyRecord.of(study), settings=settings)
-    winner = record.best
-    assert winner is not None, "the default configuration is never pruned"
+    record = StudyRecord.of(study)
+    assert record.best is not None, "the default configuration is never pruned"
     if select_top:
-        scores = []
-        candidates = choose_candidates(record, select_top)
-        for candidate in candidates:
-            returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
-            scores.append(settings.score([float(row.mean()) for row in returns]))
-        winner = candidates[int(np.argmax(scores))].trial
-    assert winner is not None
-    assert winner.score is not None
-    assert winner.hyperparameters is not None
+        winner = select_winner(record, surrogate, select_top)
+    else:
+        winner = Candidate.of_trial(record.best, settings)
+    assert winner.trial is not None
+    assert winner.trial.score is not None
     curve = judge.draw(winner.hyperparameters, 400).mean(axis=1)
-    trials = len(study.get_trials(deepcopy=False, states=FINISHED))
-    seconds = time.perf_counter() - start
-    return Outcome(trials, winner.score, float(curve.mean()), float(curve[-1]), seconds)
+    return Outcome(
+        len(record.finished),
+        winner.trial.score,
+        float(curve.mean()),
+        float(curve[-1]),
+        time.perf_counter() - start,
+    )
 
 
-def measure(study: Study, name: str, **changes: Any) -> Way:
-    """Run all studies of one way of tuning."""
+def select_winner(study: "StudyRecord", surrogate: "Surrogate", top: int) -> "Candidate":
+    """Return the winner of a study's selection.
+
+    Candidates and ranks are those of :mod:`tune.evidence.selection`. Only the training differs:
+    the surrogate has no training state to keep, so nothing is written to files.
+    """
+    from tune.evidence.candidate import SELECTION_SEEDS
+    from tune.evidence.learning_curve import LearningCurve, SeedGroup
+    from tune.evidence.selection import choose_candidates, rank_candidates
+
+    settings, steps = study.settings, study.settings.checkpoints()
+    trained = []
+    for candidate in choose_candidates(study, top):
+        returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
+        taken = SELECT_SEEDS * settings.total_steps
+        curve = LearningCurve(candidate.hyperparameters, steps, returns, taken, seconds=0.0)
+        trained.append(dataclasses.replace(candidate, selection=curve))
+    group = SeedGroup(settings.config, SELECTION_SEEDS, settings.seed, SELECT_SEEDS, steps)
+    return rank_candidates(trained, group).winner
+
+
+def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
+    """Run all studies of one strategy; `changes` are its settings."""
     from benchmarks.surrogate import Surrogate, halves, regressors
-    from tune.search.samplers import require_sampler_package
+    from tune.search.samplers import require_sampler
 
     select_top = changes.pop("select_top", SELECT_TOP)
-    settings = Settings(env=study.env, **changes)
+    settings = Settings(env=setup.env, **changes)
     try:
-        require_sampler_package(settings.sampler)
+        require_sampler(settings.sampler)
     except UserError as error:
-        return Way(name, (), str(error))
+        return Strategy(name, (), str(error))
     surrogate, judge = (
-        Surrogate(study.records, settings, seeds, regressors(0)[study.best_model])
-        for seeds in halves(study.records)
+        Surrogate(setup.records, settings, seeds, regressors(0)[setup.best_model])
+        for seeds in halves(setup.records)
     )
     outcomes = []
-    for seed in range(study.studies):
+    for seed in range(setup.studies):
         surrogate.reseed(seed)
         judge.reseed(seed)
         settings = dataclasses.replace(settings, seed=seed)
-        outcomes.append(run_study(settings, surrogate, judge, study.budget, select_top))
-    return Way(name, tuple(outcomes))
+        outcomes.append(run_study(settings, surrogate, judge, setup.budget, select_top))
+    return Strategy(name, tuple(outcomes))
 
 
 def objectives_and_long_training(
     records: "Records", settings: Settings, draws: int = 2_000
 ) -> list[dict[str, Any]]:
-    """Return how well each objective of short trials foretells the end of long ones.
+    """Return how well each objective of short trials predicts the result of long training.
 
-    Nothing where fewer than three were trained for long.
+    This uses the recorded returns only, without a surrogate: scores of trials on the first half
+    of the seeds against returns of long training on the second half.
 
-    From the recorded returns alone, without a surrogate: scores of a trial's budget on the
-    first half of the seeds against returns of the second half. ``best_of_20`` is what the
-    best of 20 of the configurations, drawn at random, reaches.
+    Args:
+      records: of the environment.
+      settings: of a study; its checkpoints are among the recorded ones.
+      draws: random groups of 20 configurations, from which ``best_of_20`` is estimated: the
+        long return of the configuration with the best score in a group.
+
+    Returns:
+      A row per objective; no rows when fewer than three configurations were trained for long.
     """
     from scipy import stats
 
@@ -243,15 +286,15 @@ def objectives_and_long_training(
     from tune.evidence.statistics import CONFIDENCE
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
-        """Return the rank correlation; 0 where one of the two does not vary."""
+        """Return the rank correlation; 0 when one of the two does not vary."""
         return stats.spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else 0.0
 
     long = records.checkpoints == len(records.steps)
     if long.sum() < 3:
         return []
     tuning, judging = halves(records)
-    short = records.upto(settings.checkpoints(), tuning)[long].mean(axis=2)
-    curves = records.upto([int(step) for step in records.steps], judging)[long].mean(axis=2)
+    short = records.returns_at(settings.checkpoints(), tuning)[long].mean(axis=2)
+    curves = records.returns_at([int(step) for step in records.steps], judging)[long].mean(axis=2)
     targets = {"end": curves[:, -1], "training": curves.mean(axis=1)}
     rng = np.random.default_rng(0)
     groups = [rng.permutation(len(curves))[:20] for _ in range(draws)]
@@ -285,25 +328,23 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m benchmarks.samplers``."""
     arguments = command_line.parse(Arguments, "python -m benchmarks.samplers", args)
     command_line.run(
-        lambda: _run(arguments), "; what is recorded is kept, the same command continues"
+        lambda: _run(arguments), "; recorded trials are kept, the same command continues"
     )
 
 
 def _run(arguments: Arguments) -> None:
-    for name in ("trials", "studies", "record_seeds"):
-        require_count("--" + name.replace("_", "-"), getattr(arguments, name))
-    require_count("--studies", arguments.studies, low=5)
-    for name in ("record", "record_long"):
-        require_count("--" + name.replace("_", "-"), getattr(arguments, name), low=0)
+    measuring.require_counts(arguments, "trials", "record_seeds")
+    measuring.require_counts(arguments, "studies", low=5)
+    measuring.require_counts(arguments, "record", "record_long", low=0)
     defaults = {env: Settings(env=env) for env in arguments.env}
     for sampler in arguments.samplers:
         Settings(sampler=sampler)
-    names = {env: f"trials_{command_line.folder_name(env)}.npz" for env in defaults}
+    names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
     paths = {env: arguments.records / name for env, name in names.items()}
     for path in paths.values():
         if not arguments.record and not path.exists():
             raise UserError(f"no trials are recorded in {path}: give --record, 200 for example")
-    from ppo_jax.files import require_writable, write_json
+    from ppo_jax.files import require_writable
 
     require_writable(arguments.output)
     command_line.start_backend()
@@ -312,28 +353,31 @@ def _run(arguments: Arguments) -> None:
     from benchmarks.surrogate import Records, quality, record
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    console = make_console()
+    console = measuring.make_console()
     if arguments.record:
+        from ppo_jax.programs import Programs
+
         require_writable(arguments.records)
         for env, settings in defaults.items():
             recorded = dataclasses.replace(settings, seeds=arguments.record_seeds, sampler="qmc")
+            programs = Programs(recorded.config, recorded.seeds)
             long = (arguments.record_long, 1_000_000)
-            record(recorded, arguments.record, *long, paths[env], console)
-    measured_with = setting(
+            record(recorded, programs, arguments.record, *long, paths[env], console)
+    measured_with = measuring.setting(
         env=", ".join(defaults), studies=arguments.studies, trials=arguments.trials
     )
-    print_setting(measured_with, console)
-    found: dict[str, dict[str, list[Way]]] = {}
-    results, parts = {}, []
+    measuring.print_setting(measured_with, console)
+    found: dict[str, dict[str, list[Strategy]]] = {}
+    results, arrays, sections = {}, {}, list[str]()
     for env, settings in defaults.items():
         records = Records.load(paths[env])
         models = quality(records, settings)
-        study = Study(env, records, models, arguments.trials, arguments.studies)
-        ways = found[env] = run_studies(study, arguments, console)
+        setup = Setup(env, records, models, arguments.trials, arguments.studies)
+        groups = found[env] = run_studies(setup, arguments, console)
         objectives = objectives_and_long_training(records, settings)
         tables = [
-            *(way_table(f"{env}: {group}", some) for group, some in ways.items()),
-            quality_table(study),
+            *(strategy_table(f"{env}: {group}", some) for group, some in groups.items()),
+            quality_table(setup),
             *([objective_table(env, objectives)] if objectives else []),
         ]
         for table in tables:
@@ -342,92 +386,111 @@ def _run(arguments: Arguments) -> None:
         results[env] = {
             "configurations": configurations,
             "seeds": seeds,
-            "surrogate": {"model": study.best_model, "quality": models},
-            **{group: [dataclasses.asdict(way) for way in some] for group, some in ways.items()},
+            "surrogate": {"model": setup.best_model, "quality": models},
+            **{
+                group: [{"name": s.name, "failure": s.failure} for s in strategies]
+                for group, strategies in groups.items()
+            },
             "objectives": objectives,
         }
-        parts += [
+        arrays[env] = outcome_array(list(itertools.chain(*groups.values())), arguments.studies)
+        sections += [
             f"<details>\n<summary>{env}, {configurations} recorded configurations</summary>",
             *(table.markdown() for table in tables),
             "</details>",
         ]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.output / "samplers.json", {**measured_with, "environments": results})
-    plot(arguments.studies, found, arguments.output / "samplers.png")
-    for suffix in ("json", "png"):
-        path = arguments.output / f"samplers.{suffix}"
-        console.print(str(path), markup=False, soft_wrap=True)
+    report = Report(
+        "samplers",
+        f"`python -m benchmarks.samplers`, {measuring.machine(measured_with)}; "
+        f"{arguments.studies} studies in each row, all with the environment steps of "
+        f"{arguments.trials} trials and a selection, on a surrogate of recorded trials.",
+        "Tuning strategies",
+        sections,
+        {
+            **measured_with,
+            "outcomes": {"file": "samplers.npz", "axes": ["strategy", "study", list(OUTCOME)]},
+            "environments": results,
+        },
+        lambda path: plot(arguments.studies, found, path),
+        arrays,
+    )
+    written = report.write(arguments.output, console)
     if arguments.publish:
-        text = [
-            f"`python -m benchmarks.samplers`, {machine(measured_with)}; {arguments.studies} "
-            f"studies in each row, all with the environment steps of {arguments.trials} trials "
-            "and a selection, on a surrogate of recorded trials.",
-            "![Ways of tuning](benchmarks/results/samplers.png)",
-            *parts,
-        ]
-        publish("samplers", "\n\n".join(text), arguments.output)
+        report.publish(written)
 
 
-def run_studies(study: Study, arguments: Arguments, console: "Console") -> dict[str, list[Way]]:
-    """Return group -> ways of tuning an environment; the first of a group is the default."""
-    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"samplers": []}
-    for sampler in arguments.samplers:
-        for pruner, pruning in (("median", "pruned"), ("none", "not pruned")):
-            way = (f"{sampler}, {pruning}", {"sampler": sampler, "pruner": pruner})
-            groups["samplers"].append(way)
-    if arguments.changes:
-        groups["one change of the defaults"] = [("defaults", {})]
-        for changes in CHANGES:
-            text = ", ".join(f"{name} {value}" for name, value in changes.items())
-            groups["one change of the defaults"].append((text, changes))
-    found: dict[str, list[Way]] = {}
-    with console.status("") as status:
-        for group, ways in groups.items():
-            found[group] = []
-            for name, changes in ways:
-                status.update(f"{study.env}: {name}")
-                found[group].append(measure(study, name, **changes))
+def outcome_array(strategies: Sequence[Strategy], studies: int) -> np.ndarray:
+    """Return the outcomes, float64 ``[strategies, studies, len(OUTCOME)]``; NaN for a failure."""
+    found = np.full((len(strategies), studies, len(OUTCOME)), np.nan)
+    for rows, strategy in zip(found, strategies, strict=True):
+        for row, outcome in zip(rows, strategy.outcomes, strict=False):
+            row[:] = dataclasses.astuple(outcome)
     return found
 
 
-def way_table(title: str, ways: Sequence[Way]) -> Table:
-    """Return a row a way of tuning; the first is the one that others are compared with."""
+def run_studies(
+    setup: Setup, arguments: Arguments, console: "Console"
+) -> dict[str, list[Strategy]]:
+    """Return group -> strategies; the first of a group is the default."""
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {"samplers": []}
+    for sampler in arguments.samplers:
+        for pruner, pruning in (("median", "pruned"), ("none", "not pruned")):
+            changes = {"sampler": sampler, "pruner": pruner}
+            groups["samplers"].append((f"{sampler}, {pruning}", changes))
+    if arguments.changes:
+        groups["one change from the defaults"] = [("defaults", {})]
+        for changes in CHANGES:
+            text = ", ".join(f"{name} {value}" for name, value in changes.items())
+            groups["one change from the defaults"].append((text, changes))
+    found: dict[str, list[Strategy]] = {}
+    with console.status("") as status:
+        for group, strategies in groups.items():
+            found[group] = []
+            for name, changes in strategies:
+                status.update(f"{setup.env}: {name}")
+                found[group].append(measure(setup, name, **changes))
+    return found
+
+
+def strategy_table(title: str, strategies: Sequence[Strategy]) -> Table:
+    """Return a row per strategy; all are compared with the first."""
     from tune.evidence.statistics import compare
 
     table = Table(
         f"{title}; mean score of the winner (95% interval)",
         ("", "trials", "tuning", "fresh seeds", "− first", "at the end"),
     )
-    for way in ways:
-        if way.failure is not None:
-            table.add(way.name, way.failure, *[""] * 4)
+    first = strategies[0]
+    for strategy in strategies:
+        if strategy.failure is not None:
+            table.add(strategy.name, strategy.failure, *[""] * 4)
             continue
         gain = None
-        if way is not ways[0] and ways[0].outcomes:
-            gain = compare(way.values("score"), ways[0].values("score")).difference
+        if strategy is not first and first.outcomes:
+            gain = compare(strategy.values("score"), first.values("score")).difference
         table.add(
-            way.name,
-            f"{np.median(way.values('trials')):.0f}",
-            f"{way.mean('tuning_score').value:.1f}",
-            _cell(way.mean("score"), ".1f"),
-            "" if gain is None else _cell(gain, "+.1f"),
-            f"{way.mean('final').value:.1f}",
+            strategy.name,
+            f"{np.median(strategy.values('trials')):.0f}",
+            f"{strategy.mean('tuning_score').value:.1f}",
+            with_interval(strategy.mean("score")),
+            "" if gain is None else with_interval(gain, "+.1f"),
+            f"{strategy.mean('final').value:.1f}",
         )
     return table
 
 
-def quality_table(study: Study) -> Table:
-    """Return how well each model foretells configurations that it has not seen."""
-    title = f"{study.env}: models of the recorded trials, on configurations and seeds held out"
+def quality_table(setup: Setup) -> Table:
+    """Return how well each model predicts configurations that it was not fitted to."""
+    title = f"{setup.env}: models of the recorded trials, on configurations and seeds held out"
     table = Table(title, ("model", "R²", "rank correlation"))
-    for name, found in study.models.items():
-        text = f"{name} (used)" if name == study.best_model else name
+    for name, found in setup.models.items():
+        text = f"{name} (used)" if name == setup.best_model else name
         table.add(text, f"{found['r2']:.2f}", f"{found['rank_correlation']:.2f}")
     return table
 
 
 def objective_table(env: str, objectives: Sequence[dict[str, Any]]) -> Table:
-    """Return how well each objective foretells long training."""
+    """Return how well each objective predicts the result of long training."""
     count = objectives[0]["configurations"]
     table = Table(
         f"{env}: objectives of short trials against 1,000,000 steps, {count} configurations",
@@ -445,39 +508,32 @@ def objective_table(env: str, objectives: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def plot(studies: int, found: dict[str, dict[str, list[Way]]], path: Path) -> None:
-    """Draw the mean score of each way on fresh seeds, with its interval; a row an environment."""
+def plot(studies: int, found: dict[str, dict[str, list[Strategy]]], path: Path) -> None:
+    """Draw each strategy's mean score on fresh seeds, with its interval; a row per environment."""
     from ppo_jax.plots import BLUE, GREY, ORANGE, picture
 
-    longest = max(len(ways) for groups in found.values() for ways in groups.values())
+    longest = max(len(group) for groups in found.values() for group in groups.values())
     with picture(path, 13, (1.2 + 0.32 * longest) * len(found)) as figure:
         shape = len(found), max(map(len, found.values()))
         grid = figure.subplots(*shape, squeeze=False)
         for (env, groups), panels in zip(found.items(), grid, strict=True):
-            for axes, (title, ways) in zip(panels, groups.items(), strict=True):
-                ways = [way for way in ways if way.outcomes]
-                for place, way in enumerate(ways):
-                    score = way.mean("score")
-                    color = BLUE if place == 0 else ORANGE if "not pruned" in way.name else GREY
+            for axes, (title, group) in zip(panels, groups.items(), strict=True):
+                shown = [strategy for strategy in group if strategy.outcomes]
+                for place, strategy in enumerate(shown):
+                    score, unpruned = strategy.mean("score"), "not pruned" in strategy.name
+                    color = BLUE if place == 0 else ORANGE if unpruned else GREY
                     axes.plot(score.value, place, "o", color=color)
                     if score.interval is not None:
                         axes.hlines(place, *score.interval, color=color, linewidth=2.5)
-                if ways:
-                    first = ways[0].mean("score").value
+                if shown:
+                    first = shown[0].mean("score").value
                     axes.axvline(first, color=BLUE, linewidth=1, linestyle=":")
-                axes.set_yticks(range(len(ways)), [way.name.replace("_", " ") for way in ways])
+                axes.set_yticks(range(len(shown)), [s.name.replace("_", " ") for s in shown])
                 axes.invert_yaxis()
                 axes.grid(visible=False, axis="y")
                 axes.set_title(f"{env}\n{title}")
                 axes.set(xlabel="score of the winner on fresh seeds, 95% intervals")
         figure.suptitle(f"{studies} studies of equal environment steps in each row")
-
-
-def _cell(estimate: "Estimate", form: str) -> str:
-    if estimate.interval is None:
-        return f"{estimate.value:{form}}"
-    low, high = estimate.interval
-    return f"{estimate.value:{form}} ({low:{form}} … {high:{form}})"
 
 
 if __name__ == "__main__":

@@ -1,33 +1,23 @@
-"""``python -m benchmarks.study``: how long a whole study takes, against the usual ways.
+"""``python -m benchmarks.study``: how long a whole study takes, against the usual strategies.
 
-Every contender runs in a process of its own, one after another, with an empty compilation
+Every strategy runs in a separate process, one after another, with an empty compilation
 cache. Installing and importing do not count, except in the starts, where everything does.
+The work of the processes is in :mod:`benchmarks.study_worker`.
 """
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import peers
-from benchmarks.measuring import (
-    ROOT,
-    Spread,
-    Table,
-    machine,
-    make_console,
-    print_setting,
-    publish,
-    setting,
-)
+from benchmarks import measuring, peers
+from benchmarks.measuring import Report, Spread, Table
+from benchmarks.processes import ProcessError, module_command, module_environment, output_of
 from ppo_jax import command_line
-from ppo_jax.errors import UserError, require_count
+from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,13 +48,13 @@ class Arguments:
     env: str = "CartPole-v1"
     """Environment to train on."""
     rounds: int = 1
-    """Times that each way of running the study is measured."""
+    """Measurements of each strategy."""
     starts: int = 3
-    """Pairs of a first start, with an empty compilation cache, and a second; 0 for none."""
+    """Pairs of starts, the first with an empty compilation cache; 0 for none."""
     zoo_trials: int = 3
     """Trials that RL Zoo's tuner runs, of one seed each; 0 for none."""
     zoo_steps: int = 50_000
-    """Environment steps of each of them."""
+    """Environment steps of each of RL Zoo's trials."""
     environments: Path = peers.Arguments.environments
     """Folder for the virtual environment of RL Zoo; shared with benchmarks.peers."""
     output: Path = Path("runs/benchmarks")
@@ -73,17 +63,20 @@ class Arguments:
     """Make these results the ones that the README shows."""
 
     def settings(self) -> dict[str, Any]:
-        """Return what of the study's settings is not the default."""
+        """Return the study's settings, as keyword arguments of ``Settings``."""
         return {name: getattr(self, name) for name in ("env", "seeds", "total_steps", "eval_every")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to run the study.
+class Strategy:
+    """One strategy for running the study, and its cost.
 
     Attributes:
       seconds: wall clock from the end of the imports to the end of the study.
       parts: median seconds of compiling (waiting for it), training, evaluating, rest.
+      environment_steps: of all seeds together.
+      compilations: number of compiled programs.
+      import_seconds: median time of the imports.
       ratio: seconds of ours / seconds of this one.
     """
 
@@ -97,22 +90,23 @@ class Way:
 
 
 def ask(what: str, cache: Path | str, **request: Any) -> dict[str, Any]:
-    """Run a worker and return its answer."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
+    """Run a worker process and return its answer.
+
+    Raises:
+      UserError: when the worker fails.
+    """
     request = {"what": what, "started": time.monotonic(), **request}
-    command = [sys.executable, "-m", "benchmarks.study_worker", json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise UserError(f"the {what} worker failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    command = module_command("benchmarks.study_worker", json.dumps(request))
+    try:
+        text = output_of(command, module_environment(JAX_COMPILATION_CACHE_DIR=str(cache)))
+    except ProcessError as error:
+        raise UserError(f"the {what} worker failed: {error}") from None
+    answer: dict[str, Any] = json.loads(text)
+    return answer
 
 
-def measure_ways(arguments: Arguments, console: "Console") -> list[Way]:
-    """Run a study, then its very configurations in the other ways, round after round."""
+def measure_strategies(arguments: Arguments, console: "Console") -> list[Strategy]:
+    """Run a study, then the same configurations by the other strategies, in every round."""
     answers: dict[str, list[dict[str, Any]]] = {OURS: [], AT_ONCE: [], USUAL: []}
     settings = arguments.settings()
     for number in range(arguments.rounds):
@@ -135,14 +129,14 @@ def measure_ways(arguments: Arguments, console: "Console") -> list[Way]:
                         )
                     )
     ours = Spread.of([answer["seconds"] for answer in answers[OURS]])
-    ways = []
+    strategies = []
     for name, found in answers.items():
         for answer in found:
             accounted = sum(answer[part] for part in PARTS[:-1])
             answer["rest"] = answer["seconds"] - accounted
         seconds = Spread.of([answer["seconds"] for answer in found])
-        ways.append(
-            Way(
+        strategies.append(
+            Strategy(
                 name,
                 seconds,
                 {part: Spread.of([answer[part] for answer in found]).median for part in PARTS},
@@ -152,7 +146,7 @@ def measure_ways(arguments: Arguments, console: "Console") -> list[Way]:
                 ours / seconds,
             )
         )
-    return ways
+    return strategies
 
 
 def measure_starts(arguments: Arguments, console: "Console") -> dict[str, dict[str, Spread]]:
@@ -174,7 +168,7 @@ def measure_starts(arguments: Arguments, console: "Console") -> dict[str, dict[s
 
 
 def measure_zoo(arguments: Arguments, console: "Console") -> dict[str, Any] | None:
-    """Return what RL Zoo's tuner got through, or why that is not known."""
+    """Return the speed of RL Zoo's tuner, or why there is no measurement."""
     if not arguments.zoo_trials:
         return None
     peer = peers.PEERS[ZOO]
@@ -182,7 +176,7 @@ def measure_zoo(arguments: Arguments, console: "Console") -> dict[str, Any] | No
         "env": arguments.env,
         "seeds": arguments.zoo_trials,
         "steps": arguments.zoo_steps,
-        # Its own to choose, but a worker is told the same of any work.
+        # The tuner samples these itself, but the message to a worker has to hold them.
         **dict.fromkeys(("num_envs", "n_steps", "batch_size", "n_epochs"), 1),
     }
     try:
@@ -194,7 +188,7 @@ def measure_zoo(arguments: Arguments, console: "Console") -> dict[str, Any] | No
                 contender.take_turn()
             finally:
                 contender.close()
-    except peers.PeerError as error:
+    except ProcessError as error:
         return {"failure": str(error)}
     (rate,) = contender.rates
     return {
@@ -213,13 +207,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    for name in ("trials", "rounds", "zoo_steps"):
-        require_count("--" + name.replace("_", "-"), getattr(arguments, name))
-    for name in ("starts", "zoo_trials"):
-        require_count("--" + name.replace("_", "-"), getattr(arguments, name), low=0)
+    measuring.require_counts(arguments, "trials", "rounds", "zoo_steps")
+    measuring.require_counts(arguments, "starts", "zoo_trials", low=0)
     Settings(**arguments.settings())
     from ppo_jax.devices import enable_all_cpu_cores
-    from ppo_jax.files import require_writable, write_json
+    from ppo_jax.files import require_writable
 
     enable_all_cpu_cores()
     from ppo_jax.environments import make
@@ -227,45 +219,41 @@ def _run(arguments: Arguments) -> None:
     make(arguments.env)
     for folder in (arguments.output, arguments.environments):
         require_writable(folder)
-    measured_with = setting(
+    measured_with = measuring.setting(
         **arguments.settings(), trials=arguments.trials, rounds=arguments.rounds
     )
-    console = make_console()
-    print_setting(measured_with, console)
-    ways = measure_ways(arguments, console)
+    console = measuring.make_console()
+    measuring.print_setting(measured_with, console)
+    strategies = measure_strategies(arguments, console)
     starts = measure_starts(arguments, console)
     zoo = measure_zoo(arguments, console)
-    tables = [way_table(arguments, ways)]
+    tables = [strategy_table(arguments, strategies)]
     if starts:
         tables.append(start_table(starts))
     if zoo is not None:
-        tables.append(zoo_table(ways[0], zoo))
+        tables.append(zoo_table(strategies[0], zoo))
     for table in tables:
         table.print(console)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(
-        arguments.output / "study.json",
+    report = Report(
+        "study",
+        f"`python -m benchmarks.study`, {measuring.machine(measured_with)}; installing and "
+        "importing do not count, compiling does.",
+        "Wall clock of a study",
+        [table.markdown() for table in tables],
         {
             **measured_with,
-            "ways": [dataclasses.asdict(way) for way in ways],
+            "strategies": [dataclasses.asdict(strategy) for strategy in strategies],
             "starts": {
                 event: {name: dataclasses.asdict(spread) for name, spread in spreads.items()}
                 for event, spreads in starts.items()
             },
             "rl_zoo": zoo,
         },
+        lambda path: plot(arguments, strategies, starts, path),
     )
-    plot(arguments, ways, starts, arguments.output / "study.png")
-    paths = [str(arguments.output / f"study.{suffix}") for suffix in ("json", "png")]
-    console.print(*paths, sep="\n", markup=False, soft_wrap=True)
+    paths = report.write(arguments.output, console)
     if arguments.publish:
-        text = [
-            f"`python -m benchmarks.study`, {machine(measured_with)}; installing and importing "
-            "do not count, compiling does.",
-            "![Wall clock of a study](benchmarks/results/study.png)",
-            *(table.markdown() for table in tables),
-        ]
-        publish("study", "\n\n".join(text), arguments.output)
+        report.publish(paths)
 
 
 def _title(arguments: Arguments) -> str:
@@ -275,21 +263,21 @@ def _title(arguments: Arguments) -> str:
     )
 
 
-def way_table(arguments: Arguments, ways: Sequence[Way]) -> Table:
-    """Return a row a way of running the study."""
+def strategy_table(arguments: Arguments, strategies: Sequence[Strategy]) -> Table:
+    """Return a row per strategy."""
     table = Table(
         f"{_title(arguments)}, seconds",
         ("", "all", "compile", "train", "evaluate", "rest", "programs", "ours / it"),
     )
-    for way in ways:
-        parts = (f"{way.parts[part]:.1f}" for part in PARTS)
-        ratio = f"{way.ratio.median:.2f}"
-        table.add(way.name, f"{way.seconds.median:.1f}", *parts, way.compilations, ratio)
+    for strategy in strategies:
+        parts = (f"{strategy.parts[part]:.1f}" for part in PARTS)
+        seconds, ratio = f"{strategy.seconds.median:.1f}", f"{strategy.ratio.median:.2f}"
+        table.add(strategy.name, seconds, *parts, strategy.compilations, ratio)
     return table
 
 
 def start_table(starts: Mapping[str, Mapping[str, Spread]]) -> Table:
-    """Return a row an event of a start."""
+    """Return a row per event of a start."""
     headers = ("seconds to the end of", "first start", "second start", "second / first", "range")
     table = Table("From the command: an empty compilation cache, then a full one", headers)
     for event, spreads in starts.items():
@@ -301,7 +289,7 @@ def start_table(starts: Mapping[str, Mapping[str, Spread]]) -> Table:
     return table
 
 
-def zoo_table(ours: Way, zoo: Mapping[str, Any]) -> Table:
+def zoo_table(ours: Strategy, zoo: Mapping[str, Any]) -> Table:
     """Return our study beside RL Zoo's tuner, at equal environment steps."""
     headers = ("tuner", "environment steps", "seconds", "steps/s", "seconds for our steps")
     table = Table("Tuners", headers)
@@ -323,23 +311,25 @@ def zoo_table(ours: Way, zoo: Mapping[str, Any]) -> Table:
 
 def plot(
     arguments: Arguments,
-    ways: Sequence[Way],
+    strategies: Sequence[Strategy],
     starts: Mapping[str, Mapping[str, Spread]],
     path: Path,
 ) -> None:
-    """Draw the parts of each way, and the starts."""
+    """Draw the parts of each strategy, and the starts."""
     from ppo_jax.plots import BLUE, GREEN, GREY, ORANGE, picture
 
     with picture(path, 14, 3.8) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        for place, way in enumerate(ways):
+        for place, strategy in enumerate(strategies):
             begin = 0.0
             for part, color in zip(PARTS, (ORANGE, BLUE, GREEN, GREY), strict=True):
                 label = part if place == 0 else None
-                left.barh(place, way.parts[part], left=begin, color=color, label=label)
-                begin += way.parts[part]
-            left.text(begin, place, f"  {way.seconds.median:.0f} s", va="center")
-        left.set_yticks(range(len(ways)), [way.name.replace(", ", ",\n") for way in ways])
+                width = strategy.parts[part]
+                left.barh(place, width, left=begin, color=color, label=label)
+                begin += width
+            left.text(begin, place, f"  {strategy.seconds.median:.0f} s", va="center")
+        names = [strategy.name.replace(", ", ",\n") for strategy in strategies]
+        left.set_yticks(range(len(strategies)), names)
         left.invert_yaxis()
         left.margins(x=0.12)
         left.set(xlabel="seconds")

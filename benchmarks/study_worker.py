@@ -1,4 +1,4 @@
-"""What ``benchmarks.study`` runs in processes of its own: a JSON request in, an answer out."""
+"""Worker process of ``benchmarks.study``: takes a JSON request and prints a JSON answer."""
 
 import itertools
 import json
@@ -13,14 +13,15 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
     """Run a study as ``python -m tune.run`` does, without the validation."""
     start = time.perf_counter()
     settings, optimize = _prepare(request)
-    from tune.search.objective import shared_programs
+    from ppo_jax.programs import Programs
 
     imported = time.perf_counter()
+    programs = Programs(settings.config, settings.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        finished = optimize(request["trials"], settings, output=folder)
+        finished = optimize(request["trials"], settings, output=folder, programs=programs)
         seconds = time.perf_counter() - imported
         trials = finished.get_trials()
-    log = shared_programs(settings.config, settings.seeds).compile_log
+    log = programs.compile_log
     return {
         "import_seconds": imported - start,
         "seconds": seconds,
@@ -40,24 +41,26 @@ def study(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def configurations(request: dict[str, Any]) -> dict[str, Any]:
-    """Train the configurations of a study, each as far as there, with a program for each.
+    """Train the configurations of a study as far as the study did, compiling for each of them.
 
-    With ``at_once`` all seeds together on all devices; without, one seed after another
-    on JAX's own single CPU device, which may use all cores.
+    With ``at_once``, all seeds are trained together on all devices. Without, they are trained
+    one after another on JAX's default single CPU device, which may use all cores.
     """
     start = time.perf_counter()
     import jax
 
     from ppo_jax.devices import enable_all_cpu_cores
 
-    # Constants differ from configuration to configuration, so no cache would ever hit.
+    # Each configuration has different constants, so the cache would never hit.
     jax.config.update("jax_enable_compilation_cache", False)
     if request["at_once"]:
         enable_all_cpu_cores()
     from ppo_jax.config import config_for
     from ppo_jax.environments import make
     from ppo_jax.hyperparameters import Hyperparameters
-    from ppo_jax.programs import TUNING, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
 
     settings = _settings(request)
     make(settings.env)
@@ -90,9 +93,9 @@ def configurations(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start a study and say when its first training step and its first checkpoint are done.
+    """Start a study and return the seconds to its first training step and first checkpoint.
 
-    Seconds count from ``started``, the time at which the process was asked for.
+    They are counted from ``started``, the time at which the process was started.
     """
     settings, optimize = _prepare(request)
     import jax
@@ -100,29 +103,33 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     from ppo_jax.programs import Programs
 
     marks: dict[str, Any] = {}
-    train_until = Programs.train_until
 
-    def first_alone(self: Programs, state: Any, hyperparameters: Any, *steps: int) -> Any:
-        if not marks:
-            # The same program: how far it trains is an argument.
-            state, _ = train_until(self, state, hyperparameters, hyperparameters.n_steps, steps[1])
-            jax.block_until_ready(state)
-            marks["first_step"] = time.monotonic() - request["started"]
-        return train_until(self, state, hyperparameters, *steps)
+    class FirstStepAlone(Programs):
+        """Programs that train the first iteration in a call of its own and record its end."""
 
-    setattr(Programs, "train_until", first_alone)  # noqa: B010
+        def train_until(self, state: Any, hyperparameters: Any, *steps: Any) -> Any:
+            if not marks:
+                # The same compiled program: how far it trains is an argument.
+                first = (hyperparameters.n_steps, *steps[1:])
+                state, _ = super().train_until(state, hyperparameters, *first)
+                jax.block_until_ready(state)
+                marks["first_step"] = time.monotonic() - request["started"]
+            return super().train_until(state, hyperparameters, *steps)
+
+    programs = FirstStepAlone(settings.config, settings.seeds)
+    progress = _FirstCheckpoint(marks, request["started"])
     with tempfile.TemporaryDirectory() as folder:
-        optimize(1, settings, output=folder, progress=_FirstCheckpoint(marks, request["started"]))
+        optimize(1, settings, output=folder, programs=programs, progress=progress)
     return marks
 
 
 class _FirstCheckpoint:
-    """The progress of a study that notes the time of the first checkpoint."""
+    """Progress of a study that records the time of the first checkpoint."""
 
     def __init__(self, marks: dict[str, Any], started: float) -> None:
         self._marks, self._started = marks, started
 
-    def checkpoint(self, checkpoint: Any) -> None:
+    def checkpoint(self, *_: Any) -> None:
         self._marks.setdefault("first_checkpoint", time.monotonic() - self._started)
 
     def study_started(self, *_: Any) -> None: ...

@@ -1,8 +1,9 @@
-"""Trials recorded once, and a model that answers for any configuration in their place.
+"""Recorded trials, and a model of them that answers for any configuration.
 
-The record holds the returns of quasi-random configurations at every checkpoint, of several
-seeds. Half of the seeds makes the surrogate that tuning sees, the other half the one that
-judges, so what a sampler has learned of the first half's luck is worth nothing.
+A record holds the returns of quasi-random configurations at every checkpoint and for several
+seeds. One surrogate is fitted to half of the seeds and answers in tuning and selection; another,
+fitted to the other half, judges the winner, so a sampler gains nothing by exploiting the luck
+of the first half. The studies themselves are in :mod:`benchmarks.samplers`.
 """
 
 import dataclasses
@@ -22,8 +23,10 @@ from tune.protocol.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tune.search.objective import RunsSeeds
+
 NEIGHBOURS = 8
-"""Recorded configurations that the noise of a seed is drawn from."""
+"""Number of recorded configurations from which the noise of a seed is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Records:
       steps: nominal steps of the checkpoints, int ``[checkpoints]``.
       returns: float ``[configurations, checkpoints, seeds]``; NaN after the end of a run and
         for a seed that has diverged.
-      checkpoints: how many of them each configuration has run, int ``[configurations]``.
+      checkpoints: number of checkpoints of each configuration, int ``[configurations]``.
     """
 
     names: np.ndarray
@@ -53,32 +56,47 @@ class Records:
 
     def save(self, path: Path) -> None:
         """Write the record, compressed."""
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **vars(self))
 
-    def upto(self, steps: Sequence[int], seeds: slice) -> np.ndarray:
-        """Return the returns of some seeds at some steps; a diverged seed has the worst."""
+    def returns_at(self, steps: Sequence[int], seeds: slice) -> np.ndarray:
+        """Return the returns at `steps`, float64 ``[configurations, steps, seeds]``.
+
+        A diverged seed gets the lowest return of the record.
+        """
         rows = [list(self.steps).index(step) for step in steps]
         returns = self.returns[:, rows, seeds].astype(np.float64)
         return np.where(np.isnan(returns), np.nanmin(self.returns), returns)
 
 
 def record(
-    settings: Settings, configurations: int, long: int, long_steps: int, path: Path, tell: "Console"
+    settings: Settings,
+    programs: "RunsSeeds",
+    configurations: int,
+    long: int,
+    long_steps: int,
+    path: Path,
+    console: "Console",
 ) -> None:
     """Train quasi-random configurations and write their returns to `path`.
 
-    What `path` holds already stays, so a recording that was stopped goes on.
+    Configurations that `path` already holds are not trained again, so the same call continues
+    a recording that was stopped.
 
     Args:
-      settings: what is trained, on ``settings.seeds`` seeds; the default space.
-      configurations: how many, the default configuration first.
-      long: how many of them are trained for `long_steps`, not only for the steps of a trial.
+      settings: environment, space, seeds and checkpoints of the trials.
+      programs: of the settings' configuration.
+      configurations: their number; the default configuration comes first.
+      long: number of configurations that are trained for `long_steps` instead of the steps of
+        a trial.
+      long_steps: environment steps of a seed.
+      path: an ``.npz`` file.
+      console: prints a line per configuration.
     """
     import optuna
 
-    from ppo_jax.programs import TUNING, seed_keys
-    from tune.search.objective import shared_programs
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
     from tune.search.samplers import make_sampler
 
     study = optuna.create_study(sampler=make_sampler(settings))
@@ -87,7 +105,6 @@ def record(
     steps = np.array(settings.checkpoints(long_steps))
     known = Records.load(path) if path.exists() else None
     rows = [] if known is None else list(zip(known.params, known.returns, known.checkpoints))  # noqa: B905
-    programs = shared_programs(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     for number in range(configurations):
         hyperparameters = settings.space.suggest(study.ask())
@@ -102,61 +119,66 @@ def record(
         params, all_returns, lengths = (np.array(column) for column in zip(*rows, strict=True))
         Records(names, params, steps, all_returns, lengths).save(path)
         end = returns[len(checkpoints) - 1]
-        tell.print(f"{number + 1} of {configurations}: {checkpoints[-1]:,} steps, {end.mean():.1f}")
+        console.print(
+            f"{number + 1} of {configurations}: {checkpoints[-1]:,} steps, {end.mean():.1f}"
+        )
 
 
 class Surrogate:
-    """Stands in for the compiled programs of a study; answers from recorded trials.
+    """Takes the place of a study's compiled programs; its returns come from recorded trials.
 
-    The mean learning curve of a configuration comes from a regression on all records; a seed
-    deviates from it as one of the recorded seeds did, of configurations whose curves are
-    nearest. Means and noise keep within the range of the recorded returns.
+    A regression on the recorded trials predicts the mean learning curve of a configuration. The
+    deviation of a seed from that mean is drawn from the recorded seeds of the configurations
+    with the nearest curves. Returns stay within the range of the recorded ones.
 
     Args:
       records: of the study's environment.
       settings: of the study; its checkpoints are among the recorded ones.
-      seeds: the recorded seeds to learn from.
-      regressor: of scikit-learn, for several outputs.
+      seeds: the recorded seeds to fit.
+      regressor: a scikit-learn regressor for several outputs.
     """
 
     def __init__(self, records: Records, settings: Settings, seeds: slice, regressor: Any) -> None:
         self.seeds = settings.seeds
         self._settings = settings
         self._names = [str(name) for name in records.names]
-        curves = records.upto(settings.checkpoints(), seeds)
+        curves = records.returns_at(settings.checkpoints(), seeds)
         self._range = curves.min(), curves.max()
         self._means = curves.mean(axis=2)
         count = curves.shape[2]
-        # Around the mean of so few seeds, their spread is smaller than around the true one.
+        # Bessel's correction: seeds spread less around their own mean than around the true one.
         self._noise = (curves - self._means[..., None]) * math.sqrt(count / max(1, count - 1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # A parameter without influence has no length scale.
+            # A length scale at its bound: the parameter has no influence.
+            warnings.simplefilter("ignore")
             self._regressor = regressor.fit(features(settings, records), self._means)
         self._rng = np.random.default_rng(0)
 
     def reseed(self, seed: int) -> None:
-        """Begin the noise anew."""
+        """Restart the noise from `seed`."""
         self._rng = np.random.default_rng(seed)
 
     def mean_curve(self, hyperparameters: Hyperparameters) -> np.ndarray:
-        """Return the expected return at each checkpoint, but for the noise at the cap."""
+        """Return the predicted mean return at each checkpoint, float ``[checkpoints]``."""
         row = np.array([[getattr(hyperparameters, name) for name in self._names]], float)
         scaled = _scaled(self._settings, self._names, row)
-        return np.clip(self._regressor.predict(scaled)[0], *self._range)
+        low, high = self._range
+        return np.asarray(np.clip(self._regressor.predict(scaled)[0], low, high))
 
     def draw(self, hyperparameters: Hyperparameters, seeds: int) -> np.ndarray:
-        """Return returns ``[checkpoints, seeds]`` of fresh seeds."""
+        """Return the returns of fresh seeds, float ``[checkpoints, seeds]``."""
         mean = self.mean_curve(hyperparameters)
         distance = np.abs(self._means - mean).sum(axis=1)
         near = np.argsort(distance, kind="stable")[:NEIGHBOURS]
         pool = np.concatenate(list(self._noise[near]), axis=1)
         noise = pool[:, self._rng.integers(0, pool.shape[1], seeds)]
-        return np.clip(mean[:, None] + noise, *self._range)
+        low, high = self._range
+        return np.asarray(np.clip(mean[:, None] + noise, low, high))
 
     def run(
         self, keys: Any, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
     ) -> Iterator[Checkpoint]:
-        """Yield what training would; see :meth:`ppo_jax.programs.Programs.run`."""
+        """Yield checkpoints as :meth:`ppo_jax.programs.Programs.run` does."""
         n_steps = hyperparameters.n_steps
         for step, returns in zip(checkpoints, self.draw(hyperparameters, len(keys)), strict=True):
             taken = math.ceil(step / n_steps) * n_steps
@@ -165,7 +187,7 @@ class Surrogate:
 
 
 def regressors(seed: int) -> Mapping[str, Any]:
-    """Return the models to choose from."""
+    """Return name -> regressor, the candidates for the surrogate."""
     from sklearn.ensemble import ExtraTreesRegressor
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -180,10 +202,10 @@ def regressors(seed: int) -> Mapping[str, Any]:
 
 
 def quality(records: Records, settings: Settings, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Return model -> R² and rank correlation of scores, on configurations held out.
+    """Return model -> R² and rank correlation of its scores, in eight-fold cross-validation.
 
-    Eight-fold: learned from the first half of the seeds, compared with the second half. The
-    last row is the best that could be: the recorded scores of the first half themselves.
+    Models are fitted to the first half of the seeds and compared with the second half. The last
+    row is an upper bound: the recorded scores of the first half themselves.
     """
     from scipy.stats import spearmanr
     from sklearn.metrics import r2_score
@@ -191,8 +213,8 @@ def quality(records: Records, settings: Settings, seed: int = 0) -> dict[str, di
 
     tuning, judging = halves(records)
     steps = settings.checkpoints()
-    known = records.upto(steps, tuning).mean(axis=2)
-    truth = records.upto(steps, judging).mean(axis=(1, 2))
+    known = records.returns_at(steps, tuning).mean(axis=2)
+    truth = records.returns_at(steps, judging).mean(axis=(1, 2))
     folds = KFold(8, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -211,13 +233,13 @@ def quality(records: Records, settings: Settings, seed: int = 0) -> dict[str, di
 
 
 def halves(records: Records) -> tuple[slice, slice]:
-    """Return the recorded seeds that tuning sees and those that judge."""
+    """Return the recorded seeds for tuning and those for judging the winner."""
     count = records.returns.shape[2]
     return slice(0, count // 2), slice(count // 2, count)
 
 
 def features(settings: Settings, records: Records) -> np.ndarray:
-    """Return the recorded configurations in the unit cube, on the scales of the space."""
+    """Return the recorded configurations scaled to the unit cube as the space says."""
     return _scaled(settings, [str(name) for name in records.names], records.params)
 
 

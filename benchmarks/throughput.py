@@ -1,32 +1,23 @@
-"""``python -m benchmarks.throughput``: how fast training runs, and what that rests on.
+"""``python -m benchmarks.throughput``: how fast training runs, and what limits it.
 
-All variants live in one process and take turns, round after round, so that a slow minute
-of the machine meets all of them. Ratios are taken within a round for the same reason.
+All variants run in one process and take turns, round after round, so that a slow minute
+of the machine affects all of them. Ratios are taken within a round for the same reason.
+The parts of an iteration and the limits are measured in :mod:`benchmarks.parts`.
 """
 
 import dataclasses
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
-from benchmarks.measuring import (
-    Spread,
-    Table,
-    machine,
-    make_console,
-    print_setting,
-    publish,
-    setting,
-)
+from benchmarks import measuring
+from benchmarks.measuring import Report, Spread, Table
 from ppo_jax import command_line
-from ppo_jax.config import TrainConfig, config_for
-from ppo_jax.errors import require_count
+from ppo_jax.config import AgentConfig, TrainConfig, config_for
 from ppo_jax.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
@@ -36,7 +27,7 @@ if TYPE_CHECKING:
     from ppo_jax.programs import CompileLog, Programs
 
 COMPARED_SEEDS = 4
-"""Seeds of all comparisons; always measured."""
+"""Number of seeds in all comparisons; always measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +40,7 @@ class Arguments:
     seeds: tuple[int, ...] = (1, 4, 8, 16)
     """Numbers of seeds to train at once; 4 is added for the comparisons."""
     num_envs: tuple[int, ...] = (4, 16, 64)
-    """Numbers of environments of a seed, with 4 seeds."""
+    """Numbers of environments per seed, with 4 seeds."""
     n_steps: tuple[int, ...] = (1024, 2048, 4096)
     """Rollout sizes, with 4 seeds."""
     batch_size: tuple[int, ...] = (128, 256, 512)
@@ -59,7 +50,7 @@ class Arguments:
     steps: int = 102_400
     """Environment steps of each seed in a timed call, rounded up to whole iterations."""
     rounds: int = 7
-    """Timed calls of each variant."""
+    """Timed calls per variant."""
     env: str = "CartPole-v1"
     """Environment to train on."""
     output: Path = Path("runs/benchmarks")
@@ -70,13 +61,13 @@ class Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to train."""
+    """Sizes and devices of a training run."""
 
     seeds: int
     devices: int
     shapes: Literal["traced", "static"] = "traced"
-    """Whether one program serves all shapes of a search space, or the defaults alone."""
-    num_envs: int = TrainConfig.num_envs
+    """One program for all shapes of a search space, or one for the default shapes."""
+    num_envs: int = AgentConfig.num_envs
     n_steps: int = Hyperparameters.n_steps
     batch_size: int = Hyperparameters.batch_size
     n_epochs: int = Hyperparameters.n_epochs
@@ -88,14 +79,14 @@ class Variant:
         )
 
     def config(self, arguments: Arguments) -> TrainConfig:
-        """Return what the variant compiles for; variants that agree in it share programs."""
-        # An MLP on images as well: the counts of work and the peers know no other network.
-        agent: dict[str, Any] = {"num_envs": self.num_envs, "network": "mlp"}
+        """Return the configuration to compile; variants with the same one share programs."""
+        # An MLP for images too: only its work is counted, and the peers use it as well.
+        agent = AgentConfig(num_envs=self.num_envs, network="mlp")
         if self.shapes == "static":
-            return config_for(self.hyperparameters(), env=arguments.env, **agent)
+            return config_for(self.hyperparameters(), agent, env=arguments.env)
         return TrainConfig(
             arguments.env,
-            **agent,
+            agent=agent,
             n_steps_choices=tuple(sorted({Hyperparameters.n_steps, *arguments.n_steps})),
             batch_size_choices=tuple(sorted({Hyperparameters.batch_size, *arguments.batch_size})),
         )
@@ -103,12 +94,12 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one variant has shown.
+    """The speed and the cost of one variant.
 
     Attributes:
       steps_per_second: environment steps of all seeds together.
       compile_seconds: program -> seconds to trace and compile it, without any cache.
-      memory_bytes: what the training program takes on each device: its arguments,
+      memory_bytes: memory of the training program on each device: its arguments,
         results and temporaries.
     """
 
@@ -119,11 +110,12 @@ class Measurement:
 
 
 class Contender:
-    """A variant that is compiled, warm, and in the middle of its training."""
+    """A variant that is compiled, warmed up, and in the middle of its training."""
 
     def __init__(self, variant: Variant, programs: "Programs", arguments: Arguments) -> None:
-        from ppo_jax.programs import TUNING, seed_keys
+        from ppo_jax.seeds import seed_keys
         from ppo_jax.trainer import iterations_for
+        from tune.protocol.purposes import TUNING
 
         self.variant = variant
         self.hyperparameters = variant.hyperparameters()
@@ -135,7 +127,7 @@ class Contender:
         self.train()
 
     def train(self) -> float:
-        """Train one call further and return environment steps of all seeds per second."""
+        """Continue training for one call; return steps per second of all seeds together."""
         self.trained += self.steps
         start = time.perf_counter()
         self.state, _ = self.programs.train_until(
@@ -146,18 +138,18 @@ class Contender:
 
 
 def usual(seeds: int = COMPARED_SEEDS) -> Variant:
-    """Return how a study trains so many seeds: traced shapes, all devices there is work for."""
+    """Return how a study trains `seeds` seeds: traced shapes, at most a device per seed."""
     return Variant(seeds, min(seeds, jax.local_device_count()))
 
 
 def device_counts() -> list[int]:
-    """Return 1, 2, 4, ... and all devices there is work for."""
+    """Return 1, 2, 4, ... and the most devices that a study would use."""
     most = usual().devices
     return sorted({most, *(2**n for n in range(most.bit_length()) if 2**n <= most)})
 
 
 def sweeps(arguments: Arguments) -> dict[str, list[Variant]]:
-    """Return what is varied -> the variants, all else as usual."""
+    """Return varied size -> its variants, all other sizes at their defaults."""
     found = {"seeds": [usual(seeds) for seeds in sorted({*arguments.seeds, COMPARED_SEEDS})]}
     for name in ("num_envs", "n_steps", "batch_size", "n_epochs"):
         values = sorted({getattr(usual(), name), *getattr(arguments, name)})
@@ -167,12 +159,13 @@ def sweeps(arguments: Arguments) -> dict[str, list[Variant]]:
 
 
 def compared() -> dict[str, Variant]:
-    """Return ratio -> the variant that stands below its line; above is the usual one."""
-    above = usual()
-    below = {"traced / static shapes": dataclasses.replace(above, shapes="static")}
-    if above.devices > 1:
-        below[f"{above.devices} devices / 1 device"] = dataclasses.replace(above, devices=1)
-    return below
+    """Return ratio -> the variant in its denominator; the usual one is in the numerator."""
+    numerator = usual()
+    found = {"traced / static shapes": dataclasses.replace(numerator, shapes="static")}
+    if numerator.devices > 1:
+        name = f"{numerator.devices} devices / 1 device"
+        found[name] = dataclasses.replace(numerator, devices=1)
+    return found
 
 
 def measure(arguments: Arguments, console: "Console") -> list[Measurement]:
@@ -185,7 +178,7 @@ def measure(arguments: Arguments, console: "Console") -> list[Measurement]:
         dict.fromkeys([*everything, *compared().values()]),
         key=lambda variant: (variant.seeds, variant.num_envs),
     )
-    programs: dict[tuple, Programs] = {}
+    programs: dict[tuple[TrainConfig, int, int], Programs] = {}
     contenders = []
     for variant in variants:
         with console.status(f"compiling {variant}"):
@@ -212,10 +205,10 @@ def measure(arguments: Arguments, console: "Console") -> list[Measurement]:
 
 
 def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
-    """Return start -> program -> seconds: with an empty compilation cache, then with a full one."""
+    """Return start -> program -> seconds, with an empty and then with a full cache."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    from ppo_jax.devices import enable_compilation_cache
+    from ppo_jax.compilation_cache import enable_compilation_cache
     from ppo_jax.programs import Programs
 
     seconds = {}
@@ -234,8 +227,9 @@ def compile_twice(arguments: Arguments) -> dict[str, dict[str, float]]:
 
 
 def compile_all(programs: "Programs") -> "CompileLog":
-    """Compile all programs side by side, as a study does, and return how long that took."""
-    from ppo_jax.programs import TUNING, seed_keys
+    """Compile all programs in parallel, as a study does, and return how long that took."""
+    from ppo_jax.seeds import seed_keys
+    from tune.protocol.purposes import TUNING
 
     for _ in programs.run(
         seed_keys(0, TUNING, COMPARED_SEEDS), Hyperparameters(), [Hyperparameters.n_steps]
@@ -251,37 +245,34 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    for name in ("seeds", "num_envs", "n_steps", "batch_size", "n_epochs"):
-        for value in getattr(arguments, name):
-            require_count("--" + name.replace("_", "-"), value)
-    require_count("--steps", arguments.steps)
-    require_count("--rounds", arguments.rounds)
+    sizes = ("seeds", "num_envs", "n_steps", "batch_size", "n_epochs")
+    measuring.require_counts(arguments, *sizes, "steps", "rounds")
 
-    # A program out of the cache would cost no compile time. Overrides the environment.
+    # Loading a program from the cache is not compiling. This overrides the environment variable.
     jax.config.update("jax_enable_compilation_cache", False)
     from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
     from benchmarks.parts import Parts, limits, spreads
     from ppo_jax.environments import make
-    from ppo_jax.files import require_writable, write_json
+    from ppo_jax.files import require_writable
 
-    make(arguments.env)  # A wrong name stops here, and no timing includes the import.
+    make(arguments.env)  # Rejects an unknown name, and keeps the import out of the timings.
     for sweep in sweeps(arguments).values():
-        for variant in sweep:  # Sizes that do not fit together stop here as well.
+        for variant in sweep:  # Rejects sizes that do not fit together.
             variant.config(arguments).check(variant.hyperparameters())
     require_writable(arguments.output)
-    measured_with = setting(
+    measured_with = measuring.setting(
         env=arguments.env,
-        num_envs=TrainConfig.num_envs,
+        num_envs=AgentConfig.num_envs,
         n_steps=Hyperparameters.n_steps,
         batch_size=Hyperparameters.batch_size,
         n_epochs=Hyperparameters.n_epochs,
         steps=arguments.steps,
         rounds=arguments.rounds,
     )
-    console = make_console()
-    print_setting(measured_with, console)
+    console = measuring.make_console()
+    measuring.print_setting(measured_with, console)
     measurements = measure(arguments, console)
     with console.status("timing the parts"):
         parts = Parts(usual().config(arguments), COMPARED_SEEDS, Hyperparameters())
@@ -300,12 +291,9 @@ def _run(arguments: Arguments) -> None:
     ]
     for table in (speed_table(measurements), program_table(measurements), *summary):
         table.print(console)
-    # Kilobytes, but bytes on a Mac.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = measuring.peak_memory()
     console.print(f"peak memory of this process, all variants: {peak / 2**20:,.0f} MiB")
 
-    arguments.output.mkdir(parents=True, exist_ok=True)
     results = {
         **measured_with,
         "measurements": [dataclasses.asdict(measurement) for measurement in measurements],
@@ -315,22 +303,23 @@ def _run(arguments: Arguments) -> None:
         "compile_seconds": compiled,
         "peak_process_bytes": peak,
     }
-    write_json(arguments.output / "throughput.json", results)
-    plot(arguments, speeds, seconds, near, arguments.output / "throughput.png")
-    paths = [str(arguments.output / f"throughput.{suffix}") for suffix in ("json", "png")]
-    console.print(*paths, sep="\n", markup=False, soft_wrap=True)
+    report = Report(
+        "throughput",
+        f"`python -m benchmarks.throughput`, {arguments.env}, "
+        f"{measuring.machine(measured_with)}, median of {arguments.rounds}; sizes not named are "
+        "the defaults.",
+        "Training throughput",
+        [table.markdown() for table in summary],
+        results,
+        lambda path: plot(arguments, speeds, seconds, near, path),
+    )
+    paths = report.write(arguments.output, console)
     if arguments.publish:
-        text = [
-            f"`python -m benchmarks.throughput`, {arguments.env}, {machine(measured_with)}, "
-            f"median of {arguments.rounds}; sizes not named are the defaults.",
-            "![Training throughput](benchmarks/results/throughput.png)",
-            *(table.markdown() for table in summary),
-        ]
-        publish("throughput", "\n\n".join(text), arguments.output)
+        report.publish(paths)
 
 
 def speed_table(measurements: Sequence[Measurement]) -> Table:
-    """Return a row a variant."""
+    """Return a row per variant."""
     names = ("seeds", "devices", "shapes", "envs", "n_steps", "batch", "epochs")
     table = Table("Training", (*names, "steps/s", "min … max"))
     for m in measurements:
@@ -339,7 +328,7 @@ def speed_table(measurements: Sequence[Measurement]) -> Table:
 
 
 def program_table(measurements: Sequence[Measurement]) -> Table:
-    """Return a row a program; variants that share one share a row."""
+    """Return a row per program; variants that share a program share a row."""
     programs = tuple(f"{name}, s" for name in measurements[0].compile_seconds)
     table = Table(
         "Compiling, without a cache", ("seeds", "devices", "shapes", "envs", *programs, "MiB")
@@ -354,7 +343,7 @@ def program_table(measurements: Sequence[Measurement]) -> Table:
 
 
 def ratio_table(ratios: Mapping[str, Spread]) -> Table:
-    """Return a row a ratio."""
+    """Return a row per ratio."""
     table = Table(f"Ratios with {COMPARED_SEEDS} seeds", ("steps/s", "median", "min … max"))
     for name, ratio in ratios.items():
         table.add(name, *ratio.cells(".2f"))
@@ -366,7 +355,7 @@ PARTS = ("rollout", "advantages", "updates")
 
 
 def part_table(seconds: Mapping[str, Spread]) -> Table:
-    """Return where the time of an iteration goes; each part timed alone."""
+    """Return the time of each part of an iteration, timed alone."""
     title = f"An iteration of {COMPARED_SEEDS} seeds, each part timed alone"
     table = Table(title, ("part", "ms", "min … max", "share"))
     whole = seconds["iteration"]
@@ -386,7 +375,7 @@ def part_table(seconds: Mapping[str, Spread]) -> Table:
 
 
 def limit_table(near: "Limits") -> Table:
-    """Return how near the updates are to what the machine reached in the same rounds."""
+    """Return the updates beside the speed that the machine reached in the same rounds."""
     table = Table(f"Limits with {COMPARED_SEEDS} seeds", ("", "median", "min … max"))
     for label, spread, unit in (
         ("updates, GFLOP/s", near.update_flops, 1e9),
@@ -404,7 +393,7 @@ def limit_table(near: "Limits") -> Table:
 
 
 def compile_table(compiled: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return seconds to compile, by the state of the compilation cache."""
+    """Return the seconds to compile with an empty and with a full compilation cache."""
     programs = next(iter(compiled.values()))
     table = Table(f"Seconds to compile with {COMPARED_SEEDS} seeds", ("start", *programs))
     for start, seconds in compiled.items():
@@ -419,7 +408,7 @@ def plot(
     near: "Limits",
     path: Path,
 ) -> None:
-    """Draw throughput over each size that was varied, the parts, and the limits."""
+    """Draw throughput against each varied size, the parts, and the limits."""
     from matplotlib.ticker import FuncFormatter
 
     from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, picture

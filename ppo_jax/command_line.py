@@ -1,17 +1,20 @@
-"""What every command line shares: parsing, one-line errors, devices. Prints and exits."""
+"""What all command lines share: parsing, one-line errors, exit codes, starting the backend.
+
+The only module of the package, besides the command lines themselves, that prints and exits.
+"""
 
 import argparse
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from ppo_jax.errors import UserError
+from ppo_jax.errors import UserError, nearest
 
 Arguments = TypeVar("Arguments")
 
@@ -19,9 +22,9 @@ Arguments = TypeVar("Arguments")
 def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Arguments:
     """Parse the command line into `kind`, a dataclass.
 
-    Where it has a field ``preset``, what that preset holds takes the place of the
-    defaults, so that the other options still change it. A mistake prints one line and
-    exits with status 2.
+    If `kind` has a field ``preset``, the values of the chosen preset replace the defaults,
+    so the other options can still change them. A mistake prints one line and exits with
+    status 2.
     """
     import tyro
 
@@ -29,13 +32,49 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
     try:
         default = _preset_defaults(kind, args)
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, prog=prog, args=args, default=default)
-    except UserError as error:  # Of a dataclass that checks itself.
+            parsed, unknown = tyro.cli(
+                kind, prog=prog, args=args, default=default, return_unknown_args=True
+            )
+    except UserError as error:  # From a dataclass that checks itself.
         fail(str(error))
     except SystemExit as stop:
         if stop.code:
-            fail(_one_line(errors.getvalue()))
+            fail(_first_paragraph(errors.getvalue()))
         raise
+    for argument in unknown:
+        name = argument.partition("=")[0]
+        if not name.startswith("-"):
+            fail(f"unrecognized argument {argument!r}")
+        fail(f"unrecognized option {name!r}{nearest(name.replace('_', '-'), _options(kind))}")
+    return parsed
+
+
+def _options(kind: Any) -> list[str]:
+    """Return the long options of the dataclass `kind`; nested dataclasses add no prefix."""
+    options = []
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.default):
+            options += _options(field.default)
+        elif field.default is not dataclasses.MISSING:
+            name = field.name.replace("_", "-")
+            options += [f"--{name}", f"--no-{name}"] if field.type is bool else [f"--{name}"]
+    return options
+
+
+def _first_paragraph(box: str) -> str:
+    """Return the message in tyro's error box, without the frame and the help below it.
+
+    Tyro has no public way to get the bare message: ``console_outputs=False`` drops it, and
+    the hook that receives it (``tyro._errors``) is private and may change in any release.
+    The frame is ASCII where standard output is not UTF-8.
+    """
+    rows = [row.strip("│ ") for row in box.splitlines()[1:]]  # The first one is the title.
+    body = itertools.dropwhile(_is_rule, rows)
+    return " ".join(itertools.takewhile(lambda row: not _is_rule(row), body))
+
+
+def _is_rule(row: str) -> bool:
+    return not row.strip("─-╰╯")
 
 
 def _preset_defaults(kind: Any, args: Sequence[str] | None) -> Any:
@@ -44,35 +83,39 @@ def _preset_defaults(kind: Any, args: Sequence[str] | None) -> Any:
     parser.add_argument("--preset")
     try:
         name = parser.parse_known_args(args)[0].preset if "preset" in fields else None
-    except argparse.ArgumentError:  # Without a name; tyro says it better.
+    except argparse.ArgumentError:  # No name was given; tyro's message is better.
         name = None
     if name is None:
         return None
     from ppo_jax import presets
 
     preset = presets.load(name)
-    held = {
+    values = {
         "env": preset.env,
         "env_kwargs": tuple(f"{key}={value}" for key, value in preset.env_kwargs),
         "agent": preset.agent,
         "hyperparameters": preset.hyperparameters,
     }
-    return kind(**{key: value for key, value in held.items() if key in fields})
+    return kind(**{key: value for key, value in values.items() if key in fields})
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM has come; `signal` says which."""
+    """SIGINT or SIGTERM was received; `signal` is its number."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal
 
 
 def run(main: Callable[[], None], how_to_continue: str = "") -> None:
-    """Run `main`; what stops it becomes one line and an exit status.
+    """Run `main`; turn whatever stops it into one line and an exit status.
 
-    Users' mistakes: 2. A disk or file that fails, and too little memory: 1. SIGINT and SIGTERM:
-    130 and 143, after `main` has cleaned up behind an :class:`Interrupted`; a second SIGINT
-    does not wait for that.
+    The status is 2 for a :class:`UserError`, 1 for a failing disk or file and for too little
+    memory, and 130 or 143 for SIGINT or SIGTERM. Signals raise :class:`Interrupted` so that
+    `main` can clean up; a second SIGINT exits at once.
+
+    Args:
+      main: the program.
+      how_to_continue: appended to the line that reports an interruption or a failing disk.
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -84,7 +127,7 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
     except Interrupted as interruption:
         print(f"\ninterrupted{how_to_continue}", file=sys.stderr)
         _exit_now(128 + interruption.signal)
-    except BrokenPipeError:  # The reader, `head` for example, has gone.
+    except BrokenPipeError:  # The reader, for example `head`, has exited.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -104,13 +147,13 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # One is enough, and `main` is ending.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `main` is already cleaning up.
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     raise Interrupted(number)
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Interrupt in a moment where a callback of the garbage collector has caught it."""
+    """Interrupt again shortly: a callback of the garbage collector swallowed the exception."""
     interruption = unraisable.exc_value
     if not isinstance(interruption, Interrupted):
         sys.__unraisablehook__(unraisable)
@@ -124,7 +167,7 @@ def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _exit_now(status: int) -> NoReturn:
-    """Exit without waiting for a program that is still computing in a thread."""
+    """Exit without waiting for a compiled program that still runs in a thread."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -137,30 +180,25 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 
 def start_backend() -> None:
-    """Make CPU cores devices and keep compiled programs; before anything uses JAX."""
-    from ppo_jax.devices import enable_all_cpu_cores, enable_compilation_cache
+    """Make every CPU core a device and cache compiled programs on disk.
+
+    Must be called before anything uses JAX.
+    """
+    from ppo_jax.compilation_cache import enable_compilation_cache
+    from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
     enable_compilation_cache()
 
 
-def folder_name(name: str) -> str:
-    """Return `name`, of an environment or a study, as the name of a folder.
-
-    >>> folder_name("my_package.my_module:MyEnv")
-    'my_package.my_module-MyEnv'
-    """
-    return re.sub(r"[/:\\]", "-", name)
-
-
 def parse_env_kwargs(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    """Turn ``name=value`` strings into sorted pairs with numbers and switches as such.
+    """Turn ``name=value`` strings into sorted pairs; numbers and booleans are converted.
 
     >>> parse_env_kwargs(["max_steps_in_episode=1000", "gravity=9.81"])
     (('gravity', 9.81), ('max_steps_in_episode', 1000))
 
     Raises:
-      UserError: for a string without ``=`` or a name that comes twice.
+      UserError: for a string without ``=`` or a name that appears twice.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -180,12 +218,3 @@ def _value(text: str) -> Any:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
-
-
-def _one_line(box: str) -> str:
-    """Return the message of tyro's error box, without its frame and its help."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
-    paragraphs = re.split(r"\n{2,}", "\n".join(lines[1:]).strip())
-    message = " ".join(paragraphs[0].split())
-    suggestion = re.search(r"Perhaps you meant:\s+(--\S+)", box.replace("│", " "))
-    return message + (f"; did you mean {suggestion[1]}?" if suggestion else "")

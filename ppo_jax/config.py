@@ -62,14 +62,10 @@ class AgentConfig:
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false, but got {getattr(self, name)!r}")
 
-    @property
-    def agent(self) -> "AgentConfig":
-        """This configuration without what subclasses add."""
-        return AgentConfig(**_agent_values(self))
-
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes; strict JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in _agent_values(self).items()}
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AgentConfig":
@@ -78,23 +74,18 @@ class AgentConfig:
         Raises:
           UserError: for an unknown name or a wrong value.
         """
-        known = [f.name for f in _AGENT_FIELDS]
+        known = [f.name for f in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
                 raise UserError(
                     f"unknown agent setting {name!r}{nearest(name, known)} "
                     f"(known: {', '.join(known)})"
                 )
-        return AgentConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # type: ignore[arg-type]
-        )
-
-
-_AGENT_FIELDS = dataclasses.fields(AgentConfig)
-
-
-def _agent_values(config: AgentConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in _AGENT_FIELDS}
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 def _require_sizes(name: str, sizes: Any) -> None:
@@ -105,7 +96,7 @@ def _require_sizes(name: str, sizes: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(AgentConfig):
+class TrainConfig:
     """The static half of a training run; frozen and hashable.
 
     Raises:
@@ -116,6 +107,8 @@ class TrainConfig(AgentConfig):
     """Environment name; see :func:`ppo_jax.environments.make`."""
     env_kwargs: EnvKwargs = ()
     """Overridden environment parameters, as sorted (name, value) pairs."""
+    agent: AgentConfig = AgentConfig()
+    """What is trained: network, parallel environments, normalisation."""
     n_steps_choices: tuple[int, ...] = (1024, 2048, 4096)
     """Rollout sizes the programs must be able to run."""
     batch_size_choices: tuple[int, ...] = (128, 256, 512)
@@ -124,7 +117,6 @@ class TrainConfig(AgentConfig):
     """Episodes of one evaluation of one seed."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_count("eval_episodes", self.eval_episodes)
         for name in ("n_steps_choices", "batch_size_choices"):
             sizes = getattr(self, name)
@@ -132,10 +124,10 @@ class TrainConfig(AgentConfig):
             if not sizes:
                 raise UserError(f"{name} must name at least one size, but got {sizes!r}")
         for n_steps in self.n_steps_choices:
-            if n_steps % self.num_envs:
+            if n_steps % self.agent.num_envs:
                 raise UserError(
                     f"n_steps must be a multiple of num_envs, but got n_steps={n_steps} "
-                    f"with num_envs={self.num_envs}"
+                    f"with num_envs={self.agent.num_envs}"
                 )
             for batch_size in self.batch_size_choices:
                 if batch_size > n_steps:
@@ -162,6 +154,17 @@ class TrainConfig(AgentConfig):
         """
         return math.gcd(*self.n_steps_choices)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as strict JSON, for descriptions of runs."""
+        return {
+            "env": self.env,
+            "env_kwargs": dict(self.env_kwargs),
+            "agent": self.agent.to_dict(),
+            "n_steps_choices": list(self.n_steps_choices),
+            "batch_size_choices": list(self.batch_size_choices),
+            "eval_episodes": self.eval_episodes,
+        }
+
     def check(self, hyperparameters: Hyperparameters) -> None:
         """Raise a ``UserError`` unless these programs can run `hyperparameters`."""
         for name in ("n_steps", "batch_size"):
@@ -176,12 +179,18 @@ class TrainConfig(AgentConfig):
 def config_for(
     hyperparameters: Hyperparameters, agent: AgentConfig | None = None, **static: Any
 ) -> TrainConfig:
-    """Return the configuration whose programs are written for these shapes alone."""
-    chosen = _agent_values(agent) if agent else {}
+    """Return the configuration whose programs serve the sizes of `hyperparameters` alone.
+
+    Args:
+      hyperparameters: only `n_steps` and `batch_size` matter here.
+      agent: the default agent if not given.
+      static: the other fields of :class:`TrainConfig`.
+    """
     return TrainConfig(
+        agent=agent or AgentConfig(),
         n_steps_choices=(hyperparameters.n_steps,),
         batch_size_choices=(hyperparameters.batch_size,),
-        **{**chosen, **static},
+        **static,
     )
 
 

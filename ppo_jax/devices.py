@@ -1,16 +1,10 @@
-"""Spreading seeds over local devices, and the compilation cache.
+"""Spreading seeds over local devices.
 
-The two ``enable_`` functions are for command-line entry points: they change the
-process, so no import does it for its caller.
+:func:`enable_all_cpu_cores` changes the process, so only command lines call it.
 """
 
-import glob
 import os
-import re
-import sys
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,66 +25,6 @@ def enable_all_cpu_cores() -> None:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-
-
-def enable_compilation_cache() -> None:
-    """Keep compiled programs on disk, so that the second start does not compile.
-
-    In a folder of this project's, unless the user has set ``JAX_COMPILATION_CACHE_DIR``.
-    """
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if folder is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(root) / "ppo_jax")
-        jax.config.update("jax_compilation_cache_dir", folder)
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # Also the small ones: there are dozens, and a start waits for them all.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    warnings.showwarning = _CacheTrouble(Path(folder))
-
-
-class _CacheTrouble:
-    """Shows warnings, but for those of the compilation cache in `folder`.
-
-    A kill or a full disk can cut an entry short. JAX then warns at every start and compiles, but
-    never writes the entry again; so it is removed. Where entries cannot be read or written, one
-    line says so.
-    """
-
-    _WARNING = re.compile(
-        r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (.+)", re.DOTALL
-    )
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._show = warnings.showwarning
-        self._told = False
-
-    def __call__(self, message: Warning | str, *rest: Any, **options: Any) -> None:
-        """Take the place of ``warnings.showwarning``."""
-        found = self._WARNING.match(str(message))
-        if found is None:
-            self._show(message, *rest, **options)
-            return
-        doing, program, reason = found.groups()
-        mended = doing == "reading" and self._remove(program)
-        if not mended and not self._told:
-            self._told = True
-            print(
-                f"warning: compiled programs cannot be kept in {self._folder} ({reason}); "
-                "every start compiles anew",
-                file=sys.stderr,
-            )
-
-    def _remove(self, program: str) -> bool:
-        """Remove the entries of `program`, of which one is damaged; return whether that worked."""
-        entries = list(self._folder.glob(f"{glob.escape(program)}-*-cache"))
-        try:
-            for entry in entries:
-                entry.unlink(missing_ok=True)
-        except OSError:
-            return False
-        return bool(entries)
 
 
 class SeedMesh:

@@ -1,4 +1,8 @@
-"""Users' mistakes: one exception, and the hint that belongs into its message."""
+"""User-facing errors and did-you-mean hints.
+
+Checks of single values that the whole package shares live here too; what a configuration
+must satisfy as a whole is checked by its dataclass.
+"""
 
 import difflib
 import importlib.util
@@ -7,7 +11,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message says what can.
+    """The user asked for something impossible; the message says what is possible.
 
     Command lines print the message as one line and exit with status 2.
     """
@@ -37,16 +41,16 @@ def require_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether `value` is a number that a finite float can hold; switches are none."""
+    """Return whether `value` is an int or float within the range of finite floats, not a bool."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 LARGEST_COUNT = 2**24
-"""Loop counts are int32 and compared with floats; no sensible setting comes near."""
+"""Loop counts are int32 and compared with float32, which is exact up to here."""
 
 LARGEST_STEPS = 10**12
-"""Of environment steps."""
+"""Largest number of environment steps, counted on the host in Python integers."""
 
 
 def require_count(name: str, value: object, low: int = 1, high: int = LARGEST_COUNT) -> None:
@@ -57,7 +61,13 @@ def require_count(name: str, value: object, low: int = 1, high: int = LARGEST_CO
 
 
 def require_package(module: str, extra: str, option: str) -> None:
-    """Raise a ``UserError`` unless `module`, which the extra `extra` installs, is there."""
+    """Raise a ``UserError`` unless the package `module` is installed.
+
+    Args:
+      module: name to import.
+      extra: extra of this project that installs it.
+      option: command-line option that needs it.
+    """
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"{option} needs the package {module}; install it with "

@@ -55,14 +55,16 @@ def _run(arguments: Arguments) -> None:
     overrides = dict(command_line.parse_env_kwargs(arguments.env_kwargs))
 
     command_line.start_backend()
-    from ppo_jax import drawing, film, gymnasium_episodes, policy
+    from ppo_jax import policy
+    from ppo_jax.playback import drawing, film
+    from ppo_jax.playback.gymnasium import Gymnasium
     from ppo_jax.versions import device_description, versions
 
     loaded = policy.load(arguments.policy)
     environment, kwargs = _environment(loaded, overrides)
     theirs = None
     if arguments.gymnasium is not None:
-        theirs = gymnasium_episodes.Gymnasium(arguments.gymnasium, loaded)
+        theirs = Gymnasium(arguments.gymnasium, loaded)
     for path in (arguments.record, arguments.json):
         if path is not None:
             require_writable(path.parent)
@@ -180,16 +182,17 @@ def _interval_text(interval: tuple[float, float] | None, form: str) -> str:
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean of `values`, ``[n]``; None of a single value.
+    """Return Student's 95% interval of the mean of `values`, ``[n]``; None for a single value.
 
     >>> [round(bound, 3) for bound in t_interval(np.array([1.0, 2.0, 3.0]))]
     [-0.484, 4.484]
     """
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return None
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
+    if values.min() == values.max():  # SciPy would divide by zero.
+        return float(values.mean()), float(values.mean())
+    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
+    return float(interval.low), float(interval.high)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     interval = None
     if min(len(a), len(b)) > 1:
         interval = (value, value)
-        if a.std() or b.std():
+        if a.min() < a.max() or b.min() < b.max():
             found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
             interval = float(found.low), float(found.high)
     return {"value": value, "interval": interval, "method": "Welch t"}

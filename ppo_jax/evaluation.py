@@ -44,7 +44,7 @@ def evaluate(
       Returns, float32 ``[eval_episodes]``; see :func:`play` for this and the arguments.
     """
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
     return play(
         environment, network, params, key, observation_statistics, config.eval_episodes
     ).returns
@@ -74,9 +74,9 @@ def play(
     reset_key, step_key = jax.random.split(key)
     noise_key = jax.random.fold_in(step_key, jnp.uint32(_NOISE))
 
-    def step(carry: tuple, chance: tuple) -> tuple[tuple, None]:
+    def step(carry: tuple, randomness: tuple) -> tuple[tuple, None]:
         env_state, observation, running, totals = carry
-        index, keys = chance
+        index, keys = randomness
         if observation_statistics is not None:
             observation = normalized(observation_statistics, observation)
         outputs = policy_outputs(network, params, observation)

@@ -6,6 +6,7 @@ import glob
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+def folder_name(name: str) -> str:
+    """Return `name`, of an environment or a study, as the name of a folder.
+
+    >>> folder_name("my_package.my_module:MyEnv")
+    'my_package.my_module-MyEnv'
+    """
+    return re.sub(r"[/:\\]", "-", name)
 
 
 @contextlib.contextmanager

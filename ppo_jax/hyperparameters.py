@@ -17,15 +17,17 @@ from ppo_jax.errors import LARGEST_COUNT, UserError, is_number, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """The values a hyperparameter can take at all, in any study.
+    """The values that a hyperparameter can take in any study, and its short name.
 
     Attributes:
+      label: for lines that hold many hyperparameters.
       kind: ``float``, ``int`` or ``bool``.
       low: smallest value; excluded when `open_low` is set.
       high: largest value, included.
       open_low: whether `low` itself is excluded.
     """
 
+    label: str
     kind: type
     low: float = 0.0
     high: float = math.inf
@@ -62,21 +64,22 @@ class Domain:
 
 
 DOMAINS: dict[str, Domain] = {
-    "learning_rate": Domain(float, open_low=True, high=1.0),
-    "gamma": Domain(float, high=1.0),
-    "gae_lambda": Domain(float, high=1.0),
-    "clip_epsilon": Domain(float, open_low=True, high=10.0),
-    "value_coef": Domain(float, high=1e6),
-    "entropy_coef": Domain(float, high=1e6),
-    "max_grad_norm": Domain(float, open_low=True, high=1e6),
-    "n_steps": Domain(int, low=1, high=LARGEST_COUNT),
-    "batch_size": Domain(int, low=1, high=LARGEST_COUNT),
-    "n_epochs": Domain(int, low=1, high=10_000),
-    "anneal_learning_rate": Domain(bool),
-    "anneal_entropy_coef": Domain(bool),
-    "clip_value_loss": Domain(bool),
+    "learning_rate": Domain("lr", float, open_low=True, high=1.0),
+    "gamma": Domain("γ", float, high=1.0),
+    "gae_lambda": Domain("λ", float, high=1.0),
+    "clip_epsilon": Domain("ε", float, open_low=True, high=10.0),
+    "value_coef": Domain("vf", float, high=1e6),
+    "entropy_coef": Domain("ent", float, high=1e6),
+    "max_grad_norm": Domain("norm", float, open_low=True, high=1e6),
+    "n_steps": Domain("steps", int, low=1, high=LARGEST_COUNT),
+    "batch_size": Domain("batch", int, low=1, high=LARGEST_COUNT),
+    "n_epochs": Domain("epochs", int, low=1, high=10_000),
+    "anneal_learning_rate": Domain("anneal-lr", bool),
+    "anneal_entropy_coef": Domain("anneal-ent", bool),
+    "clip_value_loss": Domain("clip-vf", bool),
 }
-"""Name of each hyperparameter -> the values it can take."""
+"""Hyperparameter -> its domain. With the fields of :class:`Hyperparameters`, all that adding one
+needs besides the code that uses it: options, space files, presets and reports follow."""
 
 
 @jax.tree_util.register_dataclass

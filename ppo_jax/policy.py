@@ -122,7 +122,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
             "action_space": _describe_actions(spaces.action_space),
         },
         "agent": config.agent.to_dict(),
-        _STATISTICS: statistics if config.normalize_observations else None,
+        _STATISTICS: statistics if config.agent.normalize_observations else None,
         "versions": versions(),
     }
     write_json(folder / _DESCRIPTION, description | extra)
@@ -168,15 +168,9 @@ def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) 
 def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
     """Return what a ``policy.json`` describes."""
     environment = description["environment"]
-    match description["format"]:
-        case 1:  # Before continuous actions.
-            agent = AgentConfig.from_dict({**description["network"], "network": "mlp"})
-            action_space = {"kind": "discrete", "n": environment["num_actions"]}
-        case 2:
-            agent = AgentConfig.from_dict(description["agent"])
-            action_space = environment["action_space"]
-        case other:
-            raise UserError(f"format must be at most {FORMAT}, but got {other!r}")
+    if description["format"] != FORMAT:
+        raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
+    agent = AgentConfig.from_dict(description["agent"])
     shape = environment["observation_shape"]
     if not isinstance(shape, list) or not shape:
         raise UserError(f"observation_shape must be a list of sizes, but got {shape!r}")
@@ -185,7 +179,7 @@ def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
     n = environment.get("discrete_observations")
     if n is not None and [n] != shape:
         raise UserError(f"discrete_observations must be the observation_shape, but got {n!r}")
-    return agent, Spaces(tuple(shape), _described_actions(action_space), n)
+    return agent, Spaces(tuple(shape), _described_actions(environment["action_space"]), n)
 
 
 def _describe_actions(space: ActionSpace) -> dict[str, Any]:

@@ -18,30 +18,10 @@ from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
+from ppo_jax.seeds import TRAINING, evaluation_key, seed_keys
 from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
 
 STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None)  # type: ignore[arg-type]
-
-EVALUATION = 2**32 - 1
-"""Folded into a seed's key for its evaluations; training folds in iterations, all smaller."""
-
-TUNING, VALIDATION, SELECTION = 0, 1, 2
-"""Purposes that the keys of a root seed are derived for; see :func:`seed_keys`."""
-
-
-def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
-    """Return `count` keys for `purpose`, ``[count]``.
-
-    Keys of different purposes are disjoint by construction, and seed *i* of a purpose
-    is the same however many there are.
-    """
-    return _derived_keys(jax.random.key(root), purpose, count)
-
-
-@partial(jax.jit, static_argnames="count")
-def _derived_keys(key: jax.Array, purpose: int, count: int) -> jax.Array:
-    purpose_key = jax.random.fold_in(key, purpose)
-    return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
 
 
 class Weights(NamedTuple):
@@ -132,7 +112,7 @@ class Programs:
         self, config: TrainConfig, seeds: int, devices: Sequence[jax.Device] | None = None
     ) -> None:
         # What cannot work fails here rather than inside a trace.
-        make_network(config, make(config.env, config.env_kwargs).spaces)
+        make_network(config.agent, make(config.env, config.env_kwargs).spaces)
         self.config = config
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()
@@ -271,13 +251,13 @@ class Programs:
             return dataclasses.replace(states, iteration=states.iteration[0])
 
         def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, EVALUATION), checkpoint)
+            key = evaluation_key(state.key, checkpoint)
             statistics = state.actors.observation_statistics
             returns = evaluation.evaluate(self.config, state.params, key, statistics)
             return jnp.where(state.finite, returns, jnp.nan)
 
         train_until = partial(trainer.train_until, self.config)
-        keys = jax.eval_shape(lambda: seed_keys(0, TUNING, self.mesh.lanes))
+        keys = jax.eval_shape(lambda: seed_keys(0, TRAINING, self.mesh.lanes))
         state = self.mesh.placed(jax.eval_shape(init, keys), STATE_AXES)
         hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
         training = self.mesh.map(train_until, (STATE_AXES, None, None, None), (STATE_AXES, 0))

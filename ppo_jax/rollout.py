@@ -33,10 +33,10 @@ class Transition(NamedTuple):
     next_value: jax.Array
 
 
-class Chance(NamedTuple):
-    """All that is random about an environment step, ``[num_envs, ...]``.
+class StepRandomness(NamedTuple):
+    """The random numbers of one environment step, ``[num_envs, ...]``.
 
-    Drawn for a block of steps at once: a few wide draws in place of many narrow ones.
+    Drawn for a block of steps at once: a few wide draws instead of many narrow ones.
 
     Attributes:
       action_noise: see :meth:`ppo_jax.distributions.Distribution.sample`.
@@ -88,20 +88,20 @@ class Actors:
 def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
     """Return all environments of a seed at the start of an episode."""
     env_state, observation = _reset(config, environment, key)
-    zeros = jnp.zeros(config.num_envs, jnp.float32)
+    zeros = jnp.zeros(config.agent.num_envs, jnp.float32)
     actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
-    if config.normalize_observations:
+    if config.agent.normalize_observations:
         statistics = RunningStatistics.empty(environment.spaces.observation_shape)
         statistics = statistics.updated(observation)
         actors = dataclasses.replace(actors, observation_statistics=statistics)
-    if config.normalize_rewards:
+    if config.agent.normalize_rewards:
         statistics = RunningStatistics.empty(())
         actors = dataclasses.replace(actors, discounted_return=zeros, return_statistics=statistics)
     return actors
 
 
 def _reset(config: TrainConfig, environment: Environment, key: jax.Array) -> tuple[Any, jax.Array]:
-    return jax.vmap(environment.reset)(jax.random.split(key, config.num_envs))
+    return jax.vmap(environment.reset)(jax.random.split(key, config.agent.num_envs))
 
 
 def collect(
@@ -128,29 +128,29 @@ def collect(
       num_envs]`` transitions whose first ``n_steps / num_envs`` rows are filled and the
       rest zero; totals of the episodes that ended.
     """
-    steps_per_block = config.block_size // config.num_envs
+    steps_per_block = config.block_size // config.agent.num_envs
 
     distribution = network.distribution
 
-    def draw(key: jax.Array) -> Chance:
+    def draw(key: jax.Array) -> StepRandomness:
         action_key, step_key, reset_key = jax.random.split(key, 3)
-        return Chance(
-            distribution.noise(action_key, (config.num_envs,)),
-            jax.random.split(step_key, config.num_envs),
+        return StepRandomness(
+            distribution.noise(action_key, (config.agent.num_envs,)),
+            jax.random.split(step_key, config.agent.num_envs),
             None if environment.costly_reset else _reset(config, environment, reset_key),
         )
 
     def step(
         block_start: tuple[Any, jax.Array] | None,
         carry: tuple[Actors, EpisodeTotals],
-        chance: Chance,
+        randomness: StepRandomness,
     ) -> tuple[tuple, tuple]:
         actors, totals = carry
         seen = _seen(actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
-        raw_action = distribution.sample(outputs, chance.action_noise)
+        raw_action = distribution.sample(outputs, randomness.action_noise)
         timestep = jax.vmap(environment.step)(
-            chance.step_key, actors.env_state, distribution.action(raw_action)
+            randomness.step_key, actors.env_state, distribution.action(raw_action)
         )
         ended = timestep.terminated | timestep.truncated
         episode_return = actors.episode_return + timestep.reward
@@ -162,7 +162,7 @@ def collect(
         )
         env_state, observation = jax.tree.map(
             lambda new, old: jax.vmap(jnp.where)(ended, new, old),
-            chance.start if block_start is None else block_start,
+            randomness.start if block_start is None else block_start,
             (timestep.state, timestep.observation),
         )
         reward, discounted_return, return_statistics = _scaled_reward(
@@ -236,10 +236,12 @@ def _scaled_reward(
 def _empty_buffer(
     config: TrainConfig, environment: Environment, network: ActorCritic
 ) -> Transition:
-    shape = (config.max_n_steps // config.num_envs, config.num_envs)
+    shape = (config.max_n_steps // config.agent.num_envs, config.agent.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
     distribution = network.distribution
-    seen_dtype = jnp.float32 if config.normalize_observations else environment.observation_dtype
+    seen_dtype = (
+        jnp.float32 if config.agent.normalize_observations else environment.observation_dtype
+    )
     return Transition(
         observation=jnp.zeros(shape + environment.spaces.observation_shape, seen_dtype),
         action=jnp.zeros(shape + distribution.raw_shape, distribution.raw_dtype),

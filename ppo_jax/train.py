@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
 from ppo_jax.errors import LARGEST_STEPS, require_count
-from ppo_jax.files import require_writable, write_json
+from ppo_jax.files import folder_name, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import Tracker, TrackingConfig
 
@@ -76,18 +76,19 @@ def _run(arguments: Arguments) -> None:
         env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
         eval_episodes=arguments.eval_episodes,
     )
-    output = arguments.output or Path("runs") / "train" / command_line.folder_name(arguments.env)
+    output = arguments.output or Path("runs") / "train" / folder_name(arguments.env)
 
     command_line.start_backend()
     from ppo_jax import policy
     from ppo_jax.plots import plot_learning_curve
-    from ppo_jax.programs import TUNING, Programs, lane_weights, seed_keys
+    from ppo_jax.programs import Programs, lane_weights
+    from ppo_jax.seeds import TRAINING, seed_keys
     from ppo_jax.training_state import TrainingStates
     from ppo_jax.versions import device_description, versions
 
     programs = Programs(config, arguments.seeds)
     require_writable(output)
-    keys = seed_keys(arguments.seed, TUNING, arguments.seeds)
+    keys = seed_keys(arguments.seed, TRAINING, arguments.seeds)
     steps = checkpoint_steps(arguments.eval_every, arguments.total_steps)
     print(f"{config.env}: {arguments.seeds} seeds × {arguments.total_steps:,} steps", flush=True)
 
@@ -98,7 +99,7 @@ def _run(arguments: Arguments) -> None:
     state = programs.init(keys)
     run = {
         "hyperparameters": hyperparameters.to_dict(),
-        "config": dataclasses.asdict(config),
+        "config": config.to_dict(),
         "seeds": {"root": arguments.seed, "count": arguments.seeds},
         "steps": steps,
     }

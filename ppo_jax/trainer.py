@@ -18,6 +18,7 @@ from ppo_jax.learner import Experience, make_optimizer, update
 from ppo_jax.losses import LossMetrics
 from ppo_jax.networks import make_network
 from ppo_jax.rollout import Actors, EpisodeTotals, Transition, collect, reset_actors
+from ppo_jax.seeds import iteration_key
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +30,8 @@ class TrainState:
       params: network parameters.
       optimizer_state: state of Adam.
       actors: environments in the middle of their episodes, and running statistics.
-      key: the seed's key; iteration *i* uses ``fold_in(key, i)``, nothing else.
+      key: the seed's key, from which those of all iterations follow; see
+        :mod:`ppo_jax.seeds`.
       finite: False once a parameter, a loss or a return was not a finite number.
       iteration: iterations done, int32. It is the only leaf that all seeds share, so
         that loops over iterations have one trip count for all of them.
@@ -73,7 +75,7 @@ def init(config: TrainConfig, key: jax.Array) -> TrainState:
     environment = make(config.env, config.env_kwargs)
     params_key, reset_key, train_key = jax.random.split(key, 3)
     observation = jnp.zeros(environment.spaces.observation_shape, environment.observation_dtype)
-    params = make_network(config, environment.spaces).init(params_key, observation)
+    params = make_network(config.agent, environment.spaces).init(params_key, observation)
     return TrainState(
         params=params,
         optimizer_state=make_optimizer(Hyperparameters()).init(params),
@@ -104,11 +106,11 @@ def train_until(
       The new state, and metrics of the iterations just done.
     """
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
 
     def iteration(index: jax.Array, carry: tuple) -> tuple:
         params, optimizer_state, actors, finite, sums, episodes = carry
-        rollout_key, shuffle_key = jax.random.split(jax.random.fold_in(state.key, index))
+        rollout_key, shuffle_key = jax.random.split(iteration_key(state.key, index))
         rates = annealed(hyperparameters, index / total_iterations)
 
         # Collect trajectories
@@ -189,7 +191,7 @@ def prepare(
       1 - Var(returns - values) / Var(returns), 0 where the returns do not vary.
     """
     time = jnp.arange(rollout.reward.shape[0])
-    valid = time < hyperparameters.n_steps // config.num_envs
+    valid = time < hyperparameters.n_steps // config.agent.num_envs
     advantages, returns = generalized_advantage_estimation(
         rollout.reward,
         rollout.value,

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from ppo_jax import policy
-from ppo_jax.command_line import folder_name, parse_env_kwargs
+from ppo_jax.command_line import parse_env_kwargs
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
-from ppo_jax.files import write_json
+from ppo_jax.files import folder_name, write_json
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Weights
@@ -178,8 +178,8 @@ def test_environment_names(name):
 def saved(tmp_path_factory):
     """Return the folder of a small policy."""
     folder = tmp_path_factory.mktemp("policy")
-    config = TrainConfig(env="CartPole-v1", hidden_sizes=(4,))
-    network = make_network(config, make(config.env).spaces)
+    config = TrainConfig(env="CartPole-v1", agent=AgentConfig(hidden_sizes=(4,)))
+    network = make_network(config.agent, make(config.env).spaces)
     policy.save(folder, config, Weights(network.init(jax.random.key(0), jnp.zeros(4)), None))
     return folder
 

@@ -3,19 +3,39 @@
 import dataclasses
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig
-from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
-from tune.protocol.settings import ADDRESS_VARIABLE, Settings
+from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
+from tune.search.pruners import PRUNERS
+from tune.search.samplers import SAMPLERS
+
+
+def _one_of(name: str, choices: Collection[str]) -> PrimitiveConstructorSpec[str]:
+    """Return how tyro reads an option that takes one of `choices`; its help lists them."""
+
+    def read(words: list[str]) -> str:
+        require_choice(name, words[0], choices)
+        return words[0]
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(choices) + "}",
+        instance_from_str=read,
+        is_instance=lambda value: value in choices,
+        str_from_instance=lambda value: [value],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +66,15 @@ class Arguments:
     """Environment steps between checkpoints, where a trial is scored and may be pruned."""
     eval_episodes: int = Settings.eval_episodes
     """Episodes of each seed at a checkpoint."""
-    objective: Literal["mean", "final", "tail"] = "mean"
+    objective: Annotated[str, _one_of("objective", OBJECTIVES)] = Settings.objective
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
-    sampler: Literal["tpe", "random", "qmc", "cmaes", "gp", "grid"] = "tpe"
+    sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = Settings.sampler
     """How configurations are chosen; cmaes and gp need the extra of their name."""
     sampler_startup_trials: int = Settings.sampler_startup_trials
     """Random trials before TPE, CMA-ES or GP begin to model."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
-    pruner: Literal["median", "percentile", "hyperband", "none"] = "median"
+    pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
     """How hopeless trials are stopped early."""
     pruner_startup_trials: int = Settings.pruner_startup_trials
     """Complete trials before the median or percentile pruner begins."""

@@ -1,5 +1,6 @@
 """A study from its first trial to its report: tune, select, validate, write."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 import optuna
 
 from ppo_jax.environments import make
-from ppo_jax.files import require_writable
+from ppo_jax.files import require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
@@ -16,12 +17,13 @@ from tune.evidence.candidate import Candidate
 from tune.evidence.learning_curve import SeedsObserver
 from tune.evidence.recommendation import read_recommended
 from tune.evidence.selection import Selection, select_winner
-from tune.evidence.validation import Validation, config_for, finalists, seed_group, validate
+from tune.evidence.validation import Validation, baseline_of, config_for, rank, seed_group, validate
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import FolderInUseError, StudyFolder
-from tune.protocol.trials import StudyRecord, record_compilations, settings_of
-from tune.report.files import save_optimization_results, write_validation
+from tune.protocol.trials import StudyRecord, compilations, record_compilations, settings_of
+from tune.report.files import load_results, write_conclusion, write_report
+from tune.report.results import StudyResults
 from tune.search.objective import shared_programs
 from tune.search.storage import is_shared
 from tune.search.study import Progress, open_study, run_trials
@@ -38,9 +40,7 @@ class SessionProgress(Progress, Protocol):
     def line(self, text: str) -> None: ...
 
 
-def run(
-    plan: Plan, programs: Programs, progress: SessionProgress
-) -> tuple[dict[str, Any], Validation | None] | None:
+def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResults | None:
     """Run, or continue, a study, prove its winner and write every file of its folder.
 
     Args:
@@ -51,30 +51,15 @@ def run(
     Returns:
       The results; None where another process on the same study selects and validates.
     """
-    settings, folder = plan.settings, plan.folder
+    folder = plan.folder
     shared = is_shared(plan.storage or folder.default_storage())
     try:
         with open_study(
-            settings, folder, storage=plan.storage, study_name=plan.study_name
+            plan.settings, folder, storage=plan.storage, study_name=plan.study_name
         ) as study:
-            try:
-                run_trials(
-                    study,
-                    plan.n_trials,
-                    settings,
-                    programs,
-                    progress=progress,
-                    worker_timeout=plan.worker_timeout,
-                    max_retries=plan.max_retries,
-                )
-            except KeyboardInterrupt:
-                save_optimization_results(study, folder.path)
-                raise
+            _tune(plan, study, programs, progress)
         with folder.held(shared=False):
-            results = save_optimization_results(study, folder.path)
-            validation = _prove(plan, StudyRecord.of(study), programs, progress)
-            record_compilations(study, programs.compile_log)
-            return save_optimization_results(study, folder.path) or results, validation
+            return _prove(plan, study, programs, progress)
     except FolderInUseError:
         if not shared:
             raise
@@ -83,42 +68,69 @@ def run(
         return None
 
 
-def _prove(
-    plan: Plan, study: StudyRecord, programs: Programs, progress: SessionProgress
-) -> Validation | None:
-    """Select a winner and validate it, as far as `plan` asks for it."""
-    if study.best is None:
-        return None
-    selection = None
-    if plan.select_top:
-        progress.line(
-            f"selection: the {plan.select_top} best trials and the defaults on "
-            f"{plan.select_seeds} fresh seeds × {plan.settings.total_steps:,} steps"
-        )
-        selection = select_winner(
+def _tune(plan: Plan, study: optuna.Study, programs: Programs, progress: SessionProgress) -> None:
+    """Run the trials; write what there is when interrupted."""
+    try:
+        run_trials(
             study,
+            plan.n_trials,
+            plan.settings,
             programs,
-            plan.folder,
-            plan.select_top,
-            plan.select_seeds,
+            progress=progress,
+            worker_timeout=plan.worker_timeout,
+            max_retries=plan.max_retries,
+        )
+    except KeyboardInterrupt:
+        write_report(StudyResults.without_analysis(StudyRecord.of(study)), plan.folder)
+        raise
+
+
+def _prove(
+    plan: Plan, study: optuna.Study, programs: Programs, progress: SessionProgress
+) -> StudyResults:
+    """Select a winner and validate it, as far as `plan` asks for it, and write the results."""
+    folder = plan.folder
+    results = load_results(study, folder)
+    write_report(results, folder)  # There is much to look at while the winner is proved.
+    if results.best is None or not (plan.select_top or plan.validate_steps):
+        return results
+    selection = _select(plan, results.study, programs, progress)
+    validation = Validation.load(folder, results.study, selection)
+    if plan.validate_steps:
+        candidates = rank(results.study, selection)
+        winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
+        progress.line(
+            f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} "
+            f"fresh seeds × {plan.validate_steps:,} steps"
+        )
+        validation = _validate(
+            winner,
+            baseline,
+            programs,
+            folder,
+            plan.validate_steps,
+            plan.validate_seeds,
             progress.seeds_checkpoint,
         )
-    if not plan.validate_steps:
+    record_compilations(study, programs.compile_log)
+    record = dataclasses.replace(results.study, compilations=compilations(study))
+    results = dataclasses.replace(results, study=record, selection=selection, validation=validation)
+    write_report(results, folder)
+    return results
+
+
+def _select(
+    plan: Plan, study: StudyRecord, programs: Programs, progress: SessionProgress
+) -> Selection | None:
+    """Train the best trials on selection seeds, if `plan` asks for it."""
+    if not plan.select_top:
         return None
-    winner, baseline = finalists(study, selection)
-    assert winner is not None, "a complete trial is a winner"
     progress.line(
-        f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} fresh seeds "
-        f"× {plan.validate_steps:,} steps"
+        f"selection: the {plan.select_top} best trials and the defaults on "
+        f"{plan.select_seeds} fresh seeds × {plan.settings.total_steps:,} steps"
     )
-    return _validate(
-        winner,
-        baseline,
-        programs,
-        plan.folder,
-        plan.validate_steps,
-        plan.validate_seeds,
-        progress.seeds_checkpoint,
+    return select_winner(
+        study, programs, plan.folder, plan.select_top, plan.select_seeds, progress.seeds_checkpoint
     )
 
 
@@ -172,20 +184,15 @@ def train_best_config(
     )
     config = config_for(settings, hyperparameters)
     seed_group(config, settings, num_steps, seeds)
-    make_network(config, make(settings.env, settings.env_kwargs).spaces)
+    make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     winner, baseline = _given(hyperparameters, settings, study, selection)
-    return _validate(
-        winner,
-        baseline,
-        programs or shared_programs(config, settings.seeds),
-        folder,
-        num_steps,
-        seeds,
-        observer,
-    )
+    programs = programs or shared_programs(config, settings.seeds)
+    validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
+    write_conclusion(validation, folder)
+    return validation
 
 
 def _given(
@@ -200,13 +207,11 @@ def _given(
     them; from here on, records point to each other.
     """
     record = StudyRecord(settings.env, settings, ()) if study is None else StudyRecord.of(study)
-    _, baseline = finalists(record, selection)
-    known = [Candidate.of_trial(trial, settings) for trial in record.ranked]
-    candidates = [*(selection.candidates if selection else ()), *known, baseline]
-    for candidate in candidates:
+    known = [*(selection.candidates if selection else ()), *rank(record, None)]
+    baseline = baseline_of(known, settings)
+    for candidate in [baseline, *known]:
         if candidate.hyperparameters == hyperparameters:
-            winner = baseline if candidate.is_baseline else candidate
-            return winner, baseline
+            return candidate, baseline
     return Candidate(settings, hyperparameters), baseline
 
 
@@ -219,8 +224,8 @@ def _validate(
     seeds: int,
     observer: SeedsObserver | None,
 ) -> Validation:
-    """Train winner and baseline, and write what comes of it."""
+    """Train winner and baseline, and write their returns."""
     validation = validate(winner, baseline, programs, folder, num_steps, seeds, observer)
-    write_validation(validation, folder)
+    write_json(folder.validation, validation.to_dict())
     folder.remove_training_state()
     return validation

@@ -1,6 +1,6 @@
-"""ARLBench: PPO in JAX after PureJaxRL, one seed a run.
+"""ARLBench: PPO in JAX, based on PureJaxRL, one seed per run.
 
-Its space has no minibatches of 256, so it runs those of 128.
+Its search space has no minibatches of 256, so it trains with minibatches of 128.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train one seed after another; each call continues where the last one stopped."""
+    """Return a function that trains the seeds one by one and continues with each call."""
     import jax
     from arlbench.core.algorithms import PPO
     from arlbench.core.environments import make_env
@@ -24,13 +24,14 @@ def prepare(work: Work) -> Callable[[], int]:
     states = [algorithm.init(jax.random.PRNGKey(seed)) for seed in range(work.seeds)]
 
     def taken() -> int:
-        # It counts steps of all environments as one.
-        return work.num_envs * sum(int(state.runner_state.global_step) for state in states)
+        # It counts one step of all environments as a single step.
+        steps = sum(int(state.runner_state.global_step) for state in states)
+        return int(work.num_envs * steps)
 
     def train() -> int:
         before = taken()
         for seed, state in enumerate(states):
-            # One evaluation of one episode is the least it can do.
+            # It cannot evaluate less than one episode once.
             states[seed], _ = algorithm.train(
                 *state, n_total_timesteps=work.steps, n_eval_steps=1, n_eval_episodes=1
             )

@@ -10,19 +10,22 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train on: each call continues where the last one stopped."""
+    """Return a function that continues the training with each call."""
     from ppo_jax.devices import enable_all_cpu_cores
 
     enable_all_cpu_cores()
     import jax
 
-    from ppo_jax.config import TrainConfig
+    from ppo_jax.config import AgentConfig, TrainConfig
     from ppo_jax.hyperparameters import Hyperparameters
-    from ppo_jax.programs import TUNING, Programs, seed_keys
+    from ppo_jax.programs import Programs
+    from ppo_jax.seeds import seed_keys
     from ppo_jax.trainer import iterations_for
+    from tune.protocol.purposes import TUNING
 
-    # The program of a whole study, not one for these sizes alone.
-    programs = Programs(TrainConfig(work.env, num_envs=work.num_envs, network="mlp"), work.seeds)
+    # The program of a whole study instead of one for these sizes.
+    agent = AgentConfig(num_envs=work.num_envs, network="mlp")
+    programs = Programs(TrainConfig(work.env, agent=agent), work.seeds)
     hyperparameters = Hyperparameters(
         n_steps=work.n_steps, batch_size=work.batch_size, n_epochs=work.n_epochs
     )
@@ -34,7 +37,7 @@ def prepare(work: Work) -> Callable[[], int]:
         trained += steps
         state, _ = programs.train_until(state, hyperparameters, trained, trained)
         jax.block_until_ready(state)
-        return steps * work.seeds
+        return int(steps * work.seeds)
 
     return train
 

@@ -1,6 +1,6 @@
-"""How a worker talks to the benchmark: a JSON line when ready, and one for every ``go``.
+"""The protocol of a worker: it writes a JSON line when ready, and one for every ``go`` it reads.
 
-Runs in the environment of a peer, so it imports the standard library alone.
+This runs in the virtual environment of a peer, so it imports only the standard library.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What is to be trained; see ``benchmarks/peers.py``."""
+    """The training to measure; see ``benchmarks/peers.py``."""
 
     env: str
     seeds: int
@@ -29,11 +29,11 @@ def serve(prepare: Callable[[Work], Callable[[], int]], *packages: str) -> None:
     """Prepare the work given on the command line, then do it once for every line on stdin.
 
     Args:
-      prepare: returns what trains all seeds once and counts the environment steps that
-        took. Its first call is not timed.
-      packages: whose versions to tell.
+      prepare: returns a function that trains all seeds once and returns the environment steps
+        taken. Its first call is not timed.
+      packages: packages whose versions are reported.
     """
-    # What a peer prints must not end up among the answers.
+    # Keeps the peer's own output out of the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

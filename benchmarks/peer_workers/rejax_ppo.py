@@ -6,12 +6,12 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train anew with every call; rejax trains whole runs."""
+    """Return a function that trains from scratch; rejax can only train whole runs."""
     import jax
     from rejax import PPO
 
-    # One evaluation at the end, of nothing: ours is timed without evaluation too. With
-    # `eval_freq` below `total_timesteps` rejax would train more than it is asked to.
+    # A single empty evaluation at the end, since ours is timed without evaluation too. With
+    # `eval_freq` below `total_timesteps` rejax would train for more steps than requested.
     algorithm = PPO.create(
         env=work.env,
         num_envs=work.num_envs,

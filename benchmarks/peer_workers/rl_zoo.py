@@ -1,7 +1,7 @@
-"""RL Zoo's tuner on Stable-Baselines3: what its hyperparameter optimisation gets through.
+"""RL Zoo's tuner on Stable-Baselines3: the speed of its hyperparameter optimisation.
 
-It samples settings of its own, smaller minibatches and rollouts among them, so this is the
-speed of a tuner and not of the common work.
+It samples its own settings, with smaller minibatches and rollouts among them, so this is the
+speed of a tuner and not of the training that the other peers share.
 """
 
 import sys
@@ -12,7 +12,7 @@ from protocol import Work, serve
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Run a study of as many trials as there are seeds with every call."""
+    """Return a function that runs a study with one trial per seed."""
     from rl_zoo3.train import train as run_command
     from stable_baselines3 import PPO
 
@@ -24,7 +24,7 @@ def prepare(work: Work) -> Callable[[], int]:
         try:
             return learn(self, *args, **kwargs)
         finally:
-            # Also of a pruned trial, and beyond what was asked for.
+            # Counts pruned trials and steps beyond the requested ones too.
             taken += self.num_timesteps
 
     PPO.learn = counted

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 in PyTorch, or SBX, its twin in JAX: environments stepped in Python."""
+"""Stable-Baselines3 in PyTorch, or SBX, its JAX version; both step environments in Python."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ NAMES = {"Breakout-MinAtar": "MinAtar/Breakout-v1"}
 
 
 def prepare(work: Work) -> Callable[[], int]:
-    """Train one seed after another; each call continues where the last one stopped."""
+    """Return a function that trains the seeds one by one and continues with each call."""
     import gymnasium
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -46,15 +46,18 @@ def prepare(work: Work) -> Callable[[], int]:
     ]
     warm = False
 
+    def taken() -> int:
+        return sum(int(model.num_timesteps) for model in models)
+
     def train() -> int:
         nonlocal warm
-        before = sum(model.num_timesteps for model in models)
+        before = taken()
         for model in models:
-            # One iteration compiles and fills caches as well as a hundred.
+            # A single iteration is enough to compile and to warm up.
             steps = work.steps if warm else work.n_steps
             model.learn(steps, reset_num_timesteps=False)
         warm = True
-        return sum(model.num_timesteps for model in models) - before
+        return taken() - before
 
     return train
 

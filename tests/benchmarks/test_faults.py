@@ -1,4 +1,4 @@
-"""The benchmark of faults, in small: it counts what is lost, and nothing is."""
+"""The benchmark of faults, in small: it counts losses, and there are none."""
 
 import json
 
@@ -16,8 +16,8 @@ def test_one_process_survives_kills(tmp_path):
     arguments = faults.Arguments(kills=3, trials=4, total_steps=8192, validate_steps=16_384)
     found = counts(faults.one_process(arguments, tmp_path))
     assert found["kills survived"] == 3
-    assert found["lost trials that had been told"] == 0
-    assert found["other total, value, best or validation than uninterrupted"] == 0
+    assert found["lost trials that had finished"] == 0
+    assert found["other results than an uninterrupted study"] == 0
     assert found["lost temporary files"] == 0
 
 

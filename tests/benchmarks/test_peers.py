@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import peers
-from benchmarks.peers import OURS, Arguments, Contender, Peer, PeerError, build, measure
+from benchmarks.peers import OURS, Arguments, Contender, Peer, build, measure
+from benchmarks.processes import ProcessError
 
 WORKER = """
 import json, sys, time
@@ -68,7 +69,8 @@ def test_contenders_take_turns_and_ratios_are_ours_to_theirs(worker, monkeypatch
     assert turns == ["fast", "slow", "slow", "fast", "fast", "slow"]
 
 
-def test_a_contender_that_fails_is_reported_and_the_others_go_on(worker, monkeypatch):
+@pytest.mark.usefixtures("worker")
+def test_a_contender_that_fails_is_reported_and_the_others_go_on(monkeypatch):
     names = contenders(monkeypatch, **{OURS: "fast", "one": "dies", "two": "refuses"})
     ours, one, two = run(names, rounds=3)
     assert len(ours.steps_per_second.rounds) == 3
@@ -77,12 +79,14 @@ def test_a_contender_that_fails_is_reported_and_the_others_go_on(worker, monkeyp
     assert two.failure == "stopped: ValueError: no such environment"
 
 
-def test_a_contender_that_never_answers_is_given_up(worker):
-    with pytest.raises(PeerError, match=r"no answer within 0\.2 s"):
+@pytest.mark.usefixtures("worker")
+def test_a_contender_that_never_answers_is_given_up():
+    with pytest.raises(ProcessError, match=r"no answer within 0\.2 s"):
         Contender("it", Peer(("worker.py", "sleeps")), Path(sys.executable), {}, timeout=0.2)
 
 
-def test_an_environment_that_a_peer_cannot_train_is_reported(worker, monkeypatch):
+@pytest.mark.usefixtures("worker")
+def test_an_environment_that_a_peer_cannot_train_is_reported(monkeypatch):
     monkeypatch.setattr(
         peers, "PEERS", {"it": Peer(("worker.py", "fast"), envs=("other",), why_not="too hard")}
     )
@@ -94,12 +98,11 @@ def test_an_environment_that_a_peer_cannot_train_is_reported(worker, monkeypatch
 def test_an_environment_is_built_once_and_again_when_its_requirements_change(tmp_path, monkeypatch):
     commands = []
 
-    def fake(command, **_):
+    def fake(command):
         commands.append(command)
         (tmp_path / "it").mkdir(exist_ok=True)
-        return type("Done", (), {"returncode": 0, "stderr": ""})
 
-    monkeypatch.setattr(peers.subprocess, "run", fake)
+    monkeypatch.setattr(peers, "output_of", fake)
     first = Peer(("worker.py",), (("a==1",), ("b==2", "c==3")))
     python = build("it", first, tmp_path)
     assert python == tmp_path / "it" / "bin" / "python"
@@ -110,14 +113,14 @@ def test_an_environment_is_built_once_and_again_when_its_requirements_change(tmp
     assert len(commands) == 5
 
 
-def test_what_cannot_be_installed_is_reported_and_tried_again(tmp_path, monkeypatch, worker):
-    def fake(command, **_):
+@pytest.mark.usefixtures("worker")
+def test_a_failed_installation_is_reported_and_tried_again(tmp_path, monkeypatch):
+    def fake(command):
         (tmp_path / "it").mkdir(exist_ok=True)
-        failed = "pip" in command
-        error = "ERROR: no matching distribution\n\n" if failed else ""
-        return type("Done", (), {"returncode": int(failed), "stderr": error})
+        if "pip" in command:
+            raise ProcessError("ERROR: no matching distribution")
 
-    monkeypatch.setattr(peers.subprocess, "run", fake)
+    monkeypatch.setattr(peers, "output_of", fake)
     monkeypatch.setattr(peers, "PEERS", {"it": Peer(("worker.py", "fast"), (("a==1",),))})
     for _ in range(2):
         (result,) = run(("it",), environments=tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmark of returns: what it says of a result, and that its picture shows something."""
+"""The benchmark of returns: the rows of its table, and the curves in its picture."""
 
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import optuna
 import pytest
 from rich.console import Console
 
@@ -13,6 +14,8 @@ from benchmarks.surrogate import Records, Surrogate, halves, quality, record, re
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
+from tune.protocol.trials import StudyRecord
+from tune.search.samplers import SAMPLERS
 
 SETTINGS = Settings(sampler="qmc", seeds=4)
 SEEDS = np.array([-6.0, 6.0, -2.0, 2.0])
@@ -37,26 +40,19 @@ class Programs:
 
 
 @pytest.fixture
-def programs(monkeypatch):
-    fake = Programs()
-    monkeypatch.setattr("tune.search.objective.shared_programs", lambda config, seeds: fake)
-    return fake
-
-
-@pytest.fixture
-def path(programs, tmp_path):
+def path(tmp_path):
     path = tmp_path / "trials_CartPole-v1.npz"
-    record(SETTINGS, 40, 5, 400_000, path, Console(quiet=True))
+    record(SETTINGS, Programs(), 40, 5, 400_000, path, Console(quiet=True))
     return path
 
 
-def test_recording_covers_the_space_and_goes_on_where_it_stopped(programs, tmp_path):
-    path, quiet = tmp_path / "trials.npz", Console(quiet=True)
-    record(SETTINGS, 8, 3, 400_000, path, quiet)
+def test_recording_covers_the_space_and_goes_on_where_it_stopped(tmp_path):
+    path, quiet, programs = tmp_path / "trials.npz", Console(quiet=True), Programs()
+    record(SETTINGS, programs, 8, 3, 400_000, path, quiet)
     assert len(programs.trained) == 8
-    record(SETTINGS, 12, 3, 400_000, path, quiet)
+    record(SETTINGS, programs, 12, 3, 400_000, path, quiet)
     assert len(programs.trained) == 12
-    record(SETTINGS, 12, 3, 400_000, tmp_path / "at once.npz", quiet)
+    record(SETTINGS, programs, 12, 3, 400_000, tmp_path / "at once.npz", quiet)
     records, at_once = Records.load(path), Records.load(tmp_path / "at once.npz")
     np.testing.assert_array_equal(records.params, at_once.params)
     np.testing.assert_array_equal(records.returns, at_once.returns)
@@ -122,16 +118,50 @@ def test_studies_spend_what_they_may_and_no_more(path, select_top):
     assert fewer.trials < outcome.trials
 
 
+@pytest.mark.parametrize(
+    ("curves", "expected"),
+    [
+        ({0: (1, 1, 1, 1), 1: (9, 9, 9, 9), 2: (2, 2, 2, 2)}, 1),
+        # Of equal scores the larger area under the curve wins, not the better trial.
+        ({0: (1, 1, 1, 1), 1: (5, 7, 7, 5), 2: (6, 6, 6, 6)}, 1),
+        ({0: (7, 7, 7, 7), 1: (6, 6, 6, 6), 2: (5, 5, 5, 5)}, 0),
+    ],
+)
+def test_the_winner_is_the_one_that_the_tuner_would_select(curves, expected):
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("settings", SETTINGS.to_dict())
+    rates = [3e-4, 1e-4, 2e-4]
+    for number, rate in enumerate(rates):
+        configuration = dataclasses.replace(Hyperparameters(), learning_rate=rate)
+        study.enqueue_trial({}, user_attrs={"hyperparameters": configuration.to_dict()})
+        trial = study.ask()
+        if number == 0:
+            trial.set_user_attr("baseline", True)
+        for step in SETTINGS.checkpoints():
+            trial.report(float(number), step)
+        study.tell(trial, float(number))
+
+    class Surrogate:
+        def draw(self, hyperparameters, seeds):
+            curve = np.array(curves[rates.index(hyperparameters.learning_rate)], float)
+            return np.repeat(curve[:, None], seeds, axis=1)
+
+    record = StudyRecord.of(study)
+    assert samplers.select_winner(record, Surrogate(), 2).number == expected
+
+
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
-    monkeypatch.setattr("tune.search.samplers._PACKAGES", {"gp": "no_such_package"})
-    study = samplers.Study("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
-    way = samplers.measure(study, "gp", sampler="gp")
-    assert "no_such_package" in way.failure
-    assert "no_such_package" in samplers.way_table("t", [way]).rows[0][1]
+    gp = dataclasses.replace(SAMPLERS["gp"], package="no_such_package")
+    monkeypatch.setitem(SAMPLERS, "gp", gp)
+    setup = samplers.Setup("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
+    strategy = samplers.measure(setup, "gp", sampler="gp")
+    assert "no_such_package" in strategy.failure
+    assert "no_such_package" in samplers.strategy_table("t", [strategy]).rows[0][1]
+    assert np.isnan(samplers.outcome_array([strategy], 5)).all()
 
 
-def test_long_training_is_foretold_by_what_resembles_it(path):
+def test_objectives_predict_long_training_where_curves_keep_their_order(path):
     rows = samplers.objectives_and_long_training(Records.load(path), SETTINGS, draws=50)
     assert [row["objective"] for row in rows] == ["mean", "final", "tail"]
     for row in rows:
@@ -140,8 +170,8 @@ def test_long_training_is_foretold_by_what_resembles_it(path):
         assert row["end"]["best_of_20"] == pytest.approx(row["end"]["best_there_is"])
 
 
-def test_long_training_of_too_few_is_not_judged(programs, tmp_path):
-    record(SETTINGS, 4, 2, 400_000, tmp_path / "trials.npz", Console(quiet=True))
+def test_long_training_of_too_few_is_not_judged(tmp_path):
+    record(SETTINGS, Programs(), 4, 2, 400_000, tmp_path / "trials.npz", Console(quiet=True))
     records = Records.load(tmp_path / "trials.npz")
     assert samplers.objectives_and_long_training(records, SETTINGS) == []
 
@@ -155,17 +185,19 @@ def test_command(path, tmp_path, command):
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "samplers.json").read_text())
+    *axes, fields = results["outcomes"]["axes"]
+    assert axes == ["strategy", "study"]
+    outcomes = np.load(tmp_path / "out" / results["outcomes"]["file"])
     assert list(results["environments"]) == ["CartPole-v1", "Acrobot-v1"]
     for env, found in results["environments"].items():
         assert f"{env}: samplers" in done.stdout
-        assert [way["name"] for way in found["samplers"]] == [
+        assert [strategy["name"] for strategy in found["samplers"]] == [
             *("random, pruned", "random, not pruned", "grid, pruned", "grid, not pruned")
         ]
-        for way in found["samplers"]:
-            assert len(way["outcomes"]) == 5
-            mean = np.mean([outcome["score"] for outcome in way["outcomes"]])
+        assert outcomes[env].shape == (4, 5, len(fields))
+        for mean in outcomes[env][..., fields.index("score")].mean(axis=1):
             assert f"{mean:.1f}" in done.stdout
-        assert "one change of the defaults" not in found
+        assert "one change from the defaults" not in found
     assert (tmp_path / "out" / "samplers.png").read_bytes().startswith(b"\x89PNG")
 
 

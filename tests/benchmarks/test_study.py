@@ -7,13 +7,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks import peers, study
+from benchmarks.processes import ProcessError
 from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
 
 TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
 
 
 @pytest.mark.slow
-def test_the_same_work_is_done_in_every_way(command, tmp_path: Path, monkeypatch):
+def test_every_strategy_does_the_same_work(command, tmp_path: Path, monkeypatch):
     # It compiles everything several times.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     done = command(
@@ -21,17 +22,17 @@ def test_the_same_work_is_done_in_every_way(command, tmp_path: Path, monkeypatch
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "study.json").read_text())
-    ours, at_once, usual = results["ways"]
-    assert [way["name"] for way in results["ways"]] == [OURS, AT_ONCE, USUAL]
+    ours, at_once, usual = results["strategies"]
+    assert [strategy["name"] for strategy in results["strategies"]] == [OURS, AT_ONCE, USUAL]
     assert ours["environment_steps"] >= 2 * 2 * 2048
     assert ours["environment_steps"] == at_once["environment_steps"] == usual["environment_steps"]
     assert ours["compilations"] == 3
     assert at_once["compilations"] == usual["compilations"] == 2 * 3
-    for way in results["ways"]:
-        assert sum(way["parts"].values()) == pytest.approx(way["seconds"]["median"])
-        ratio = ours["seconds"]["median"] / way["seconds"]["median"]
-        assert way["ratio"]["median"] == pytest.approx(ratio)
-        assert f"{way['seconds']['median']:.1f}" in done.stdout
+    for strategy in results["strategies"]:
+        assert sum(strategy["parts"].values()) == pytest.approx(strategy["seconds"]["median"])
+        ratio = ours["seconds"]["median"] / strategy["seconds"]["median"]
+        assert strategy["ratio"]["median"] == pytest.approx(ratio)
+        assert f"{strategy['seconds']['median']:.1f}" in done.stdout
     for event in ("first_step", "first_checkpoint"):
         first, second = (results["starts"][event][f"{name} start"] for name in ("first", "second"))
         ratio = second["median"] / first["median"]
@@ -42,14 +43,14 @@ def test_the_same_work_is_done_in_every_way(command, tmp_path: Path, monkeypatch
 
 def test_a_tuner_that_cannot_be_installed_is_reported(monkeypatch):
     def fail(*_):
-        raise peers.PeerError("cannot be installed: no network")
+        raise ProcessError("cannot be installed: no network")
 
     monkeypatch.setattr(peers, "build", fail)
     found = study.measure_zoo(Arguments(), Console(quiet=True))
     assert found == {"failure": "cannot be installed: no network"}
     spread = study.Spread.of([10.0])
-    way = study.Way(OURS, spread, {}, 1000, 3, 1.0, spread / spread)
-    assert study.zoo_table(way, found).rows[1][2] == "cannot be installed: no network"
+    ours = study.Strategy(OURS, spread, {}, 1000, 3, 1.0, spread / spread)
+    assert study.zoo_table(ours, found).rows[1][2] == "cannot be installed: no network"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Continuous, Discrete
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import TUNING, Programs, seed_keys
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import TRAINING, seed_keys
 
 
 @pytest.fixture
@@ -27,21 +28,19 @@ def random_action():
 
 @pytest.fixture
 def train_a_little():
-    def train_a_little(name, **agent):
+    def train_a_little(name, env_kwargs=(), **agent):
         """Train two seeds for three updates; return the programs, the state and the metrics."""
         config = TrainConfig(
             name,
-            num_envs=4,
-            hidden_sizes=(8,),
-            conv_features=(4,),
+            env_kwargs,
+            agent=AgentConfig(num_envs=4, hidden_sizes=(8,), conv_features=(4,), **agent),
             n_steps_choices=(64,),
             batch_size_choices=(32,),
             eval_episodes=2,
-            **agent,
         )
         programs = Programs(config, 2)
         hyperparameters = Hyperparameters(n_steps=64, batch_size=32, n_epochs=2)
-        state = programs.init(seed_keys(0, TUNING, 2))
+        state = programs.init(seed_keys(0, TRAINING, 2))
         state, metrics = programs.train_until(state, hyperparameters, 192, 192)
         assert np.asarray(state.finite).all()
         for values in jax.tree.leaves((metrics.loss, metrics.explained_variance)):

@@ -1,10 +1,17 @@
-"""What ends a command line, and how."""
+"""How command lines are parsed, and how they end."""
 
+import dataclasses
+import io
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
+
+from ppo_jax import command_line
 
 BODY = """
 import gc, os, sys, threading, time
@@ -90,3 +97,66 @@ def test_too_little_memory_is_told_in_one_line(kind):
     assert process.returncode == 1
     assert errors.startswith("error: not enough memory (RESOURCE_EXHAUSTED: 12 bytes.); fewer")
     assert errors.count("\n") == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """Options without a prefix."""
+
+    wide_steps: int = 3
+    """How many."""
+    fast: bool = True
+    """Whether."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A command line."""
+
+    path: tyro.conf.Positional[Path]
+    """A file."""
+    nested: Annotated[Nested, tyro.conf.arg(name="")] = Nested()
+    name: str = ""
+    """A name."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["x", "--wide-step", "1"],
+            "unrecognized option '--wide-step'; did you mean '--wide-steps'?",
+        ),
+        (["x", "--wide_step=1"], "unrecognized option '--wide_step'; did you mean '--wide-steps'?"),
+        (["x", "--no-fats"], "unrecognized option '--no-fats'; did you mean '--no-fast'?"),
+        (["x", "--nme", "1"], "unrecognized option '--nme'; did you mean '--name'?"),
+        (["x", "--zzzzzzzz"], "unrecognized option '--zzzzzzzz'"),
+        (["x", "y"], "unrecognized argument 'y'"),
+        (["x", "--wide-steps", "one"], "Error parsing --wide-steps: invalid literal for int()"),
+        (["x", "--wide-steps"], "Missing value for argument '--wide-steps'. Expected 1 values."),
+        ([], "Missing from prog: PATH A file. (required)"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_mistakes_are_one_line_with_the_nearest_option(
+    arguments, message, encoding, capsys, monkeypatch
+):
+    """Tyro draws its boxes as standard output's encoding allows."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(Options, "prog", arguments)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: {message}")
+    assert printed.err.count("\n") == 1
+    assert not set(printed.err) & set("│╭╮╰╯─|+")
+    assert "---" not in printed.err
+
+
+def test_options_are_parsed_and_help_is_shown(capsys):
+    parsed = command_line.parse(Options, "prog", ["x", "--no-fast", "--wide_steps", "5"])
+    assert parsed == Options(Path("x"), Nested(5, False))
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(Options, "prog", ["--help"])
+    assert not stop.value.code
+    assert "--wide-steps" in capsys.readouterr().out

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from ppo_jax import command_line, evaluate, policy
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
@@ -19,13 +20,13 @@ from ppo_jax.programs import Weights
 
 def random_policy(folder, name, **agent):
     """Save a policy that is not uniform."""
-    config = TrainConfig(env=name, hidden_sizes=(8,), **agent)
+    config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(8,), **agent))
     spaces = make(name).spaces
-    params = make_network(config, spaces).init(
+    params = make_network(config.agent, spaces).init(
         jax.random.key(1), jnp.zeros(spaces.observation_shape)
     )
     statistics = None
-    if config.normalize_observations:
+    if config.agent.normalize_observations:
         rows = jax.random.normal(jax.random.key(2), (50, *spaces.observation_shape))
         statistics = RunningStatistics.empty(spaces.observation_shape).updated(3 * rows + 0.5)
     params = jax.tree.map(lambda x: 20 * x, params)
@@ -35,8 +36,12 @@ def random_policy(folder, name, **agent):
 
 def linear_policy(folder, name, kernel, logits, **kwargs):
     """Save a policy whose logits are `logits` times the tanh of a linear feature."""
-    config = TrainConfig(env=name, hidden_sizes=(1,), env_kwargs=tuple(kwargs.items()))
-    params = make_network(config, make(name).spaces).init(jax.random.key(0), jnp.zeros(len(kernel)))
+    config = TrainConfig(
+        env=name, env_kwargs=tuple(kwargs.items()), agent=AgentConfig(hidden_sizes=(1,))
+    )
+    params = make_network(config.agent, make(name).spaces).init(
+        jax.random.key(0), jnp.zeros(len(kernel))
+    )
     params = jax.tree.map(jnp.zeros_like, params)
     actor = params["params"]["actor"]
     actor["Dense_0"]["kernel"] = jnp.array(kernel)[:, None]
@@ -147,6 +152,29 @@ def test_intervals_cover_as_often_as_they_say():
         for _ in range(1000)
     ]
     assert np.mean([low < 1 < high for low, high in differences]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_intervals_by_their_textbook_formulas():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(1, 2, 8), rng.normal(0, 5, 12)
+    half = stats.t.ppf(0.975, 7) * a.std(ddof=1) / np.sqrt(8)
+    np.testing.assert_allclose(
+        evaluate.t_interval(a), (a.mean() - half, a.mean() + half), rtol=1e-12
+    )
+    squares = np.array([a.var(ddof=1) / 8, b.var(ddof=1) / 12])
+    freedom = squares.sum() ** 2 / (squares**2 / [7, 11]).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(squares.sum())
+    value = a.mean() - b.mean()
+    found = evaluate._difference(a, b)
+    np.testing.assert_allclose(found["interval"], (value - half, value + half), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [500.0, 0.1, 0.0])
+def test_equal_returns_have_an_interval_of_width_zero(value):
+    same = np.full(7, value)
+    assert evaluate.t_interval(same) == pytest.approx((value, value), rel=1e-15)
+    assert evaluate._difference(same, same)["interval"] == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])

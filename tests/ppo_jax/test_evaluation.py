@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ppo_jax import evaluation
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Discrete, Spaces, Timestep, make
 from ppo_jax.networks import make_network
 
@@ -17,13 +17,15 @@ EPISODES = 5
 
 def configured(limit):
     return TrainConfig(
-        env_kwargs=(("max_steps_in_episode", limit),), hidden_sizes=(8,), eval_episodes=EPISODES
+        env_kwargs=(("max_steps_in_episode", limit),),
+        agent=AgentConfig(hidden_sizes=(8,)),
+        eval_episodes=EPISODES,
     )
 
 
 def random_params(config, seed=0, scale=30.0):
     """Parameters of a policy that is not uniform."""
-    network = make_network(config, make(config.env, config.env_kwargs).spaces)
+    network = make_network(config.agent, make(config.env, config.env_kwargs).spaces)
     params = network.init(jax.random.key(seed), jnp.zeros(4))
     return jax.tree.map(lambda x: x * scale, params)
 
@@ -31,7 +33,7 @@ def random_params(config, seed=0, scale=30.0):
 def plain_returns(config, params, key):
     """Each episode alone, one step after the other, with the keys that evaluation uses."""
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
     step, logits_of = jax.jit(environment.step), jax.jit(partial(network.apply, method="policy"))
     reset_key, step_key = jax.random.split(key)
     returns = []
@@ -107,8 +109,8 @@ class Ramp:
 
 def test_rewards_after_the_first_episode_do_not_count(monkeypatch):
     monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Ramp())
-    config = TrainConfig(env="ramp", hidden_sizes=(), eval_episodes=30)
-    params = make_network(config, Ramp().spaces).init(jax.random.key(0), jnp.zeros(1))
+    config = TrainConfig(env="ramp", agent=AgentConfig(hidden_sizes=()), eval_episodes=30)
+    params = make_network(config.agent, Ramp().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     starts = jax.vmap(Ramp().reset)(jax.random.split(jax.random.split(key)[0], 30))[0]
@@ -129,8 +131,8 @@ class Dice(Ramp):
 
 def test_every_step_of_every_episode_has_a_key_of_its_own(monkeypatch):
     monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Dice())
-    config = TrainConfig(env="dice", hidden_sizes=(), eval_episodes=3)
-    params = make_network(config, Dice().spaces).init(jax.random.key(0), jnp.zeros(1))
+    config = TrainConfig(env="dice", agent=AgentConfig(hidden_sizes=()), eval_episodes=3)
+    params = make_network(config.agent, Dice().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     expected = np.zeros(3)

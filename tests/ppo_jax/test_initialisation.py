@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ppo_jax
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.networks import make_network
 
@@ -19,11 +19,12 @@ MANY_SEEDS = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from ppo_jax.config import TrainConfig
-from ppo_jax.programs import TUNING, Programs, seed_keys
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import TRAINING, seed_keys
 
 programs = Programs(TrainConfig(), 8)
 for root in range(20):
-    state = programs.init(seed_keys(root, TUNING, 8))
+    state = programs.init(seed_keys(root, TRAINING, 8))
     jax.block_until_ready(state.params)
 print("started", len(state.key))
 """
@@ -41,9 +42,9 @@ def test_initialising_many_seeds_does_not_hang():
 
 
 def layers(hidden_sizes, env="CartPole-v1"):
-    config = TrainConfig(env=env, hidden_sizes=hidden_sizes)
+    config = TrainConfig(env=env, agent=AgentConfig(hidden_sizes=hidden_sizes))
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
     params = network.init(jax.random.key(0), jnp.zeros(environment.spaces.observation_shape))
     return params["params"]
 
@@ -78,7 +79,7 @@ def test_actor_and_critic_share_nothing():
 
 def test_the_first_policy_is_nearly_uniform():
     environment = make("CartPole-v1")
-    network = make_network(TrainConfig(), environment.spaces)
+    network = make_network(AgentConfig(), environment.spaces)
     params = {"params": layers((64, 64))}
     logits, value = network.apply(params, jax.random.normal(jax.random.key(0), (100, 4)))
     assert logits.shape == (100, 2)
@@ -92,7 +93,8 @@ def test_the_first_policy_is_nearly_uniform():
 )
 def test_activations(activation, function):
     network = make_network(
-        TrainConfig(hidden_sizes=(8,), activation=activation), make("CartPole-v1").spaces
+        AgentConfig(hidden_sizes=(8,), activation=activation),
+        make("CartPole-v1").spaces,
     )
     observation = jnp.array([0.5, -1.0, 2.0, 0.1])
     params = network.init(jax.random.key(0), observation)

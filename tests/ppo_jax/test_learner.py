@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.learner import index_of, make_optimizer, shuffle, shuffle_rollout
 
@@ -56,7 +56,9 @@ def test_large_shuffles_are_roughly_uniform():
 
 @pytest.mark.parametrize("n_steps", [48, 64, 160])
 def test_a_shorter_rollout_is_shuffled_in_front(n_steps):
-    config = TrainConfig(num_envs=4, n_steps_choices=(48, 160, 64), batch_size_choices=(16,))
+    config = TrainConfig(
+        agent=AgentConfig(num_envs=4), n_steps_choices=(48, 160, 64), batch_size_choices=(16,)
+    )
     order = jax.jit(partial(shuffle_rollout, config))(jax.random.key(0), jnp.int32(n_steps))
     assert order.shape == (160,)
     np.testing.assert_array_equal(np.sort(order[:n_steps]), np.arange(n_steps))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config import AgentConfig, TrainConfig
+from ppo_jax.config import AgentConfig
 from ppo_jax.environments import Continuous, Discrete, Spaces, make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network, policy_outputs, product, state_value
@@ -40,7 +40,7 @@ def test_gradients_of_a_product_on_lanes():
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar"])
 def test_observations_of_any_shape_are_flattened(name):
     environment = make(name)
-    network = make_network(TrainConfig(name, hidden_sizes=(5,), network="mlp"), environment.spaces)
+    network = make_network(AgentConfig(hidden_sizes=(5,), network="mlp"), environment.spaces)
     shape = environment.spaces.observation_shape
     observation = jax.random.bernoulli(jax.random.key(0), 0.5, (2, 3, *shape))
     params = network.init(jax.random.key(1), observation)

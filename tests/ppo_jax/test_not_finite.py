@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppo_jax import evaluation, learner, trainer
-from ppo_jax.config import config_for
+from ppo_jax.config import AgentConfig, config_for
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 
@@ -59,14 +59,12 @@ def bad_gradient(x):
 bad_gradient.defvjp(lambda x: (x, None), lambda _, g: (g * jnp.nan,))
 
 
-def config(name, **static):
+def config(name, **agent):
     return config_for(
         HYPERPARAMETERS,
+        AgentConfig(num_envs=4, hidden_sizes=(8,), **agent),
         env=f"planted:{name}",
-        num_envs=4,
-        hidden_sizes=(8,),
         eval_episodes=4,
-        **static,
     )
 
 
@@ -91,8 +89,8 @@ def test_nothing_planted_nothing_found():
 @pytest.mark.parametrize("name", ["InReward", "InObservation"])
 @pytest.mark.parametrize("normalized", [False, True])
 def test_environment_in_training(name, normalized):
-    static = {"normalize_observations": True, "normalize_rewards": True} if normalized else {}
-    assert not train(config(name, **static)).finite
+    switches = {"normalize_observations": normalized, "normalize_rewards": normalized}
+    assert not train(config(name, **switches)).finite
 
 
 @pytest.mark.parametrize("name", ["InReward", "InObservation"])

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ppo_jax import policy
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
@@ -23,10 +23,9 @@ from ppo_jax.programs import Weights
 CONFIG = TrainConfig(
     env="Acrobot-v1",
     env_kwargs=(("max_steps_in_episode", 50),),
-    hidden_sizes=(16, 8),
-    activation="relu",
+    agent=AgentConfig(hidden_sizes=(16, 8), activation="relu"),
 )
-NETWORK = make_network(CONFIG, make(CONFIG.env, CONFIG.env_kwargs).spaces)
+NETWORK = make_network(CONFIG.agent, make(CONFIG.env, CONFIG.env_kwargs).spaces)
 OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 40, 6)).astype(np.float32)
 
 
@@ -150,7 +149,7 @@ def rewrite(folder, change):
     ("change", "message"),
     [
         (lambda d: d.clear(), "is not a policy"),
-        (lambda d: d.update(format=99), "format must be at most 2, but got 99"),
+        (lambda d: d.update(format=99), "format must be 2, but got 99"),
         (lambda d: d.pop("agent"), "is not a policy: .*agent"),
         (lambda d: d["environment"].pop("action_space"), "is not a policy"),
         (lambda d: d["agent"].update(normalize_observations=True), "does not hold the network"),
@@ -195,22 +194,9 @@ def test_sizes_that_are_none_are_refused(folder, part, change):
         load(folder)
 
 
-def test_a_policy_of_the_first_format_is_read(folder, params):
-    def first_format(description):
-        description.update(format=1, network={"hidden_sizes": [16, 8], "activation": "relu"})
-        description["environment"]["num_actions"] = 3
-        for name in ("action_space", "discrete_observations"):
-            del description["environment"][name]
-        del description["agent"]
-
-    expected = load(folder).act(OBSERVATIONS)
-    rewrite(folder, first_format)
-    np.testing.assert_array_equal(load(folder).act(OBSERVATIONS), expected)
-
-
 def saved(folder, config, statistics=None):
     environment = make(config.env, config.env_kwargs)
-    network = make_network(config, environment.spaces)
+    network = make_network(config.agent, environment.spaces)
     shape = environment.spaces.observation_shape
     params = network.init(jax.random.key(0), jnp.zeros(shape))
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
@@ -233,7 +219,7 @@ def test_continuous_actions_lie_in_their_bounds(tmp_path):
 
 def test_observation_statistics_travel_with_the_policy(tmp_path):
     statistics = RunningStatistics(np.float32([1, 2, 3]), np.float32([4, 9, 16]), np.float32(1000))
-    config = TrainConfig("Pendulum-v1", normalize_observations=True)
+    config = TrainConfig("Pendulum-v1", agent=AgentConfig(normalize_observations=True))
     network, params, loaded = saved(tmp_path, config, statistics)
     assert loaded.weights.observation_statistics.weight == 1000
     observations = np.random.default_rng(0).normal(2, 3, size=(50, 3)).astype(np.float32)

@@ -21,7 +21,7 @@ def test_every_preset_is_a_configuration_for_its_environment(name):
         preset.hyperparameters, preset.agent, env=preset.env, env_kwargs=preset.env_kwargs
     )
     if not name.startswith(("brax/", "navix/", "craftax/")):
-        make_network(config, make(preset.env, preset.env_kwargs).spaces)
+        make_network(config.agent, make(preset.env, preset.env_kwargs).spaces)
 
 
 @pytest.mark.parametrize("name", presets.names())

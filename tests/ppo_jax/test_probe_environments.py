@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from ppo_jax import evaluation, trainer
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Discrete, Spaces, Timestep
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 
 CONFIG = TrainConfig(
     env="a probe",
-    num_envs=8,
-    hidden_sizes=(16,),
+    agent=AgentConfig(num_envs=8, hidden_sizes=(16,)),
     n_steps_choices=(64,),
     batch_size_choices=(32,),
     eval_episodes=64,
@@ -96,7 +95,7 @@ def train(monkeypatch, environment, iterations=150, **settings):
     )
     state, _ = train_until(state, hyperparameters, count, count)
     assert state.finite
-    return make_network(CONFIG, environment.spaces), state.params
+    return make_network(CONFIG.agent, environment.spaces), state.params
 
 
 def values(monkeypatch, environment, observations, **settings):

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from ppo_jax import programs
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import SELECTION, TUNING, VALIDATION, Programs, lane_weights, seed_keys
+from ppo_jax.programs import Programs, lane_weights
+from ppo_jax.seeds import TRAINING, seed_keys
 
 CONFIG = TrainConfig(
     env_kwargs=(("max_steps_in_episode", 60),),
-    num_envs=4,
-    hidden_sizes=(),  # These tests wait for compilations, and small programs compile faster.
+    # These tests wait for compilations, and small programs compile faster.
+    agent=AgentConfig(num_envs=4, hidden_sizes=()),
     n_steps_choices=(32,),
     batch_size_choices=(16,),
     eval_episodes=4,
@@ -32,7 +33,7 @@ def run(seeds, devices=2):
     """Train fresh programs; return the returns ``[checkpoints, seeds]`` and the last state."""
     assert len(jax.devices()) >= 2, "tests/conftest.py makes two devices"
     compiled = Programs(CONFIG, seeds, jax.devices()[:devices])
-    keys = seed_keys(0, TUNING, seeds)
+    keys = seed_keys(0, TRAINING, seeds)
     checkpoints = list(compiled.run(keys, HYPERPARAMETERS, CHECKPOINTS))
     return np.stack([c.returns for c in checkpoints]), checkpoints[-1]
 
@@ -87,7 +88,7 @@ def test_any_number_of_seeds(seeds):
 
 def test_fewer_keys_than_seeds():
     compiled = Programs(CONFIG, 4)
-    (checkpoint,) = compiled.run(seed_keys(0, TUNING, 2), HYPERPARAMETERS, CHECKPOINTS[:1])
+    (checkpoint,) = compiled.run(seed_keys(0, TRAINING, 2), HYPERPARAMETERS, CHECKPOINTS[:1])
     np.testing.assert_array_equal(checkpoint.returns, cached_run(4)[0][0, :2])
     assert all(x.shape == (2,) for x in jax.tree.leaves(checkpoint.metrics))
 
@@ -110,33 +111,6 @@ def test_steps_are_counted_on_one_grid_and_really():
     assert checkpoint.evaluation_seconds > 0
 
 
-def data(keys):
-    return {tuple(row) for row in np.asarray(jax.random.key_data(keys))}
-
-
-@pytest.mark.parametrize("root", [0, 1, 42])
-def test_keys_of_purposes_are_disjoint(root):
-    keys = [data(seed_keys(root, p, 1000)) for p in (TUNING, SELECTION, VALIDATION)]
-    assert len(set.union(*keys)) == 3000
-
-
-def test_keys_of_roots_are_disjoint():
-    keys = [data(seed_keys(root, p, 100)) for root in range(5) for p in range(3)]
-    assert len(set.union(*keys)) == sum(map(len, keys))
-
-
-@pytest.mark.parametrize("purpose", [TUNING, VALIDATION])
-def test_a_seed_is_the_same_however_many_there_are(purpose):
-    few, many = (jax.random.key_data(seed_keys(3, purpose, n)) for n in (3, 50))
-    np.testing.assert_array_equal(few, many[:3])
-
-
-def test_evaluation_and_training_never_share_a_key():
-    key = seed_keys(0, TUNING, 1)[0]
-    iterations = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(10_000))
-    assert not data(iterations) & data(jax.random.fold_in(key, programs.EVALUATION)[None])
-
-
 def compilations(caplog):
     lines = [record.getMessage() for record in caplog.records]
     return [line for line in lines if line.startswith("Compiling ")]
@@ -145,7 +119,7 @@ def compilations(caplog):
 def test_a_study_over_all_shapes_compiles_once(caplog):
     config = dataclasses.replace(CONFIG, n_steps_choices=(32, 64), batch_size_choices=(16, 32))
     compiled = Programs(config, 2)
-    keys, biases = seed_keys(0, TUNING, 2), set()
+    keys, biases = seed_keys(0, TRAINING, 2), set()
     shapes = itertools.product((32, 64), (16, 32), (1, 3))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for number, (n_steps, batch_size, n_epochs) in enumerate(shapes):
@@ -172,7 +146,7 @@ def test_a_study_over_all_shapes_compiles_once(caplog):
 
 def test_shapes_outside_the_configuration_are_refused():
     compiled = Programs(CONFIG, 1)
-    state = compiled.init(seed_keys(0, TUNING, 1))
+    state = compiled.init(seed_keys(0, TRAINING, 1))
     for wrong in ({"n_steps": 64}, {"batch_size": 8}):
         hyperparameters = dataclasses.replace(HYPERPARAMETERS, **wrong)
         (name,) = wrong
@@ -183,7 +157,7 @@ def test_shapes_outside_the_configuration_are_refused():
 
 def test_a_diverged_seed_is_nan_and_the_others_are_not():
     compiled = Programs(CONFIG, 3)
-    state = compiled.init(seed_keys(0, TUNING, 3))
+    state = compiled.init(seed_keys(0, TRAINING, 3))
     params = jax.tree.map(lambda x: x.at[1].set(jnp.nan), state.params)
     state = dataclasses.replace(state, params=compiled.mesh.put(params))
     for number, steps in enumerate(CHECKPOINTS):
@@ -198,7 +172,7 @@ def test_a_diverged_seed_is_nan_and_the_others_are_not():
 
 def test_evaluation_depends_on_parameters_seed_and_checkpoint_alone():
     compiled = Programs(CONFIG, 2)
-    state = compiled.init(seed_keys(0, TUNING, 2))
+    state = compiled.init(seed_keys(0, TRAINING, 2))
     params = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.params)
     state = dataclasses.replace(state, params=compiled.mesh.put(params))
     first, second = compiled.evaluate(state, 0), compiled.evaluate(state, 1)
@@ -214,7 +188,9 @@ def test_images_train_from_bytes():
     config = dataclasses.replace(
         CONFIG, env="Breakout-MinAtar", env_kwargs=(("max_steps_in_episode", 20),)
     )
-    checkpoint = list(Programs(config, 2).run(seed_keys(0, TUNING, 2), HYPERPARAMETERS, (64,)))[-1]
+    checkpoint = list(Programs(config, 2).run(seed_keys(0, TRAINING, 2), HYPERPARAMETERS, (64,)))[
+        -1
+    ]
     assert checkpoint.state.actors.observation.dtype == jnp.uint8
     assert checkpoint.state.actors.observation.shape == (2, 4, 10, 10, 4)
     assert np.isfinite(checkpoint.returns).all()
@@ -231,6 +207,6 @@ def test_programs_compile_side_by_side_under_the_settings_of_the_caller():
     seconds = compiled.compile_log.seconds
     assert compiled.compile_log.programs == {"initialisation": 1, "training": 1, "evaluation": 1}
     assert 0 < seconds < sum(compiled.compile_log.program_seconds.values())
-    list(compiled.run(seed_keys(0, TUNING, 1), HYPERPARAMETERS, CHECKPOINTS))
+    list(compiled.run(seed_keys(0, TRAINING, 1), HYPERPARAMETERS, CHECKPOINTS))
     assert compiled.compile_log.programs == {"initialisation": 1, "training": 1, "evaluation": 1}
     assert compiled.compile_log.seconds - seconds < 0.1, "nothing is left to wait for"

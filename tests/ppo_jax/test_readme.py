@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ppo_jax import policy
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
@@ -30,14 +30,14 @@ def copied(folder, name):
 
 
 def saved_policy(folder, name, **agent):
-    config = TrainConfig(env=name, hidden_sizes=(16, 8), **agent)
+    config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(16, 8), **agent))
     shape = make(name).spaces.observation_shape
-    params = make_network(config, make(name).spaces).init(jax.random.key(0), jnp.zeros(shape))
+    params = make_network(config.agent, make(name).spaces).init(jax.random.key(0), jnp.zeros(shape))
     params = jax.tree.map(
         lambda x: 3 * x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params
     )
     statistics = None
-    if config.normalize_observations:
+    if config.agent.normalize_observations:
         rows = 2 * jax.random.normal(jax.random.key(2), (40, *shape)) + 1
         statistics = RunningStatistics.empty(shape).updated(rows)
     policy.save(folder, config, Weights(params, statistics))

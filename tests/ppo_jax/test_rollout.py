@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Discrete, Spaces, Timestep, make
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import CLIP, EPSILON
@@ -17,8 +17,7 @@ from ppo_jax.rollout import collect, reset_actors
 NUM_ENVS = 3
 CONFIG = TrainConfig(
     env="counter",
-    num_envs=NUM_ENVS,
-    hidden_sizes=(8,),
+    agent=AgentConfig(num_envs=NUM_ENVS, hidden_sizes=(8,)),
     n_steps_choices=(12, 24, 60),
     batch_size_choices=(6,),
 )
@@ -57,7 +56,7 @@ class Counter:
 
 
 ENVIRONMENT = Counter()
-NETWORK = make_network(CONFIG, ENVIRONMENT.spaces)
+NETWORK = make_network(CONFIG.agent, ENVIRONMENT.spaces)
 roll = jax.jit(partial(collect, CONFIG, ENVIRONMENT, NETWORK, gamma=0.9))
 
 
@@ -187,7 +186,10 @@ def test_environments_start_in_states_of_their_own():
     np.testing.assert_array_equal(actors.episode_length, 0)
 
 
-NORMALIZING = dataclasses.replace(CONFIG, normalize_observations=True, normalize_rewards=True)
+NORMALIZING = dataclasses.replace(
+    CONFIG,
+    agent=dataclasses.replace(CONFIG.agent, normalize_observations=True, normalize_rewards=True),
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppo_jax import trainer
-from ppo_jax.config import TrainConfig, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, config_for
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.learner import shuffle
@@ -19,8 +19,7 @@ NUM_ENVS = 4
 # Limits by which some episodes are cut off and others have ended before.
 STATIC = {
     "env_kwargs": (("max_steps_in_episode", 11), ("theta_threshold_radians", 0.15)),
-    "num_envs": NUM_ENVS,
-    "hidden_sizes": (16,),
+    "agent": AgentConfig(num_envs=NUM_ENVS, hidden_sizes=(16,)),
 }
 CONFIG = TrainConfig(n_steps_choices=(32, 64, 128), batch_size_choices=(16, 32), **STATIC)
 

@@ -1,15 +1,32 @@
 """Trials without training: programs whose returns are a formula."""
 
+import functools
+import sqlite3
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+import sqlalchemy
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.programs import Checkpoint, CompileLog
+from tune.analysis.analysis import analyse
 
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_without_fsync():
+    """Let SQLite leave its writes to the operating system: no test cuts the power."""
+
+    def relax(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
 
 
 class FakeActors(NamedTuple):
@@ -78,6 +95,7 @@ def programs(monkeypatch):
     fake = FakePrograms()
     for module in ("search.objective", "search.study", "session"):
         monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
-    # Intervals are tested in test_analysis; elsewhere they only have to be there.
-    monkeypatch.setattr("tune.analysis.analysis._RESAMPLES", 3)
+    # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
+    quick = functools.partial(analyse, resamples=3)
+    monkeypatch.setattr("tune.report.results.analyse", quick)
     return fake

@@ -1,6 +1,5 @@
 """The command line, as a user runs it."""
 
-import io
 import json
 import os
 import signal
@@ -9,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from ppo_jax import policy
-from tune.protocol.settings import Settings
-from tune.run import _print_summary
+from tune.protocol.settings import OBJECTIVES
+from tune.search.pruners import PRUNERS
+from tune.search.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,7 +134,7 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == status
-    assert errors.strip() == ("interrupted; what has finished is kept, the same command continues")
+    assert errors.strip() == ("interrupted; finished trials are kept, the same command continues")
     assert states(output) == ["running"]
     assert (output / "report.html").exists()
     assert not [path for path in output.iterdir() if path.name.startswith(".")]
@@ -149,8 +148,9 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
         (["--trials", "0"], "--trials must be an integer of at least 1, but got 0"),
         (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
         (["--trials", "many"], "'many'"),
-        (["--trails", "3"], "did you mean --trials?"),
-        (["--sampler", "tpee"], "'tpee'"),
+        (["--trails", "3"], "did you mean '--trials'?"),
+        (["--sampler", "tpee"], "but got 'tpee'; did you mean 'tpe'?"),
+        (["--pruner", "medain"], "but got 'medain'; did you mean 'median'?"),
         (["--seeds", "0"], "seeds"),
         (["--env-kwargs", "max_steps"], "name=value"),
         (["--env-kwargs", "max_step_in_episode=5"], "did you mean 'max_steps_in_episode'"),
@@ -204,20 +204,5 @@ def test_help_names_every_option_without_starting_a_backend(command):
     assert done.returncode == 0
     for option in ("--env", "--reference-score", "--pruner-warmup-checkpoints", "--quick"):
         assert option in done.stdout
-
-
-def test_summary_says_which_bound_to_widen():
-    results = {
-        "best_value": 9.0,
-        "best_trial": 3,
-        "baseline_value": 4.0,
-        "improvement_percent": 125.0,
-        "analysis": {"bounds_hit": {"learning_rate": {"bound": 1e-3, "widen_to": 3e-3}}},
-        "n_trials": {"complete": 5},
-        "programs_compiled": {},
-        "seconds": {"compilation": 1.0, "training": 2.0, "evaluation": 0.1},
-    }
-    console = Console(record=True, file=io.StringIO(), width=200)
-    _print_summary(console, Settings(), results, None, Path("runs/mine"), 4.0)
-    assert "best at a bound of the space" in (text := console.export_text())
-    assert "learning_rate 0.001, try 0.003\n" in text
+    for choices in (OBJECTIVES, SAMPLERS, PRUNERS):
+        assert "{" + ",".join(choices) + "}" in done.stdout

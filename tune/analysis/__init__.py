@@ -1,1 +1,4 @@
-"""What the trials of a study say about its hyperparameters."""
+"""Analysis of a study: surrogate model, importances, bounds of the search space, pruning.
+
+Start at :func:`tune.analysis.analysis.analyse`.
+"""

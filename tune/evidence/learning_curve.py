@@ -107,7 +107,7 @@ class SeedGroup:
         return {
             "environment": self.config.env,
             "environment_kwargs": dict(self.config.env_kwargs),
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.to_dict(),
             "seeds": {"purpose": self.purpose, "root": self.root, "count": self.seeds},
             "steps": list(self.steps),
         }
@@ -185,7 +185,7 @@ def train_seeds(
         return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
     run = {
         "hyperparameters": hyperparameters.to_dict(),
-        "config": dataclasses.asdict(programs.config),
+        "config": programs.config.to_dict(),
         "keys": np.asarray(jax.random.key_data(keys)),
         "seeds at once": programs.seeds,
         "steps": steps,

@@ -10,10 +10,12 @@ from typing import Any
 
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import read_json, write_json
-from ppo_jax.programs import SELECTION, Programs, seed_keys
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import seed_keys
 from tune.evidence.candidate import SELECTION_SEEDS, Candidate
 from tune.evidence.learning_curve import SeedGroup, SeedsObserver, mean_of_finite, train_seeds
 from tune.evidence.statistics import summarize
+from tune.protocol.purposes import SELECTION
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, learning_area

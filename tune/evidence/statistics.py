@@ -153,18 +153,20 @@ def welch_test(winner: np.ndarray, baseline: np.ndarray) -> WelchTest:
 
     Without any spread the interval is the difference itself.
     """
-    n, m = winner.shape[-1], baseline.shape[-1]
     difference = _difference_of_means(winner, baseline)
-    a, b = winner.var(axis=-1, ddof=1) / n, baseline.var(axis=-1, ddof=1) / m
-    error = np.sqrt(a + b)
-    some = error > 0
-    denominator = np.where(some, a**2 / (n - 1) + b**2 / (m - 1), 1.0)
-    freedom = np.where(some, (a + b) ** 2 / denominator, n + m - 2)
-    away = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
-    statistic = np.where(some, difference / np.where(some, error, 1.0), away)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    p_value = 2 * stats.t.sf(np.abs(statistic), freedom)
-    return WelchTest(statistic, freedom, p_value, difference - half, difference + half)
+    spread = (winner.var(axis=-1) > 0) | (baseline.var(axis=-1) > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Samples without spread are mended below.
+        test = stats.ttest_ind(winner, baseline, axis=-1, equal_var=False)
+        low, high = test.confidence_interval(CONFIDENCE)
+    unequal = difference != 0
+    return WelchTest(
+        statistic=np.where(spread, test.statistic, _signed_infinity(difference)),
+        degrees_of_freedom=np.where(spread, test.df, winner.shape[-1] + baseline.shape[-1] - 2),
+        p_value=np.where(spread, test.pvalue, np.where(unequal, 0.0, 1.0)),
+        low=np.where(spread, low, difference),
+        high=np.where(spread, high, difference),
+    )
 
 
 def probability_of_improvement(
@@ -233,6 +235,11 @@ def finite(values: np.ndarray) -> np.ndarray:
     """Return the values of the seeds that have not diverged."""
     values = np.asarray(values, np.float64)
     return values[np.isfinite(values)]
+
+
+def _signed_infinity(difference: np.ndarray) -> np.ndarray:
+    """Return the t statistic of a difference without any spread."""
+    return np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
 
 
 def _difference_of_means(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -12,7 +12,8 @@ from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
-from ppo_jax.programs import VALIDATION, Programs, seed_keys
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import seed_keys
 from ppo_jax.versions import device_description, versions
 from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
 from tune.evidence.learning_curve import (
@@ -30,6 +31,7 @@ from tune.evidence.statistics import (
     summarize,
 )
 from tune.evidence.verdict import Verdict
+from tune.protocol.purposes import VALIDATION
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
@@ -100,9 +102,10 @@ class Validation:
 
         None where there is none, or it is of another winner.
         """
-        winner, baseline = finalists(study, selection)
-        if winner is None:
+        candidates = rank(study, selection)
+        if not candidates:
             return None
+        winner, baseline = candidates[0], baseline_of(candidates, study.settings)
         found = _stored(folder)
         try:
             config = config_for(study.settings, winner.hyperparameters)
@@ -119,27 +122,23 @@ class Validation:
         return cls(Verdict(winner, baseline), seeds)
 
 
-def finalists(
-    study: StudyRecord, selection: Selection | None
-) -> tuple[Candidate | None, Candidate]:
-    """Return the winner, None where no trial is complete, and the baseline.
+def rank(study: StudyRecord, selection: Selection | None) -> Sequence[Candidate]:
+    """Return the configurations of `study`, the winner first.
 
-    The winner is the best candidate on the selection seeds, where there was a selection, else
-    the best trial. Where it is the baseline, both are one and the same.
+    By the returns on selection seeds, where there was a selection, else by their scores.
     """
-    settings = study.settings
-    candidates = (
-        [Candidate.of_trial(trial, settings) for trial in study.ranked]
-        if selection is None
-        else selection.candidates
-    )
-    winner = next(iter(candidates), None)
+    if selection is not None:
+        return selection.candidates
+    return [Candidate.of_trial(trial, study.settings) for trial in study.ranked]
+
+
+def baseline_of(candidates: Sequence[Candidate], settings: Settings) -> Candidate:
+    """Return the baseline: one of `candidates`, or not known of any trial."""
     default = settings.space.complete(settings.space.baseline())
-    baseline = next(
+    return next(
         (candidate for candidate in candidates if candidate.is_baseline),
         Candidate(settings, default, is_baseline=True),
     )
-    return winner, baseline
 
 
 def validate(

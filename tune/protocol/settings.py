@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
@@ -13,9 +13,12 @@ from tune.protocol.space import SearchSpace
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
 """Environment variable for a storage address with a password: everyone sees a command line."""
 
-OBJECTIVES = ("mean", "final", "tail")
-SAMPLERS = ("tpe", "random", "qmc", "cmaes", "gp", "grid")
-PRUNERS = ("median", "percentile", "hyperband", "none")
+OBJECTIVES: Mapping[str, Callable[[int], int]] = {
+    "mean": lambda checkpoints: checkpoints,
+    "final": lambda checkpoints: 1,
+    "tail": lambda checkpoints: math.ceil(checkpoints / 3),
+}
+"""Name -> how many of a run's last checkpoints its score is the mean of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Settings:
     objective: str = "mean"
     """How checkpoints become a score: mean of all, final, or mean of the last third (tail)."""
     sampler: str = "tpe"
-    """Optuna sampler."""
+    """A name in :data:`tune.search.samplers.SAMPLERS`, where a study looks it up."""
     sampler_startup_trials: int = 5
     """Random trials before TPE, CMA-ES or GP begin to model."""
     grid_points: int = 3
     """Values of each range in a grid search."""
     pruner: str = "median"
-    """Optuna pruner."""
+    """A name in :data:`tune.search.pruners.PRUNERS`, where a study looks it up."""
     pruner_startup_trials: int = 4
     """Complete trials before the median or percentile pruner begins."""
     pruner_warmup_checkpoints: int = 1
@@ -87,23 +90,21 @@ class Settings:
         if self.reference_score is not None and not is_number(self.reference_score):
             raise UserError(f"reference_score must be a number, but got {self.reference_score!r}")
         require_choice("objective", self.objective, OBJECTIVES)
-        require_choice("sampler", self.sampler, SAMPLERS)
-        require_choice("pruner", self.pruner, PRUNERS)
         _ = self.config, self.checkpoints()
 
     @property
     def config(self) -> TrainConfig:
         """The configuration whose programs run every trial of the study."""
-        agent = {f.name: getattr(self.agent, f.name) for f in dataclasses.fields(AgentConfig)}
+        agent = self.agent
         if self.space.num_envs is not None:
-            agent["num_envs"] = self.space.num_envs
+            agent = dataclasses.replace(agent, num_envs=self.space.num_envs)
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,
+            agent=agent,
             n_steps_choices=self.space.choices("n_steps"),
             batch_size_choices=self.space.choices("batch_size"),
             eval_episodes=self.eval_episodes,
-            **agent,
         )
 
     def checkpoints(self, total_steps: int | None = None) -> list[int]:
@@ -112,11 +113,7 @@ class Settings:
 
     def score(self, checkpoint_means: list[float]) -> float:
         """Return the score of a run whose seeds had these mean returns at its checkpoints."""
-        last = {
-            "mean": len(checkpoint_means),
-            "final": 1,
-            "tail": math.ceil(len(checkpoint_means) / 3),
-        }[self.objective]
+        last = OBJECTIVES[self.objective](len(checkpoint_means))
         return sum(checkpoint_means[-last:]) / last
 
     def to_dict(self) -> dict[str, Any]:

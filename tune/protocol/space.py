@@ -76,10 +76,13 @@ class Choices:
     def nearest(self, value: Value) -> Value:
         """Return `value` where it is a choice, else the choice whose ratio to it is nearest to 1.
 
-        A switch that cannot take its default takes its only other value.
+        Where a zero is among them, the choice with the smallest difference. A switch that
+        cannot take its default takes its only other value.
         """
         if value in self.values or isinstance(value, bool):
             return value if value in self.values else self.values[0]
+        if 0 in (value, *self.values):
+            return min(self.values, key=lambda choice: abs(choice - value))
         return min(self.values, key=lambda choice: abs(math.log(choice / value)))
 
     def grid(self, points: int, integer: bool) -> list[Value]:

@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppo_jax.command_line import folder_name
 from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, require_writable, write_json
+from ppo_jax.files import folder_name, read_json, require_writable, write_json
 from tune.protocol.settings import Settings
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import CompileLog
 from ppo_jax.versions import device_description, versions
@@ -23,7 +25,12 @@ from tune.protocol.settings import Settings
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_FORMER_NAMES = {"returns": "scores", "attempts": "deaths", "released": "given_back"}
+_FORMER_NAMES = {
+    "returns": "scores",
+    "heartbeat": "beat",
+    "attempts": "deaths",
+    "released": "given_back",
+}
 """Attribute -> the name under which earlier studies stored it; read, never written."""
 
 _COMPILATIONS = "compilations:"
@@ -156,14 +163,17 @@ class StudyRecord:
 
     @classmethod
     def of(cls, study: optuna.Study) -> "StudyRecord":
-        """Return the record of one of Optuna's studies."""
+        """Return the record of one of Optuna's studies.
+
+        Raises:
+          UserError: for a study that does not maximize.
+        """
+        require_maximize(study)
         return cls(
             name=study.study_name,
             settings=settings_of(study) or Settings(),
             trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
-            compilations=[
-                log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)
-            ],
+            compilations=compilations(study),
         )
 
     @functools.cached_property
@@ -201,6 +211,11 @@ def record_compilations(study: optuna.Study, log: CompileLog) -> None:
         )
 
 
+def compilations(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return what each process has recorded with :func:`record_compilations`."""
+    return [log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)]
+
+
 def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
     """Return the area under a learning curve over its width: the mean height.
 
@@ -218,7 +233,17 @@ def attribute(trial: FrozenTrial | optuna.Trial, name: str, default: Any = None)
     return attributes.get(name, attributes.get(_FORMER_NAMES.get(name, name), default))
 
 
-def is_baseline(trial: FrozenTrial | optuna.Trial) -> bool:
+def require_maximize(study: optuna.Study) -> None:
+    """Raise a ``UserError`` unless `study` maximizes one objective, as returns ask for."""
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        raise UserError(
+            f"a return is maximized, but study {study.study_name!r} has the direction {found}; "
+            f'make it with optuna.create_study(direction="maximize")'
+        )
+
+
+def is_baseline(trial: FrozenTrial | optuna.trial.BaseTrial) -> bool:
     """Return whether `trial` runs the default hyperparameters."""
     return bool(trial.user_attrs.get("baseline"))
 

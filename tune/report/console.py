@@ -1,6 +1,10 @@
-"""What a person sees while a study runs: a line a trial, and a status line on a terminal."""
+"""Terminal output of a study: progress while it runs and the summary at its end.
+
+A terminal gets a status line besides the lines that stay; other outputs get only those.
+"""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
@@ -9,44 +13,34 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.status import Status
 
+from ppo_jax.hyperparameters import DOMAINS
 from ppo_jax.programs import Checkpoint
+from ppo_jax.text import estimate_text
+from tune.evidence.candidate import Candidate
+from tune.evidence.statistics import Estimate, summarize
+from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, StudyRecord, is_baseline
-
-_SHORT = {
-    "learning_rate": "lr",
-    "gamma": "γ",
-    "gae_lambda": "λ",
-    "clip_epsilon": "ε",
-    "value_coef": "vf",
-    "entropy_coef": "ent",
-    "max_grad_norm": "norm",
-    "n_steps": "steps",
-    "batch_size": "batch",
-    "n_epochs": "epochs",
-    "anneal_learning_rate": "anneal-lr",
-    "anneal_entropy_coef": "anneal-ent",
-    "clip_value_loss": "clip-vf",
-}
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import FINISHED, is_baseline
+from tune.report import text
+from tune.report.results import NOT_VALIDATED, StudyResults
 
 
 class ConsoleProgress:
-    """Tells a study's progress on a console; plain lines where it is no terminal.
-
-    A context manager: the status line is gone after it.
+    """Prints the progress of a study; a context manager that removes the status line at its end.
 
     Args:
-      console: where.
-      heading: tell the study before its trials.
+      console: to print to.
+      heading: print a heading when the study starts. Workers leave it to the process that
+        started them.
     """
 
     def __init__(self, console: Console, heading: bool = True) -> None:
         self._heading = heading
-        self.study: optuna.Study | None = None
         self._console = console
         self._status: Status | None = None
         self._n_trials = self._finished = self._finished_before = 0
-        self._new_trials: list[float] = []
+        self._durations: list[float] = []
         self._best: float | None = None
         self._trial_start = 0.0
         self._title = ""
@@ -68,92 +62,206 @@ class ConsoleProgress:
             self._status.stop()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
-        self.study = study
+        """Print what the study does and how far it is."""
         self._n_trials = n_trials
         self._finished = self._finished_before = _count_finished(study)
-        best = StudyRecord.of(study).best
-        self._best = None if best is None else best.score
+        self._best = _best_score(study)
         if not self._heading:
             return
         self.line(
-            f"study {study.study_name!r}: {settings.env}, {n_trials} trials of "
-            f"{settings.seeds} seeds × {settings.total_steps:,} steps, "
+            f"study {study.study_name!r}: {settings.env}, {text.plural(n_trials, 'trial')} of "
+            f"{text.plural(settings.seeds, 'seed')} × {text.steps(settings.total_steps)} steps, "
             f"{settings.sampler} sampler, {settings.pruner} pruner"
         )
         if self._finished:
-            self.line(f"{self._finished} trials are already there; continuing")
+            self.line(f"continuing after {text.plural(self._finished, 'finished trial')}")
         for name, (default, value) in settings.space.moved_defaults().items():
-            self.line(f"the baseline uses {name} = {value}: the space has no {default}")
+            self.line(
+                f"the baseline uses {name} = {text.number(value)}: the search space does not hold "
+                f"the default {text.number(default)}"
+            )
         if self._finished < n_trials:
             self.line("compiling the programs, once for the whole study")
 
     def trial_started(self, trial: optuna.Trial) -> None:
+        """Show the trial on the status line."""
         self._trial_start = time.perf_counter()
         self._title = f"trial {trial.number:>2}"
         self._checkpoints = []
         self._show("training")
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Add the mean return at a checkpoint of the current trial to the status line."""
         returns = checkpoint.returns[np.isfinite(checkpoint.returns)]
-        mean = f"{returns.mean():.1f}" if len(returns) else "diverged"
+        mean = text.score(returns.mean()) if len(returns) else "diverged"
         self._checkpoints.append(f"{checkpoint.step // 1000}k {mean}")
         self._show("  ".join(self._checkpoints))
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Print a line with score, checkpoints and configuration of the trial."""
         self._finished = _count_finished(study)
-        self._new_trials.append(time.perf_counter() - self._trial_start)
-        best = StudyRecord.of(study).best
-        self._best = None if best is None else best.score
-        score = f"{trial.value:7.1f}" if trial.state == TrialState.COMPLETE else " pruned"
+        self._durations.append(time.perf_counter() - self._trial_start)
+        self._best = _best_score(study)
+        score = "pruned" if trial.state == TrialState.PRUNED else text.score(trial.value)
         configuration = "defaults" if is_baseline(trial) else _in_short(trial)
         diverged = trial.user_attrs.get("diverged_seeds")
         self.line(
-            f"{self._title} {score}  {'  '.join(self._checkpoints)}  | {configuration}"
+            f"{self._title} {score:>7}  {'  '.join(self._checkpoints)}  | {configuration}"
             f"{f' | diverged seeds: {len(diverged)}' if diverged else ''}"
-            f" | {self._best_so_far()} | {self._new_trials[-1]:.1f} s, {self._time_left()}"
+            f" | {self._best_so_far()} | {self._durations[-1]:.1f} s, {self._time_left()}"
         )
 
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Tell a checkpoint of seeds `first` to `stop` - 1 of a selection or validation run."""
-        text = f"{name}, seeds {first}–{stop - 1}: {step:,} steps"
+        """Show a checkpoint of a selection or validation run on the status line.
+
+        Args:
+          name: of the run.
+          first: the first of the seeds that are trained at once.
+          stop: the seed after the last of them.
+          step: nominal environment step.
+          returns: of these seeds, float ``[stop - first]``; NaN for a diverged one.
+        """
+        if self._status is None:
+            return
         finite = returns[np.isfinite(returns)]
-        text += f", return {finite.mean():.1f}" if len(finite) else ", diverged"
-        if self._status is not None:
-            self._status.update(text)
+        mean = f"return {text.score(finite.mean())}" if len(finite) else "diverged"
+        seeds = f"seeds {first}–{stop - 1}"
+        self._status.update(f"{name}, {seeds}: {text.steps(step)} steps, {mean}")
 
-    def line(self, text: str) -> None:
+    def line(self, line: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_lines(self._console, [line])
 
-    def _show(self, text: str) -> None:
+    def _show(self, status: str) -> None:
         if self._status is not None:
             self._status.update(
-                f"{self._title} of {self._n_trials}: {text}  ({self._best_so_far()}, "
+                f"{self._title} of {self._n_trials}: {status}  ({self._best_so_far()}, "
                 f"{self._time_left()})"
             )
 
     def _best_so_far(self) -> str:
-        return "no score yet" if self._best is None else f"best {self._best:.1f}"
+        return "no score yet" if self._best is None else f"best {text.score(self._best)}"
 
     def _time_left(self) -> str:
-        if not self._new_trials:
+        if not self._durations:
             return "time left unknown"
-        # The first trial holds the compilation, so it counts only while it is alone.
-        known = self._new_trials[1:] or self._new_trials
-        # Others on the same study finish trials as well.
-        share = len(self._new_trials) / max(1, self._finished - self._finished_before)
+        # The first trial includes the compilation, so it counts only while it is alone.
+        known = self._durations[1:] or self._durations
+        # Other processes on the same study finish trials as well.
+        share = len(self._durations) / max(1, self._finished - self._finished_before)
         seconds = max(0, self._n_trials - self._finished) * share * sum(known) / len(known)
         return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+
+
+def print_summary(
+    console: Console, results: StudyResults, folder: StudyFolder, seconds: float
+) -> None:
+    """Print the outcome of a study: a table, then the verdict.
+
+    Args:
+      console: to print to.
+      results: of the study.
+      folder: where its files are.
+      seconds: wall clock of the process.
+    """
+    rows = _score_rows(results)
+    if results.validation is not None:
+        rows |= _validation_rows(results.validation)
+    if results.analysis.bounds_hit:
+        rows["best at a bound of the space"] = "; ".join(
+            f"{name} {text.number(hit.bound)}, try {text.number(hit.widen_to)}"
+            for name, hit in results.analysis.bounds_hit.items()
+        )
+    counts, spent = results.counts, results.seconds
+    rows |= {
+        "trials": f"{counts.get('complete', 0)} complete, {counts.get('pruned', 0)} pruned",
+        "time": f"{seconds:.0f} s in all; {spent['compilation']:.0f} s compiling, "
+        f"{spent['training']:.0f} s training, {spent['evaluation']:.1f} s evaluating trials",
+        "programs compiled": ", ".join(f"{k} {v}" for k, v in results.programs_compiled.items()),
+        "results": str(folder.path),
+    }
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  {content}" for name, content in rows.items()]
+    print_lines(console, ["", *lines, "", results.verdict or NOT_VALIDATED])
+
+
+def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
+    """Return what ``python -m tune.report`` prints: trials, warning, verdict, and the page."""
+    states = ", ".join(f"{count} {state}" for state, count in results.counts.items())
+    warning = results.analysis.warning
+    return [
+        f"{results.name}: {states}",
+        *([] if warning is None else [warning]),
+        results.verdict or NOT_VALIDATED,
+        str(folder.report),
+    ]
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Print lines as they are, without markup, colours or wrapping."""
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _score_rows(results: StudyResults) -> dict[str, str]:
+    """Return the scores on tuning seeds, and the reference."""
+    best, score, gain = results.best, results.best_score, results.gain_percent
+    rows = {
+        "best on tuning seeds": text.score(score) + (f" (trial {best.number})" if best else ""),
+        "baseline on tuning seeds": text.score(results.baseline_score),
+        "gain on tuning seeds": "–" if gain is None else f"{text.score(gain, signed=True)}%",
+    }
+    reference = results.settings.reference_score
+    if reference is not None:
+        difference = "" if score is None else text.score(score - reference, signed=True)
+        rows["reference"] = f"{reference:g}" + (f" (best {difference})" if difference else "")
+    return rows
+
+
+def _validation_rows(validation: Validation) -> dict[str, str]:
+    """Return the findings of a validation besides its verdict."""
+    number = validation.winner.number
+    rows = {"winner": "not a trial of the study" if number is None else f"trial {number}"}
+    for name, candidate in (("winner", validation.winner), ("baseline", validation.baseline)):
+        rows[f"score of the {name} by seeds"] = _scores(candidate)
+        if candidate.optimism is not None:
+            rows[f"optimism of the {name}"] = _text(candidate.optimism, signed=True)
+    verdict = validation.verdict
+    if not verdict.is_baseline:
+        if verdict.over_training.difference is not None:
+            learning = _text(verdict.over_training.difference, signed=True)
+            rows["winner − baseline over training"] = learning
+        chance = verdict.comparison.probability_of_improvement
+        rows["P(winner beats baseline)"] = _text(chance, digits=2)
+    return rows
+
+
+def _scores(candidate: Candidate) -> str:
+    """Return the mean score on each group of seeds."""
+    summaries = {group: summarize(scores) for group, scores in candidate.scores.items()}
+    return ", ".join(
+        f"{text.score(summary.mean.value)} {group}"
+        for group, summary in summaries.items()
+        if summary is not None
+    )
+
+
+def _text(estimate: Estimate, *, digits: int = 1, signed: bool = False) -> str:
+    return estimate_text(estimate.value, estimate.interval, digits, signed=signed)
 
 
 def _count_finished(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
+def _best_score(study: optuna.Study) -> float | None:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max((trial.value for trial in complete if trial.value is not None), default=None)
+
+
 def _in_short(trial: FrozenTrial) -> str:
     return " ".join(
-        f"{_SHORT.get(name, name)} {f'{value:.3g}' if isinstance(value, float) else value}"
+        f"{DOMAINS[name].label} {f'{value:.3g}' if isinstance(value, float) else value}"
         for name, value in trial.params.items()
     )

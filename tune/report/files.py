@@ -1,4 +1,4 @@
-"""The files of a study: results, trials, pictures, page. Made from the study alone.
+"""The files of a study: JSON, pictures and report.html, written from its results.
 
 A study is only read.
 """
@@ -8,27 +8,26 @@ from typing import Any
 
 import optuna
 
-from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing, write_json
-from tune.analysis.analysis import analyse
+from ppo_jax.files import replacing, write_json
 from tune.evidence.recommendation import Recommendation
 from tune.evidence.selection import Selection
 from tune.evidence.validation import Validation
 from tune.protocol.study_folder import StudyFolder
-from tune.protocol.trials import FINISHED, StudyRecord
+from tune.protocol.trials import StudyRecord
 from tune.report.figures import plot_optimization, plot_validation
 from tune.report.html import render_html
+from tune.report.results import StudyResults
 from tune.report.summary import describe_study, describe_trial
 
 
 def save_optimization_results(
     study: optuna.Study, output: str | Path | None = None
 ) -> dict[str, Any]:
-    """Write all tables, pictures and ``report.html`` of a study, whatever state it is in.
+    """Write ``report.html`` and the other result files of a study, whatever state it is in.
 
-    ``optimization_results.json``, ``all_trials.json`` and ``optimization_results.png``. What a
-    selection or a validation has left in the folder is shown where it is one of this study's
-    winner.
+    These are ``optimization_results.json``, ``all_trials.json`` and
+    ``optimization_results.png``. A selection or a validation that the folder holds is shown if
+    it is of this study's winner.
 
     Args:
       study: of :func:`tune.run_optimization`, or any study that optimized
@@ -39,52 +38,32 @@ def save_optimization_results(
       The content of ``optimization_results.json``.
     """
     folder = StudyFolder.of(output, study.study_name)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    results = load_results(study, folder)
+    write_report(results, folder)
+    return describe_study(results)
+
+
+def load_results(study: optuna.Study, folder: StudyFolder) -> StudyResults:
+    """Return the results of a study, with the selection and the validation in `folder`."""
     record = StudyRecord.of(study)
-    trials = study.get_trials(deepcopy=False)
-    analysis = analyse(trials, record.settings)
     selection = Selection.load(folder, record)
-    validation = Validation.load(folder, record, selection)
-    results = describe_study(record, trials, analysis)
-    results["verdict"] = validation and validation.sentence
-    write_json(folder.results, results)
-    write_json(folder.trials, [describe_trial(trial) for trial in record.trials])
-    finished = [trial for trial in trials if trial.state in FINISHED]
-    plot_optimization(finished, record.settings, analysis, folder.overview)
-    page = render_html(
-        results,
-        trials,
-        record.settings,
-        analysis,
-        selection=_read(folder.selection) if selection else None,
-        validation=_read(folder.validation) if validation else None,
-        recommended=_read(folder.recommended) if validation else None,
-    )
+    return StudyResults.of(record, selection, Validation.load(folder, record, selection))
+
+
+def write_report(results: StudyResults, folder: StudyFolder) -> None:
+    """Write everything that can be made from `results`; no file is read."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.results, describe_study(results))
+    write_json(folder.trials, [describe_trial(trial) for trial in results.trials])
+    plot_optimization(results, folder.overview)
+    if results.validation is not None:
+        write_conclusion(results.validation, folder)
+    page = render_html(results)
     with replacing(folder.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return results
 
 
-def write_validation(validation: Validation, folder: StudyFolder) -> None:
-    """Write ``validation.json``, ``recommended.json`` and ``validation.png``."""
-    write_json(folder.validation, validation.to_dict())
+def write_conclusion(validation: Validation, folder: StudyFolder) -> None:
+    """Write ``validation.png`` and ``recommended.json``."""
+    plot_validation(validation, folder.validation_picture)
     write_json(folder.recommended, Recommendation(validation.verdict).to_dict())
-    shown = {"best of the study": validation.winner, "default": validation.baseline}
-    if validation.verdict.is_baseline:
-        del shown["best of the study"]
-    plot_validation(
-        f"{validation.settings.env}: {validation.seeds.seeds} fresh seeds",
-        validation.steps,
-        {name: candidate.validated.returns for name, candidate in shown.items()},
-        {name: candidate.scores for name, candidate in shown.items()},
-        validation.settings,
-        folder.validation_picture,
-    )
-
-
-def _read(path: Path) -> Any:
-    """Return the content of a JSON file, None where there is none."""
-    try:
-        return read_json(path)
-    except UserError:
-        return None

@@ -1,70 +1,115 @@
-"""The page ``report.html``: one file that needs nothing beside it, light and dark.
+"""``report.html``: one self-contained page, light and dark.
 
-What is shown is put together here, how it looks is the template's business. Every text is
-escaped by the template; only pictures, drawn here, are put in as they are.
+This module decides what is shown, the template how it looks. The template escapes every text;
+only the pictures, which are drawn here, are inserted as they are.
 """
 
 import dataclasses
 import functools
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from optuna.trial import FrozenTrial, TrialState
 
-from ppo_jax.plots import BLUE, GREY, inline_svg, label_steps
-from tune.analysis.analysis import Analysis, BoundHit
-from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, attribute, is_baseline
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.plots import inline_svg
+from ppo_jax.text import interval_text
+from tune.evidence.candidate import SELECTION_SEEDS, TUNING_SEEDS, Candidate
+from tune.evidence.selection import Selection
+from tune.evidence.statistics import Comparison, Estimate, Summary, summarize
+from tune.evidence.validation import Validation
+from tune.protocol.trials import TrialRecord
+from tune.report import text
 from tune.report.figures import (
     draw_contour,
-    draw_curve,
     draw_history,
     draw_importances,
     draw_learning_curves,
     draw_optimism,
     draw_profiles,
-    draw_reference,
     draw_seeds,
     draw_slice,
+    draw_validation_curves,
 )
-
-_WINNER, _BASELINE = "best of the study", "default"
+from tune.report.results import StudyResults, shown_score
+from tune.report.summary import describe_protocol
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture with what it shows."""
+    """A picture and what it shows."""
 
     svg: Markup
     caption: str
 
 
-def render_html(
-    results: Mapping[str, Any],
-    trials: Sequence[FrozenTrial],
-    settings: Settings,
-    analysis: Analysis,
-    validation: Mapping[str, Any] | None,
-    selection: Mapping[str, Any] | None,
-    recommended: Mapping[str, Any] | None,
-) -> str:
-    """Return the page.
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """One of the figures at the top of the page."""
 
-    Args:
-      results: content of ``optimization_results.json``.
-      trials: all trials of the study, in any state.
-      settings: of the study.
-      analysis: of the trials.
-      validation: content of ``validation.json`` if it is one of this study's winner.
-      selection: content of ``selection.json``, likewise.
-      recommended: content of ``recommended.json``, likewise.
-    """
+    name: str
+    value: str
+    remark: str
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperparameterRow:
+    """A hyperparameter in the table of configurations."""
+
+    name: str
+    chosen: Any
+    baseline: Any
+    is_tuned: bool
+    good_range: str
+    bound: str
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the chosen value is not the baseline's."""
+        return self.chosen is not None and self.chosen != self.baseline
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidatedRow:
+    """A configuration in the table of the validation."""
+
+    name: str
+    summary: Summary | None
+    diverged_seeds: int
+    optimism: Estimate | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateRow:
+    """A candidate in the table of the selection."""
+
+    trial: int | None
+    is_baseline: bool
+    tuning_score: float | None
+    selection_score: Estimate | None
+    diverged_seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRow:
+    """A trial in the table of trials."""
+
+    number: int
+    state: str
+    note: str
+    score: float | None
+    worst_seed: float | None
+    params: Sequence[Any]
+    environment_steps: int
+    seconds: float | None
+
+
+def render_html(results: StudyResults) -> str:
+    """Return the page that shows `results`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tune.report"),
         autoescape=True,
@@ -72,324 +117,308 @@ def render_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
-    environment.filters["steps"] = lambda value: f"{value:,}"
-    environment.filters["estimate"] = estimate
-    environment.filters["duration"] = duration
-    finished = [trial for trial in trials if trial.state in FINISHED]
+    for convert in (
+        text.number,
+        text.score,
+        text.percent,
+        text.estimate,
+        text.steps,
+        text.duration,
+        text.plural,
+    ):
+        environment.filters[convert.__name__] = convert
+    settings, validation, selection = results.settings, results.validation, results.selection
     return environment.get_template("report.html").render(
         results=results,
         settings=settings,
-        analysis=analysis,
+        analysis=results.analysis,
+        outcome=_outcome(validation),
+        tiles=_tiles(results),
+        chosen_name=_chosen(results)[0],
+        configuration=_configuration(results),
         validation=validation,
+        validated=[] if validation is None else _validated_rows(validation),
+        comparisons=[] if validation is None else _comparisons(validation),
+        validation_figures=[] if validation is None else _validation_figures(validation),
+        candidates=[] if selection is None else _candidate_rows(selection),
         selection=selection,
-        recommended=recommended,
-        outcome=_outcome(results["verdict"]),
-        running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        tiles=_tiles(results, analysis, validation),
-        configuration=_configuration(results, settings, analysis, validation),
-        validation_figures=_validation_figures(validation, settings),
-        study_figures=_study_figures(trials, finished, settings, results, analysis),
-        interaction_figures=_interaction_figures(finished, analysis),
-        slice_figures=_slice_figures(finished, settings, analysis),
-        rows=[_row(trial, settings, results["best_trial"]) for trial in trials],
+        study_figures=_study_figures(results),
+        interaction_figures=_interaction_figures(results),
+        slice_figures=_slice_figures(results),
+        trials=[_trial_row(trial, results) for trial in results.trials],
         tuned=[name for name, _ in settings.space.tuned],
-        seeds=_seeds(settings, validation, selection),
-        durations=_durations(finished),
+        protocol=describe_protocol(settings),
+        agent=settings.config.agent.to_dict(),
+        search_space=settings.space.to_tables(),
+        seed_groups=_seed_groups(results),
+        made_with=results.made_with,
+        median_seconds=_median_seconds(results.finished),
+        proof_steps=_proof_steps(results),
     )
 
 
-def number(value: Any) -> str:
-    """Return a value as a person reads it.
-
-    >>> [number(v) for v in (None, True, 3e-4, 0.00031415, 2048, 494.57, "relu")]
-    ['–', 'yes', '0.0003', '0.0003142', '2048', '494.6', 'relu']
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "–"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(number, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {number(v)}" for k, v in value.items()) or "–"
-    return str(value)
-
-
-def estimate(found: Mapping[str, Any] | None, form: str = ".1f") -> str:
-    """Return an estimate with its interval.
-
-    >>> estimate({"value": 9.9, "interval": [6.7, 13.1]}, "+.1f")
-    '+9.9 (+6.7 to +13.1)'
-    >>> estimate(None)
-    '–'
-    """
-    if found is None:
-        return "–"
-    text = format(found["value"], form)
-    if found["interval"] is None:
-        return text
-    low, high = (format(bound, form) for bound in found["interval"])
-    return f"{text} ({low} to {high})"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as a person reads them.
-
-    >>> [duration(s) for s in (None, 0.42, 59.6, 754.0, 8000.0)]
-    ['–', '0.4 s', '60 s', '12.6 min', '2.2 h']
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _outcome(verdict: str | None) -> str:
-    """Return ``improved``, ``unclear``, ``worse`` or, without a validation, ``open``."""
-    if verdict is None:
+def _outcome(validation: Validation | None) -> str:
+    """Return the style of the verdict: ``improved``, ``unclear``, ``worse`` or ``open``."""
+    if validation is None:
         return "open"
-    outcomes = {"Improved": "improved", "Worse": "worse"}
-    return outcomes.get(verdict.partition(":")[0], "unclear")
+    outcome = validation.verdict.outcome
+    return outcome if outcome in ("improved", "worse") else "unclear"
 
 
-def _tiles(
-    results: Mapping[str, Any], analysis: Analysis, validation: Mapping[str, Any] | None
-) -> list[tuple[str, str, str]]:
-    """Return (name, figure, remark) of the figures at the top."""
-    best, gain = results["best_value"], results["improvement_percent"]
+def _tiles(results: StudyResults) -> list[Tile]:
+    best, gain = results.best, results.gain_percent
     tiles = [
-        (
-            "best trial, tuning seeds",
-            "–" if best is None else f"{best:.1f}",
-            "no trial is complete" if best is None else f"trial {results['best_trial']}",
+        Tile(
+            "best on tuning seeds",
+            text.score(results.best_score),
+            "no trial is complete" if best is None else f"trial {best.number}",
         )
     ]
-    if results["baseline_value"] is not None:
-        remark = "" if gain is None else f"the best is {gain:+.1f}%"
-        tiles.append(("default, tuning seeds", f"{results['baseline_value']:.1f}", remark))
-    comparison = (validation or {}).get("comparison")
-    if comparison and comparison.get("difference"):
-        difference = comparison["difference"]
-        interval = difference["interval"]
-        remark = f"95%: {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else "a single seed"
-        tiles.append(("best − default, fresh seeds", f"{difference['value']:+.1f}", remark))
-        chance = comparison["probability_of_improvement"]
-        interval = chance["interval"]
-        remark = f"95%: {interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
-        tiles.append(("P(best beats default)", f"{chance['value']:.2f}", remark))
-    counts = results["n_trials"]
-    states = ", ".join(f"{n} {state}" for state, n in counts.items() if state != "total")
-    tiles.append(("trials", str(counts["total"]), states))
-    if analysis.pruning.trials:
-        saved = analysis.pruning
-        remark = f"{saved.environment_steps:,} steps, {duration(saved.seconds)}"
-        tiles.append(("saved by pruning", f"{saved.share_of_steps:.0%}", remark))
+    if results.baseline_score is not None:
+        remark = "" if gain is None else f"best: {text.score(gain, signed=True)}%"
+        tiles.append(Tile("baseline on tuning seeds", text.score(results.baseline_score), remark))
+    if results.validation is not None and not results.validation.verdict.is_baseline:
+        comparison = results.validation.verdict.comparison
+        if comparison.difference is not None:
+            tiles.append(
+                _tile("winner − baseline, fresh seeds", comparison.difference, signed=True)
+            )
+            chance = comparison.probability_of_improvement
+            tiles.append(_tile("P(winner beats baseline)", chance, digits=2))
+    states = ", ".join(f"{count} {state}" for state, count in results.counts.items())
+    tiles.append(Tile("trials", str(len(results.trials)), states))
+    saved = results.analysis.pruning
+    if saved.trials:
+        remark = f"{text.steps(saved.environment_steps)} steps, {text.duration(saved.seconds)}"
+        tiles.append(Tile("saved by pruning", text.percent(saved.share_of_steps), remark))
     return tiles
 
 
-def _configuration(
-    results: Mapping[str, Any],
-    settings: Settings,
-    analysis: Analysis,
-    validation: Mapping[str, Any] | None,
-) -> list[dict[str, Any]]:
-    """Return a row for each hyperparameter: winner, default, good range, a word on its bounds."""
-    baseline = settings.space.complete(settings.space.baseline()).to_dict()
-    winner = validation["winner"]["hyperparameters"] if validation else results["best_params"]
-    tuned = {name for name, _ in settings.space.tuned}
+def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) -> Tile:
+    """Return an estimate with its interval."""
+    value = text.estimate(Estimate(found.value), digits, signed=signed)
+    if found.interval is None:
+        return Tile(name, value, "no interval from a single seed")
+    return Tile(name, value, f"95%: {interval_text(found.interval, digits, signed=signed)}")
+
+
+def _chosen(results: StudyResults) -> tuple[str, Hyperparameters | None]:
+    """Return the configuration to show beside the baseline, with its name."""
+    for proof in (results.validation, results.selection):
+        if proof is not None:
+            return "winner", proof.winner.hyperparameters
+    best = results.best
+    return "best on tuning seeds", None if best is None else best.hyperparameters
+
+
+def _configuration(results: StudyResults) -> list[HyperparameterRow]:
+    """Return a row for each hyperparameter, the tuned ones first."""
+    space, analysis = results.settings.space, results.analysis
+    _, configuration = _chosen(results)
+    chosen = {} if configuration is None else configuration.to_dict()
+    tuned = {name for name, _ in space.tuned}
     rows = []
-    for name, default in baseline.items():
-        good, pressed = analysis.good_ranges.get(name), analysis.bounds_hit.get(name)
-        text = ""
-        if good is not None:
-            values = [number(value) for value in good.values]
-            ordered = len(values) == 2 and not _is_list(settings, name)
-            text = " … ".join(values) if ordered else ", ".join(values)
-            text = "everywhere" if good.everywhere else text
+    for name, baseline in space.complete(space.baseline()).to_dict().items():
+        hit = analysis.bounds_hit.get(name)
         rows.append(
-            {
-                "name": name,
-                "winner": None if winner is None else winner.get(name),
-                "default": default,
-                "tuned": name in tuned,
-                "changed": winner is not None and winner.get(name) != default,
-                "good": text,
-                "bound": "" if pressed is None else bound_sentence(name, pressed),
-            }
+            HyperparameterRow(
+                name=name,
+                chosen=chosen.get(name),
+                baseline=baseline,
+                is_tuned=name in tuned,
+                good_range=_good_range(results, name),
+                bound="" if hit is None else text.bound_sentence(name, hit),
+            )
         )
-    return sorted(rows, key=lambda row: not row["tuned"])
+    return sorted(rows, key=lambda row: not row.is_tuned)
 
 
-def bound_sentence(name: str, pressed: BoundHit) -> str:
-    """Return what to do about a bound that the best trials press against."""
-    return (
-        f"{pressed.count} of the {pressed.best} best trials lie at the "
-        f"{'lower' if pressed.side == 'low' else 'upper'} bound {number(pressed.bound)} of {name}: "
-        f"widen it to {number(pressed.widen_to)}"
-    )
+def _good_range(results: StudyResults, name: str) -> str:
+    good, surrogate = results.analysis.good_ranges.get(name), results.analysis.surrogate
+    if good is None or surrogate is None:
+        return ""
+    if good.everywhere:
+        return "everywhere"
+    (axis,) = (axis for axis in surrogate.axes if axis.name == name)
+    separator = ", " if axis.is_list else " … "
+    return separator.join(map(text.number, good.values))
 
 
-def _is_list(settings: Settings, name: str) -> bool:
-    return hasattr(dict(settings.space.tuned).get(name), "values")
+def _validated_rows(validation: Validation) -> list[ValidatedRow]:
+    rows = {"winner": validation.winner, "baseline": validation.baseline}
+    if validation.verdict.is_baseline:
+        del rows["winner"]
+    return [
+        ValidatedRow(name, c.summary, len(c.validated.diverged_seeds), c.optimism)
+        for name, c in rows.items()
+    ]
 
 
-def _validation_figures(validation: Mapping[str, Any] | None, settings: Settings) -> list[Figure]:
-    if validation is None:
+def _comparisons(validation: Validation) -> list[tuple[str, Comparison]]:
+    verdict = validation.verdict
+    if verdict.is_baseline:
         return []
-    shown = {_WINNER: validation["winner"], _BASELINE: validation["baseline"]}
-    if validation["winner_is_baseline"]:
-        del shown[_WINNER]
-    returns = {name: np.array(found["returns"], np.float64) for name, found in shown.items()}
-    colors = {name: BLUE if name == _WINNER else GREY for name in shown}
-    finals = {name: values[-1] for name, values in returns.items()}
-    steps = validation["steps"]
-    scores = {
-        name: {
-            group: np.array(known["seeds"], np.float64)
-            for group, known in found.get("scores", {}).items()
-        }
-        for name, found in shown.items()
+    compared = {
+        "at the end": verdict.comparison,
+        "averaged over training": verdict.over_training,
+        "at the steps of a trial": verdict.at_tuning_steps,
     }
+    return [(name, found) for name, found in compared.items() if found is not None]
 
-    def curves(axes: Axes) -> None:
-        for name, values in returns.items():
-            draw_curve(axes, steps, values, colors[name], name)
-        draw_reference(axes, settings.reference_score)
-        label_steps(axes)
-        axes.legend(loc="best")
 
-    def profile(axes: Axes) -> None:
-        draw_profiles(axes, finals, colors)
-        if axes.lines:
-            axes.legend(loc="best")
+def _validation_figures(validation: Validation) -> list[Figure]:
+    objective = validation.settings.objective
 
     def optimism(axes: Axes) -> None:
-        draw_optimism(axes, scores, colors)
-        axes.set(ylabel=f"{settings.objective} of checkpoints")
+        draw_optimism(axes, validation)
+        axes.set(ylabel=f"{objective} of checkpoints")
 
-    figures = [
-        _figure(curves, "Mean over the validation seeds at each checkpoint, with 95% intervals."),
+    def on(draw: Callable[..., None]) -> Callable[[Axes], None]:
+        return functools.partial(draw, validation=validation)
+
+    return [
         _figure(
-            functools.partial(draw_seeds, finals=finals, colors=colors),
+            on(draw_validation_curves),
+            "Mean over the validation seeds at each checkpoint, with 95% intervals.",
+        ),
+        _figure(
+            on(draw_seeds),
             "Every validation seed at the end of training; diamonds are means with 95% intervals.",
         ),
-        _figure(profile, "Performance profile: the fraction of seeds above each return."),
+        _figure(on(draw_profiles), "Performance profile: the fraction of seeds above each return."),
+        _figure(
+            optimism,
+            f"The score after {text.steps(validation.settings.total_steps)} steps on each group "
+            "of seeds. A fall from left to right is luck that fresh seeds do not repeat.",
+        ),
     ]
-    if any(scores.values()):
-        caption = (
-            f"The same score over {settings.total_steps:,} steps on each group of seeds: what "
-            "falls from left to right was luck."
+
+
+def _candidate_rows(selection: Selection) -> list[CandidateRow]:
+    rows = []
+    for candidate in selection.candidates:
+        summary = summarize(candidate.scores[SELECTION_SEEDS])
+        rows.append(
+            CandidateRow(
+                trial=candidate.number,
+                is_baseline=candidate.is_baseline,
+                tuning_score=None if candidate.trial is None else candidate.trial.score,
+                selection_score=None if summary is None else summary.mean,
+                diverged_seeds=len(candidate.selected.diverged_seeds),
+            )
         )
-        figures.append(_figure(optimism, caption))
-    return figures
+    return rows
 
 
-def _study_figures(
-    trials: Sequence[FrozenTrial],
-    finished: Sequence[FrozenTrial],
-    settings: Settings,
-    results: Mapping[str, Any],
-    analysis: Analysis,
-) -> dict[str, Figure]:
-    best = results["best_trial"]
+def _study_figures(results: StudyResults) -> dict[str, Figure]:
+    importances = results.analysis.importances
     return {
         "curves": _figure(
-            lambda axes: draw_learning_curves(axes, trials, settings, best),
-            "Mean return over the tuning seeds of every trial; a cross is where it was pruned.",
+            lambda axes: draw_learning_curves(axes, results),
+            "Mean return of each trial over its tuning seeds. A cross marks where a trial was "
+            "pruned.",
             height=3.8,
         ),
         "history": _figure(
-            lambda axes: draw_history(axes, finished, settings),
-            "Score of every trial in order, and the best so far.",
+            lambda axes: draw_history(axes, results.finished, results.settings),
+            "Score of each trial in order, and the best so far.",
             height=3.8,
         ),
         "importances": _figure(
-            lambda axes: draw_importances(axes, analysis.importances),
-            "fANOVA: share of the score's variance that a parameter explains alone. PED-ANOVA: "
-            "its share in what tells the best quarter of the trials from all. Lines are 95% "
-            "bootstrap intervals over trials.",
-            height=1.2 + 0.34 * len(analysis.importances),
+            lambda axes: draw_importances(axes, importances),
+            "fANOVA: the share of the score's variance that a parameter explains alone. "
+            "PED-ANOVA: its share in what separates the best quarter of the trials from all of "
+            "them. Lines are 95% bootstrap intervals over trials.",
+            height=1.2 + 0.34 * len(importances),
         ),
     }
 
 
-def _interaction_figures(finished: Sequence[FrozenTrial], analysis: Analysis) -> list[Figure]:
-    surrogate = analysis.surrogate
+def _interaction_figures(results: StudyResults) -> list[Figure]:
+    surrogate = results.analysis.surrogate
     if surrogate is None:
         return []
     return [
         _figure(
             functools.partial(
-                draw_contour, trials=finished, surrogate=surrogate, pair=interaction.pair
+                draw_contour, trials=results.finished, surrogate=surrogate, pair=interaction.pair
             ),
-            f"{interaction.pair[0]} × {interaction.pair[1]}: {interaction.share:.1%} of the "
-            f"variance ({interaction.interval[0]:.1%} to {interaction.interval[1]:.1%})",
+            f"{interaction.pair[0]} × {interaction.pair[1]}: "
+            f"{text.percent(interaction.share, 1)} of the variance "
+            f"({text.percent(interaction.interval[0], 1)} to "
+            f"{text.percent(interaction.interval[1], 1)})",
             width=4.2,
             height=3.2,
         )
-        for interaction in analysis.interactions
+        for interaction in results.analysis.interactions
     ]
 
 
-def _slice_figures(
-    finished: Sequence[FrozenTrial], settings: Settings, analysis: Analysis
-) -> list[Figure]:
+def _slice_figures(results: StudyResults) -> list[Figure]:
     figures: list[Figure] = []
-    if not finished:
+    if not results.finished:
         return figures
-    for name, _ in settings.space.tuned:
-        pressed = analysis.bounds_hit.get(name)
-        figures.append(
-            _figure(
-                functools.partial(
-                    draw_slice, trials=finished, settings=settings, name=name, analysis=analysis
-                ),
-                "" if pressed is None else f"{bound_sentence(name, pressed)}.",
-                width=4.2,
-                height=3.0,
-            )
+    for name, _ in results.settings.space.tuned:
+        hit = results.analysis.bounds_hit.get(name)
+        draw = functools.partial(
+            draw_slice,
+            trials=results.finished,
+            settings=results.settings,
+            name=name,
+            analysis=results.analysis,
+            legend=False,
         )
+        caption = "" if hit is None else f"{text.bound_sentence(name, hit)}."
+        figures.append(_figure(draw, caption, width=4.2, height=3.0))
     return figures
 
 
-def _figure(draw: Any, caption: str, width: float = 5.2, height: float = 3.4) -> Figure:
+def _figure(
+    draw: Callable[[Axes], None], caption: str, width: float = 5.2, height: float = 3.4
+) -> Figure:
     return Figure(Markup(inline_svg(draw, width, height)), caption)
 
 
-def _row(trial: FrozenTrial, settings: Settings, best: int | None) -> dict[str, Any]:
-    """Return a trial as the table shows it."""
-    attributes = trial.user_attrs
-    last = list(attribute(trial, "returns", {}).values())[-1:]
-    known = [score for score in (last[0] if last else []) if score is not None]
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "note": "best" if trial.number == best else "default" if is_baseline(trial) else "",
-        "score": trial.value,
-        "worst": min(known, default=None),
-        "params": {name: trial.params.get(name) for name, _ in settings.space.tuned},
-        "steps": attributes.get("environment_steps", 0),
-        "seconds": trial.duration.total_seconds() if trial.duration else None,
-    }
+def _trial_row(trial: TrialRecord, results: StudyResults) -> TrialRow:
+    last = trial.returns[max(trial.returns)] if trial.returns else np.zeros(0)
+    known = last[np.isfinite(last)]
+    return TrialRow(
+        number=trial.number,
+        state=trial.state.name.lower(),
+        note="best" if trial is results.best else "baseline" if trial.is_baseline else "",
+        score=shown_score(trial),
+        worst_seed=float(known.min()) if len(known) else None,
+        params=[trial.params.get(name) for name, _ in results.settings.space.tuned],
+        environment_steps=trial.environment_steps,
+        seconds=trial.seconds,
+    )
 
 
-def _seeds(
-    settings: Settings,
-    validation: Mapping[str, Any] | None,
-    selection: Mapping[str, Any] | None,
-) -> list[dict[str, Any]]:
-    """Return the groups of seeds."""
-    groups = [{"purpose": "tuning", "root": settings.seed, "count": settings.seeds}]
-    return groups + [found["seeds"] for found in (selection, validation) if found]
+def _seed_groups(results: StudyResults) -> list[tuple[str, int, int]]:
+    """Return (purpose, root, number of seeds) of each group."""
+    settings = results.settings
+    proofs = [p.seeds for p in (results.selection, results.validation) if p is not None]
+    return [
+        (TUNING_SEEDS, settings.seed, settings.seeds),
+        *((group.purpose, group.root, group.seeds) for group in proofs),
+    ]
 
 
-def _durations(finished: Sequence[FrozenTrial]) -> float | None:
-    """Return the median duration of a trial, in seconds."""
-    seconds = [trial.duration.total_seconds() for trial in finished if trial.duration]
+def _median_seconds(finished: Sequence[TrialRecord]) -> float | None:
+    """Return the median duration of a trial."""
+    seconds = [trial.seconds for trial in finished if trial.seconds is not None]
     return statistics.median(seconds) if seconds else None
+
+
+def _proof_steps(results: StudyResults) -> dict[str, int]:
+    """Return the environment steps of selection and validation, all seeds together."""
+    found = {}
+    if results.selection is not None:
+        curves = [candidate.selected for candidate in results.selection.candidates]
+        found["selection"] = sum(curve.environment_steps for curve in curves)
+    if results.validation is not None:
+        runs: list[Candidate] = [results.validation.winner]
+        if not results.validation.verdict.is_baseline:
+            runs.append(results.validation.baseline)
+        found["validation"] = sum(run.validated.environment_steps for run in runs)
+    return found

@@ -1,4 +1,4 @@
-"""The trials of a study in TensorBoard and Weights & Biases, a run each."""
+"""Logging of a study to TensorBoard and Weights & Biases, one run per trial."""
 
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,16 @@ from tune.report.console import ConsoleProgress
 
 
 class TrackedProgress:
-    """Tells a study's progress to `progress` and to the trackers of `config`.
+    """Passes a study's progress on to `progress` and logs its trials to the trackers of `config`.
 
-    A context manager: a trial that is interrupted ends its run. Run again, it begins anew.
+    A context manager. An interrupted trial ends its run; when it is run again, its run starts
+    over.
+
+    Args:
+      progress: receives every call.
+      config: which trackers there are.
+      output: folder of the study.
+      study_name: the group of the runs.
     """
 
     def __init__(
@@ -39,14 +46,17 @@ class TrackedProgress:
         self._end()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
+        """Pass the call on."""
         self._progress.study_started(study, settings, n_trials)
 
     def trial_started(self, trial: optuna.Trial) -> None:
-        self._end()  # Of a trial that has gone to another process.
+        """End the run of the previous trial, if another process has taken that over."""
+        self._end()
         self._trial = trial
         self._progress.trial_started(trial)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Log a checkpoint; the first one of a trial starts its run."""
         if self._tracker is None and self._trial is not None:
             self._tracker = Tracker(
                 self._config,
@@ -60,6 +70,7 @@ class TrackedProgress:
         self._progress.checkpoint(checkpoint)
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Log the score and end the run."""
         if self._tracker is not None and trial.state == TrialState.COMPLETE:
             self._tracker.log({"score": trial.values[0]})
         self._end()
@@ -68,9 +79,11 @@ class TrackedProgress:
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
+        """Pass the call on: selection and validation are not tracked."""
         self._progress.seeds_checkpoint(name, first, stop, step, returns)
 
     def line(self, text: str) -> None:
+        """Pass the call on."""
         self._progress.line(text)
 
     def _end(self) -> None:

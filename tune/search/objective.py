@@ -12,9 +12,11 @@ import optuna
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import TUNING, Checkpoint, Programs, seed_keys
+from ppo_jax.programs import Checkpoint, Programs
+from ppo_jax.seeds import seed_keys
+from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
-from tune.protocol.trials import is_baseline, settings_of
+from tune.protocol.trials import is_baseline, require_maximize, settings_of
 
 Observer = Callable[[Checkpoint], None]
 
@@ -38,7 +40,7 @@ def shared_programs(config: TrainConfig, seeds: int) -> Programs:
 
 
 def objective(
-    trial: optuna.Trial,
+    trial: optuna.trial.BaseTrial,
     settings: Settings | None = None,
     observer: Observer | None = None,
     programs: RunsSeeds | None = None,
@@ -53,7 +55,7 @@ def objective(
     Works in a plain ``study.optimize(objective, n_trials=20)`` as well.
 
     Args:
-      trial: an Optuna trial.
+      trial: an Optuna trial; also a ``FixedTrial`` or a finished one, to run it again.
       settings: of the study; read from the study, else the defaults, when not given.
       observer: called at each checkpoint.
       programs: of the settings' configuration; :func:`shared_programs` when not given.
@@ -63,16 +65,23 @@ def objective(
 
     Raises:
       optuna.TrialPruned: when the pruner says so or a seed has diverged.
+      UserError: for a study that does not maximize, or has several objectives.
     """
-    settings = settings or settings_of(trial.study) or Settings()
+    study = getattr(trial, "study", None)  # Optuna's FixedTrial and FrozenTrial have none.
+    if study is not None:
+        require_maximize(study)
+        settings = settings or settings_of(study)
+    settings = settings or Settings()
     hyperparameters = settings.space.suggest(trial)
     programs = programs or shared_programs(settings.config, settings.seeds)
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
 
-    # Of a run of this trial that was interrupted. It was not pruned there, so the pruner,
-    # which judges by the last report, is asked again only when that has been reached.
-    reported = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    # Reports of a run of this trial that was interrupted. It was not pruned there, so the
+    # pruner, which judges by the last report, is asked again only when that has been reached.
+    reported = (
+        {} if study is None else study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    )
     known_until = max(reported, default=0)
 
     means: list[float] = []

@@ -1,4 +1,7 @@
-"""Where studies are kept: addresses, what may be shared, and patience with what is away."""
+"""The storage of a study: its address, who may share it, and what happens while it is away.
+
+Which file of a study's folder holds the storage is not decided here.
+"""
 
 import fcntl
 import functools
@@ -15,12 +18,12 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
 from ppo_jax.errors import UserError
+from tune.search.optuna_private import BaseJournalFileLock, CachedStorage
 
 PATIENCE = 300.0
-"""Seconds for which a storage that was there may be away."""
+"""Seconds for which a call waits for a storage that does not answer."""
 
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _DRIVERS |= {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -34,19 +37,19 @@ def is_shared(address: str) -> bool:
 
 
 def sqlite_file(address: str) -> Path | None:
-    """Return the file of an SQLite storage, None where there is none."""
+    """Return the file of an SQLite storage; None for any other storage or one in memory."""
     name = address.partition(":///")[2].partition("?")[0]
     return None if is_shared(address) or name in ("", ":memory:") else Path(name).resolve()
 
 
 def storage_file(address: str) -> Path | None:
-    """Return the file of an SQLite or a journal storage, None where there is none."""
+    """Return the file of an SQLite or journal storage; None for any other storage."""
     journal = address.removeprefix("journal:")
     return sqlite_file(address) if journal == address else Path(journal.removeprefix("//"))
 
 
 def without_secrets(address: str) -> str:
-    """Return `address` as it may be printed.
+    """Return `address` without user, password and options, fit to print.
 
     >>> without_secrets("postgresql://me:p@ssword@host:5432/studies?sslpassword=x")
     'postgresql://host:5432/studies'
@@ -59,28 +62,30 @@ def open_storage(address: str) -> BaseStorage:
     """Open the storage at `address`.
 
     ``sqlite:///FILE`` serves one process, ``journal:FILE`` the processes of one host,
-    ``postgresql://USER:PASSWORD@HOST/DATABASE`` and ``mysql://...`` those of many hosts, and
-    ``grpc://HOST:PORT`` is a proxy in front of one of them. While a database is away, calls
-    wait for it, :data:`PATIENCE` seconds at most.
+    ``postgresql://USER:PASSWORD@HOST/DATABASE`` and ``mysql://...`` serve many hosts, and
+    ``grpc://HOST:PORT`` is a proxy in front of any of them. While a database does not answer,
+    calls wait for it, at most :data:`PATIENCE` seconds.
 
     Raises:
-      UserError: when it cannot be opened; without the address's password.
+      UserError: when it cannot be opened; the message never holds the password.
     """
     scheme, _, rest = address.partition(":")
     try:
         if scheme == "journal":
             path = Path(rest.removeprefix("//")).absolute()
             backend = JournalFileBackend(str(path), lock_obj=_FileLock(path))
-            return _guarded(optuna.storages.JournalStorage)(address, backend)
-        if scheme == "grpc":
-            return _open_proxy(address)
-        return _guarded(optuna.storages._CachedStorage)(address, _open_database(address))
+            storage: BaseStorage = _resilient(optuna.storages.JournalStorage)(address, backend)
+        elif scheme == "grpc":
+            storage = _open_proxy(address)
+        else:
+            storage = _resilient(CachedStorage)(address, _open_database(address))
     except UserError:
         raise
     except Exception as error:  # Whatever the database driver raises.
         raise UserError(
             f"cannot open the storage {without_secrets(address)}: {_reason(error, address)}"
         ) from error
+    return storage
 
 
 def _open_database(address: str) -> optuna.storages.RDBStorage:
@@ -89,13 +94,13 @@ def _open_database(address: str) -> optuna.storages.RDBStorage:
     options: dict[str, Any] = {}
     if is_shared(address):
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-        if address.startswith("postgresql"):  # A host that vanishes is noticed in a minute.
+        if address.startswith("postgresql"):  # Notice a vanished host within a minute.
             options["connect_args"] |= {"keepalives_idle": 20, "tcp_user_timeout": 60_000}
     for attempt in range(5):
         try:
             return optuna.storages.RDBStorage(address, engine_kwargs=options)
         except Exception as error:
-            # Several processes may be making the tables at this moment; one of them succeeds.
+            # Several processes may create the tables at the same moment; one of them succeeds.
             if attempt == 4 or not _lost_race(error):
                 raise
             time.sleep(random.uniform(0.1, 1.0))
@@ -104,14 +109,14 @@ def _open_database(address: str) -> optuna.storages.RDBStorage:
 
 def _lost_race(error: Exception) -> bool:
     text = f"{error} {error.__cause__}".lower()
-    return any(sign in text for sign in ("already exists", "duplicate", "unique", "locked"))
+    return any(word in text for word in ("already exists", "duplicate", "unique", "locked"))
 
 
 def _open_proxy(address: str) -> BaseStorage:
     parts = urlsplit(address)
     if not parts.hostname or not parts.port:
         raise UserError(f"a gRPC storage is grpc://HOST:PORT, but got {without_secrets(address)!r}")
-    storage = _guarded(optuna.storages.GrpcStorageProxy)(
+    storage: optuna.storages.GrpcStorageProxy = _resilient(optuna.storages.GrpcStorageProxy)(
         address, host=parts.hostname, port=parts.port
     )
     storage.wait_server_ready(timeout=10)
@@ -119,21 +124,22 @@ def _open_proxy(address: str) -> BaseStorage:
 
 
 @functools.cache
-def _guarded(kind: Any) -> Callable[..., Any]:
-    """Return a subclass of `kind`, a storage, whose calls wait while the storage is away.
+def _resilient(kind: Any) -> Callable[..., Any]:
+    """Return a subclass of the storage `kind` whose calls wait while it does not answer.
 
-    What cannot be mended by waiting becomes a ``UserError`` that names the storage.
+    A failure that waiting cannot cure becomes a ``UserError`` that names the storage. The
+    instances have an attribute ``address``.
     """
 
     def __init__(self: Any, address: str, *args: Any, **kwargs: Any) -> None:
         self.address = address
         kind.__init__(self, *args, **kwargs)
 
-    calls = {name: _patient(getattr(kind, name)) for name in BaseStorage.__abstractmethods__}
+    calls = {name: _with_retries(getattr(kind, name)) for name in BaseStorage.__abstractmethods__}
     return type(kind.__name__, (kind,), {"__init__": __init__, **calls})
 
 
-def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+def _with_retries(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         started, pause = time.monotonic(), 0.5
@@ -149,7 +155,7 @@ def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
                     raise UserError(
                         f"the storage {without_secrets(self.address)} fails: "
                         f"{_reason(error, self.address)}"
-                        f"{f', for {waited:.0f} s' if away else ''}; {_what_is_left(self.address)}"
+                        f"{f', for {waited:.0f} s' if away else ''}; {_what_is_kept(self.address)}"
                     ) from error
                 if pause == 0.5:
                     _log.warning(
@@ -164,28 +170,28 @@ def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _what_is_left(address: str) -> str:
+def _what_is_kept(address: str) -> str:
     file = storage_file(address)
     if file is None or file.exists():
-        return "what has finished is kept, the same command continues"
-    return "its file has been removed, and with it what had finished"
+        return "finished trials are kept, the same command continues"
+    return "its file has been removed, and the finished trials with it"
 
 
 def _is_away(error: BaseException) -> bool:
-    """Return whether waiting may help."""
+    """Return whether the storage does not answer for now, so that waiting may help."""
     origin = _origin(error)
     if type(origin).__module__.startswith("grpc"):
         code: Any = getattr(origin, "code", None)
         return code is not None and code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     if type(origin).__module__.startswith("sqlite3"):
         return "locked" in str(origin)
-    # Of every driver (PEP 249): the connection, not the statement, is at fault.
+    # In every driver (PEP 249) these blame the connection, not the statement.
     names = {kind.__name__ for kind in type(origin).__mro__}
     return not names.isdisjoint({"OperationalError", "InterfaceError"})
 
 
 def _is_broken(error: BaseException) -> bool:
-    """Return whether the storage itself fails, rather than the call being wrong."""
+    """Return whether the storage fails, rather than the call being wrong."""
     return isinstance(error, (optuna.exceptions.StorageInternalError, OSError)) or (
         type(error).__module__.startswith(("sqlalchemy", "grpc"))
     )
@@ -199,7 +205,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException, address: str) -> str:
-    """Return why in one line, without anything that may be a part of the address's password."""
+    """Return the cause in one line, without any part of the address's password."""
     origin = _origin(error)
     text = " ".join(str(origin).split()) or type(origin).__name__
     if isinstance(origin, OSError) and origin.strerror:
@@ -210,9 +216,9 @@ def _reason(error: BaseException, address: str) -> str:
 
 
 class _FileLock(BaseJournalFileLock):
-    """A lock on a journal that the kernel gives up when its holder dies, unlike Optuna's.
+    """A lock on a journal that the kernel releases when its holder dies, unlike Optuna's.
 
-    What that holder was writing is cut off: half a line would spoil the next one.
+    A line that the holder did not finish is cut off: it would spoil the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,7 +226,7 @@ class _FileLock(BaseJournalFileLock):
         self._handle = -1
 
     def acquire(self) -> bool:
-        self.release()  # What an interrupted call still holds would keep this one waiting.
+        self.release()  # An interrupted call may still hold it, and this call would wait for that.
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(self._handle, fcntl.LOCK_EX)
         _cut_torn_line(self._handle)

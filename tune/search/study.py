@@ -18,10 +18,18 @@ from ppo_jax.programs import Checkpoint, Programs
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
-from tune.protocol.trials import FINISHED, is_baseline, record_compilations, settings_of
+from tune.protocol.trials import (
+    FINISHED,
+    is_baseline,
+    record_compilations,
+    require_maximize,
+    settings_of,
+)
 from tune.search.leases import TrialLeases
 from tune.search.objective import objective, shared_programs
-from tune.search.samplers import has_configurations_left, make_sampler, require_sampler_package
+from tune.search.optuna_private import resume_trial, storage_of
+from tune.search.pruners import make_pruner
+from tune.search.samplers import has_configurations_left, make_sampler
 from tune.search.storage import is_shared, open_storage, sqlite_file
 
 
@@ -136,8 +144,8 @@ def open_study(
       workers: processes that are to work on it; decides what its storage is by default.
     """
     study_name = study_name or settings.env
-    make_network(settings.config, make(settings.env, settings.env_kwargs).spaces)
-    require_sampler_package(settings.sampler)
+    make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
+    sampler, pruner = make_sampler(settings), make_pruner(settings)
     folder.require_usable(study_name)
     address = storage or folder.default_storage(workers)
     with contextlib.ExitStack() as stack:
@@ -150,39 +158,15 @@ def open_study(
             stack.enter_context(StudyFolder(file.parent).held(shared=False))
         if storage is None:
             backend = open_storage(address)
-        study = _create_or_load(study_name, backend, settings)
+        study = _create_or_load(study_name, backend, settings, sampler, pruner)
         folder.write_config(study_name, settings)
         yield study
 
 
 def address_of(study: optuna.Study) -> str:
     """Return the address of the storage of a study of :func:`open_study`."""
-    return study._storage.address  # type: ignore[attr-defined]
-
-
-def make_pruner(settings: Settings) -> optuna.pruners.BasePruner:
-    """Return the pruner; its steps are nominal environment steps."""
-    first = settings.checkpoints()[
-        min(settings.pruner_warmup_checkpoints, len(settings.checkpoints()) - 1)
-    ]
-    match settings.pruner:
-        case "median":
-            return optuna.pruners.MedianPruner(
-                n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=first
-            )
-        case "percentile":
-            return optuna.pruners.PercentilePruner(
-                settings.pruner_percentile,
-                n_startup_trials=settings.pruner_startup_trials,
-                n_warmup_steps=first,
-            )
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(
-                min_resource=first, max_resource=settings.total_steps
-            )
-        case "none":
-            return optuna.pruners.NopPruner()
-    raise UserError(f"unknown pruner {settings.pruner!r}")
+    address: str = storage_of(study).address  # type: ignore[attr-defined]
+    return address
 
 
 def _run_own_trials(
@@ -191,7 +175,7 @@ def _run_own_trials(
     """Run trials in the only process that works on the study."""
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in interrupted:
-        trial = optuna.Trial(study, frozen._trial_id)
+        trial = resume_trial(study, frozen)
         trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
         run(trial)
     while len(
@@ -231,16 +215,21 @@ def _run_trial(
 
 
 def _create_or_load(
-    study_name: str, storage: optuna.storages.BaseStorage, settings: Settings
+    study_name: str,
+    storage: optuna.storages.BaseStorage,
+    settings: Settings,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
     study = optuna.create_study(
         study_name=study_name,
         storage=storage,
         direction="maximize",
         load_if_exists=True,
-        sampler=make_sampler(settings),
-        pruner=make_pruner(settings),
+        sampler=sampler,
+        pruner=pruner,
     )
+    require_maximize(study)
     stored = settings_of(study)
     if stored is None:
         if study.get_trials(deepcopy=False):

@@ -1,1 +1,1 @@
-"""Several processes of one host on one study: who starts them, and what each of them does."""
+"""Several processes of one host on one study: starting them, and what each of them does."""

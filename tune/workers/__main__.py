@@ -1,48 +1,62 @@
-"""``python -m tune.workers``: one worker, its request on standard input."""
+"""``python -m tune.workers``: one worker of ``python -m tune.run --workers N``.
 
-import json
+Reads its request, a line of JSON, from standard input, and ends when that is closed.
+"""
+
+import argparse
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from ppo_jax import command_line
 
 
 def main() -> None:
-    """Entry point of ``python -m tune.workers``: one worker, its request on standard input."""
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.sched_setaffinity(0, request.pop("cores"))
-    command_line.run(lambda: _work(**request))
+    """Entry point of ``python -m tune.workers``."""
+    parser = argparse.ArgumentParser(prog="python -m tune.workers", description=__doc__)
+    parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
+    cores = parser.parse_args().cores
+    if cores is not None:
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    line = sys.stdin.readline()
+    if line:  # Else there is no launcher, and the missing request is reported.
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
+    command_line.run(lambda: _work(line))
 
 
-def _end_with_parent() -> None:
+def _end_with_launcher() -> None:
+    """Wait for the end of standard input and stop this process as SIGTERM does."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(
-    n_trials: int, settings: Mapping[str, Any], tracking: Mapping[str, Any], **request: Any
-) -> None:
+def _work(line: str) -> None:
+    # All of these import NumPy or JAX, whose thread pools take their sizes from the cores of
+    # this process and whose backend must not start before its options are set.
     command_line.start_backend()
     import optuna
     from rich.console import Console
 
-    from ppo_jax.tracking import TrackingConfig
-    from tune.protocol.settings import Settings
     from tune.report.console import ConsoleProgress
     from tune.report.tracking import TrackedProgress
     from tune.search.study import run_optimization
+    from tune.workers.request import WorkerRequest
 
+    request = WorkerRequest.from_json(line)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     progress = ConsoleProgress(Console(force_terminal=False), heading=False)
-    output, name = Path(request["output"]), request["study_name"]
-    with TrackedProgress(progress, TrackingConfig(**tracking), output, name) as tracked:
-        run_optimization(n_trials, Settings.from_dict(settings), progress=tracked, **request)
+    with TrackedProgress(progress, request.tracking, request.output, request.study_name) as tracked:
+        run_optimization(
+            request.n_trials,
+            request.settings,
+            output=request.output,
+            storage=request.storage,
+            study_name=request.study_name,
+            progress=tracked,
+            worker_timeout=request.worker_timeout,
+            max_retries=request.max_retries,
+        )
 
 
 if __name__ == "__main__":

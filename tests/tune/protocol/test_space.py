@@ -58,6 +58,12 @@ def test_file_narrows_widens_fixes_drops_and_adds(tmp_path):
     assert hyperparameters.value_coef == 0.5
 
 
+def test_a_default_moves_to_the_nearest_choice_also_from_zero():
+    assert Choices((0.0, 0.02, 0.1)).nearest(0.05) == 0.02
+    assert Choices((0.02, 0.1)).nearest(0.05) == 0.1
+    assert Choices((0.02, 0.1)).nearest(0.0) == 0.02
+
+
 def test_tables_restore_the_space():
     changed = space(gamma={"value": 0.9}, value_coef={"drop": True}, n_epochs={"low": 1, "high": 4})
     restored = SearchSpace.from_tables(changed.to_tables())
@@ -170,7 +176,9 @@ def test_a_space_around_other_defaults_holds_them(changes, num_envs, n_steps, ba
     assert not around.moved_defaults()
     assert around.choices("n_steps") == n_steps
     assert around.choices("batch_size") == batch_size
-    TrainConfig(num_envs=num_envs, n_steps_choices=n_steps, batch_size_choices=batch_size)
+    TrainConfig(
+        agent=AgentConfig(num_envs=num_envs), n_steps_choices=n_steps, batch_size_choices=batch_size
+    )
     ranges = dict(around.tuned)
     assert ranges["learning_rate"] == Range(1e-5, 3e-3, log=True)
     assert ranges["gamma"] == Range(0.9, 0.999)

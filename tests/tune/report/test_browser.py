@@ -102,8 +102,8 @@ def test_report_in_a_browser(folder, open_page):
     assert {"complete", "pruned"} == set(states)
     page.get_by_label("pruned").uncheck()
     assert set(column(page, "state")) == {"complete"}
-    page.get_by_label("Filter trials").fill("default")
-    assert column(page, "trial") == ["0 (default)"]
+    page.get_by_label("Filter trials").fill("baseline")
+    assert column(page, "trial") == ["0 (baseline)"]
     assert page.locator("#count").text_content() == "1 of 9 trials"
 
     phone = open_page(address, width=375)
@@ -149,7 +149,7 @@ def test_dashboard_in_a_browser(dashboard, open_page):
     page = open_page(f"{dashboard}/dashboard/studies/1/note")
     page.get_by_text("Improved: the best configuration reaches").first.wait_for()
     page = open_page(f"{dashboard}/dashboard/studies/1/trials?numbers=0")
-    page.get_by_text(re.compile("^scores")).first.wait_for()
+    page.get_by_text(re.compile("^returns")).first.wait_for()
     page = open_page(f"{dashboard}/dashboard/studies/1")
     page.get_by_text("slices.png").first.wait_for()
     page.get_by_text("model.safetensors").first.wait_for()

@@ -1,11 +1,17 @@
+import dataclasses
 import io
 
 from rich.console import Console
 
+from tune.analysis.bounds import BoundHit
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.report.console import ConsoleProgress
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
+from tune.report.console import ConsoleProgress, print_summary
+from tune.report.files import load_results
 from tune.search.study import run_optimization
+from tune.session import train_best_config
 
 
 def run(tmp_path, terminal, n_trials=6, settings=None):
@@ -34,12 +40,50 @@ def test_status_line_on_a_terminal(programs, tmp_path):
     assert "\x1b" in run(tmp_path, terminal=True)
 
 
-def test_says_what_is_already_there_and_what_moved(programs, tmp_path):
+def test_says_what_has_finished_and_which_defaults_moved(programs, tmp_path):
     settings = Settings(space=SearchSpace.from_tables({"gamma": {"value": 0.9}}))
-    assert "uses gamma = 0.9: the space has no 0.99" in run(tmp_path, False, 2, settings)
-    assert "2 trials are already there; continuing" in run(tmp_path, False, 3, settings)
+    moved = "uses gamma = 0.9: the search space does not hold the default 0.99"
+    assert moved in run(tmp_path, False, 2, settings)
+    assert "continuing after 2 finished trials" in run(tmp_path, False, 3, settings)
 
 
-def test_diverged_seeds_are_told(programs, tmp_path):
+def test_diverged_seeds_are_counted(programs, tmp_path):
     programs.returns = lambda hp, step, seed: float("nan") if seed == 0 else 1.0
     assert "diverged seeds: 1" in run(tmp_path, False, 1)
+
+
+def summary_of(results, tmp_path):
+    console = Console(record=True, file=io.StringIO(), width=200)
+    print_summary(console, results, StudyFolder(tmp_path), 4.0)
+    return console.export_text()
+
+
+def test_summary_without_a_validation(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: -0.001 if hp.gamma == 0.99 else 8.0
+    settings = Settings(sampler="random", pruner="none", reference_score=9.0)
+    study = run_optimization(3, settings, output=tmp_path)
+    results = load_results(study, StudyFolder(tmp_path))
+    hit = BoundHit("high", 1e-3, 3e-3, 4, 5)
+    analysis = dataclasses.replace(results.analysis, bounds_hit={"learning_rate": hit})
+    text = summary_of(dataclasses.replace(results, analysis=analysis), tmp_path)
+    rows = dict(line.split("  ", 1) for line in text.splitlines() if "  " in line)
+    assert rows["best on tuning seeds"].strip() == "8.0 (trial 1)"
+    assert rows["baseline on tuning seeds"].strip() == "0.0"
+    assert rows["reference"].strip() == "9 (best -1.0)"
+    assert rows["best at a bound of the space"].strip() == "learning_rate 0.001, try 0.003"
+    assert rows["trials"].strip() == "3 complete, 0 pruned"
+    assert text.rstrip().endswith("Not validated on fresh seeds.")
+
+
+def test_summary_ends_with_the_verdict(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
+    study = run_optimization(5, Settings(sampler="random"), output=tmp_path)
+    winner = StudyRecord.of(study).best
+    validation = train_best_config(
+        winner.hyperparameters, 400_000, output=tmp_path, study=study, programs=programs
+    )
+    text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
+    assert f"trial {winner.number}\n" in text
+    assert "optimism of the winner           +0.2, 95% interval" in text
+    assert "P(winner beats baseline)         0." in text
+    assert text.rstrip().endswith(validation.sentence)

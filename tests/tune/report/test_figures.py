@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import optuna
 import pytest
 from matplotlib.figure import Figure
 from optuna.trial import TrialState, create_trial
 
-from tune.analysis.analysis import Axis, Surrogate, analyse
+from tune.analysis.analysis import analyse
+from tune.analysis.axes import Axis
+from tune.analysis.surrogate import Surrogate
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.report.figures import (
     _scatter,
     draw_contour,
@@ -14,6 +19,7 @@ from tune.report.figures import (
     draw_slice,
     plot_optimization,
 )
+from tune.report.results import StudyResults
 
 LR = optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)
 
@@ -25,35 +31,38 @@ def trials(params):
             value=float(number),
             params=dict.fromkeys(params, 1e-05 * (number + 1)),
             distributions=dict.fromkeys(params, LR),
-            intermediate_values={50_000: 3.0},
+            intermediate_values={50_000: float(number)},
             user_attrs={"baseline": number == 0},
         )
         trial.number = number
-        yield trial
+        yield TrialRecord.of(trial)
+
+
+def results(made, settings=None):
+    return StudyResults.of(StudyRecord("mine", settings or Settings(), list(made)))
 
 
 @pytest.mark.parametrize("params", [("learning_rate", "clip_epsilon"), ("learning_rate",), ()])
 def test_draws_whatever_was_tuned(tmp_path, params):
     path = tmp_path / "picture.png"
     settings = Settings(reference_score=561.5)
-    made = list(trials(params))
-    plot_optimization(made, settings, analyse(made, settings), path)
+    plot_optimization(results(trials(params), settings), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
 
 
 def test_draws_an_empty_study(tmp_path):
-    plot_optimization([], Settings(), analyse([], Settings()), tmp_path / "picture.png")
+    plot_optimization(results([]), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
 
 
-def test_learning_curves_tell_every_state_apart():
+def test_learning_curves_distinguish_all_states():
     made = list(trials(("learning_rate",)))
-    made[5].state = TrialState.RUNNING
+    made[5] = dataclasses.replace(made[5], state=TrialState.RUNNING, score=None)
     axes = Figure().subplots()
-    draw_learning_curves(axes, made, Settings(), best=3)
+    draw_learning_curves(axes, results(made))
     labels = axes.get_legend_handles_labels()[1]
-    assert set(labels) == {"default", "complete", "pruned", "best (trial 3)", "running"}
+    assert set(labels) == {"baseline", "complete", "pruned", "best (trial 3)", "running"}
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [50_000, 50_000]
 
@@ -81,8 +90,12 @@ def test_contour_shows_the_expected_score(pair):
         asked = study.ask()
         space.suggest(asked)
         made.append(
-            create_trial(
-                value=float(rng.random()), params=asked.params, distributions=asked.distributions
+            TrialRecord.of(
+                create_trial(
+                    value=float(rng.random()),
+                    params=asked.params,
+                    distributions=asked.distributions,
+                )
             )
         )
     axes_of_all = [Axis(name, d) for name, d in made[0].distributions.items()]
@@ -95,7 +108,7 @@ def test_contour_shows_the_expected_score(pair):
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1024", "2048", "4096"]
 
 
-def test_pruned_trials_are_told_apart(tmp_path):
+def test_slices_distinguish_pruned_trials():
     axes = Figure().subplots()
     _scatter(axes, list(trials(["learning_rate"])), lambda trial: trial.number)
     labels = [collection.get_label() for collection in axes.collections]

@@ -20,7 +20,7 @@ def strict(path):
 
 @pytest.fixture(autouse=True)
 def _no_inline_pictures(monkeypatch):
-    """Pictures of the page are tested in test_page.py."""
+    """Pictures of the page are tested in test_html.py."""
     monkeypatch.setattr("tune.report.html.inline_svg", lambda draw, width, height: "<svg></svg>")
 
 
@@ -30,7 +30,7 @@ def study(programs, tmp_path):
     return run_optimization(10, Settings(sampler="random"), output=tmp_path)
 
 
-def test_results_tell_what_was_found_and_how(study, tmp_path):
+def test_results_hold_what_was_found_and_how(study, tmp_path):
     save_optimization_results(study, tmp_path)
     results = strict(tmp_path / "optimization_results.json")
     assert results["best_value"] == study.best_value
@@ -152,7 +152,7 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
     address = f"sqlite:///{tmp_path / 'study.db'}"
     output = tmp_path / "elsewhere"
     main([str(output), "--storage", address, "--study-name", "CartPole-v1"])
-    assert "still running: 1 trial is under way" in (output / "report.html").read_text()
+    assert "still running: 1 trial is in progress" in (output / "report.html").read_text()
     assert strict(output / "optimization_results.json")["n_trials"]["running"] == 1
     assert "1 running" in capsys.readouterr().out
     assert study.trials[-1].state.name == "RUNNING"
@@ -161,7 +161,7 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "error: nothing/study.db does not exist; --storage says where the study is"),
+        (["nothing"], "error: nothing/study.db does not exist; give the study's --storage"),
         (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
         (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
         (["runs", "--storage", "journal:nothing"], "nothing does not exist"),
@@ -205,7 +205,7 @@ def test_dashboard_gets_note_and_artifacts(study, tmp_path, capsys):
     assert all("returns" in trial.user_attrs for trial in study.trials)
 
 
-def test_missing_dashboard_is_told(study, tmp_path, monkeypatch, capsys):
+def test_missing_dashboard_package_is_reported(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--dashboard"])

@@ -109,4 +109,4 @@ def test_winner_that_is_the_default(programs, tmp_path):
     save_optimization_results(study, tmp_path)
     page = read(tmp_path)
     assert "no trial beat the default hyperparameters" in page
-    assert "best − default" not in page
+    assert "winner − baseline" not in page

@@ -1,6 +1,9 @@
+import numpy as np
 import optuna
 import pytest
 
+import tune
+from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 from tune.search.objective import objective
 
@@ -93,3 +96,27 @@ def test_trial_whose_seeds_all_diverge_is_pruned_without_a_score(programs):
     study.optimize(objective, n_trials=1)
     assert study.trials[0].state.name == "PRUNED"
     assert study.trials[0].intermediate_values == {}
+
+
+@pytest.mark.parametrize(
+    "study",
+    [{}, {"direction": "minimize"}, {"directions": ["maximize", "maximize"]}],
+    ids=["default", "minimize", "two objectives"],
+)
+def test_a_study_that_does_not_maximize_is_refused(programs, tmp_path, study):
+    study = optuna.create_study(**study)
+    with pytest.raises(UserError, match=r'direction="maximize"'):
+        study.optimize(lambda trial: objective(trial, programs=programs), n_trials=1)
+    with pytest.raises(UserError, match=r'direction="maximize"'):
+        tune.save_optimization_results(study, tmp_path / "out")
+    assert not programs.runs
+    assert not (tmp_path / "out").exists()
+
+
+def test_fixed_and_finished_trials_are_scored(programs):
+    fixed = optuna.trial.FixedTrial(Settings().space.baseline())
+    score = objective(fixed, programs=programs)
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: objective(trial, programs=programs), n_trials=1)
+    assert objective(study.best_trial, programs=programs) == study.best_value
+    assert score == pytest.approx(np.mean([50, 100, 150, 200]) + 99 + 1.5)

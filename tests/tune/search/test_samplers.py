@@ -1,4 +1,9 @@
+"""What samplers draw depends on the study's seed and the number of the draw alone."""
+
 import dataclasses
+import importlib.util
+import tomllib
+from pathlib import Path
 
 import optuna
 import pytest
@@ -6,14 +11,27 @@ import pytest
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.search.samplers import make_sampler
+from tune.search import storage
+from tune.search.optuna_private import CachedStorage
+from tune.search.samplers import SAMPLERS, make_sampler
 from tune.search.study import run_optimization
 
-SAMPLERS = ["tpe", "random", "qmc", "cmaes", "grid"]
+INSTALLED = [
+    name
+    for name, sampler in SAMPLERS.items()
+    if sampler.package is None or importlib.util.find_spec(sampler.package) is not None
+]
 
 
-class KilledAfter(Exception):
-    """Ends a study wherever its `calls`-th write to the storage has just gone through."""
+DRAWN = {
+    "random": [(0.0005301379452363247, 6), (0.000952890785396392, 5), (0.0005012350782727415, 9)],
+    "qmc": [(0.0005301379452363247, 6), (8.000735462135617e-05, 4), (3.1439233623785765e-05, 7)],
+}
+"""Learning rate and number of epochs of the first three draws at seed 0."""
+
+
+class Killed(Exception):
+    """Ends a study right after one of its writes to the storage."""
 
 
 def parameters(study):
@@ -24,66 +42,76 @@ def settings_for(sampler):
     return Settings(sampler=sampler, sampler_startup_trials=3, pruner="none")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
-    programs, tmp_path, monkeypatch, sampler
-):
-    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
-    settings = dataclasses.replace(settings_for(sampler), pruner="median")
-    whole = run_optimization(14, settings, output=tmp_path / "whole")
-
-    storage = optuna.storages.RDBStorage
+@pytest.fixture
+def kill_after(monkeypatch):
+    """Return a function: the study that runs is killed after so many further writes."""
     remaining = 0
 
-    def dying(write):
+    def counted(write):
         def call(*args, **kwargs):
             nonlocal remaining
+            result = write(*args, **kwargs)
             remaining -= 1
             if remaining == 0:
-                raise KilledAfter
-            return write(*args, **kwargs)
+                raise Killed
+            return result
 
         return call
 
+    kind = storage._resilient(CachedStorage)
     for name in (
-        "_create_new_trial",
+        "create_new_trial",
         "set_trial_param",
-        "_set_trial_param",
         "set_trial_user_attr",
         "set_trial_system_attr",
         "set_trial_intermediate_value",
         "set_trial_state_values",
     ):
-        monkeypatch.setattr(storage, name, dying(getattr(storage, name)))
-    # Strides that are prime to the number of writes of a trial: every kind of place is met.
-    attempts = 0
-    for lives in range(200):
-        remaining = 31 + lives % 7
+        monkeypatch.setattr(kind, name, counted(getattr(kind, name)))
+
+    def kill_after(writes):
+        nonlocal remaining
+        remaining = writes
+
+    return kill_after
+
+
+@pytest.mark.parametrize("sampler", INSTALLED)
+def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
+    programs, tmp_path, kill_after, sampler
+):
+    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
+    settings = dataclasses.replace(settings_for(sampler), pruner="median")
+    whole = run_optimization(14, settings, output=tmp_path / "whole")
+    # Strides that are prime to the number of writes of a trial: every kind of write is met.
+    kills = 0
+    for run in range(200):
+        kill_after(31 + run % 7)
         try:
             study = run_optimization(14, settings, output=tmp_path / "broken")
             break
-        except KilledAfter:
-            attempts += 1
-    assert attempts > 8
+        except Killed:
+            kills += 1
+    assert kills > 8
     assert parameters(study) == parameters(whole)
     for name in ("state", "value", "intermediate_values"):
         assert [getattr(t, name) for t in study.trials] == [getattr(t, name) for t in whole.trials]
-    scores = [[t.user_attrs["returns"] for t in s.trials] for s in (study, whole)]
-    assert scores[0] == scores[1]
+    returns = [[t.user_attrs["returns"] for t in s.trials] for s in (study, whole)]
+    assert returns[0] == returns[1]
     # TPE may suggest nothing hopeless.
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", INSTALLED)
 def test_draws_differ_between_trials_and_between_seeds(programs, tmp_path, sampler):
     first = run_optimization(8, settings_for(sampler), output=tmp_path / "a")
     assert len({tuple(p.values()) for p in parameters(first)}) == 8
-    other = Settings(sampler=sampler, sampler_startup_trials=3, pruner="none", seed=1)
+    other = dataclasses.replace(settings_for(sampler), seed=1)
     second = run_optimization(8, other, output=tmp_path / "b")
     assert parameters(first)[1:] != parameters(second)[1:]
 
 
-def test_a_trial_without_its_neighbours_draws_the_same(programs):
+def test_a_trial_without_its_neighbours_draws_the_same():
     """Workers side by side: what one draws does not depend on how many the other has drawn."""
     settings, space = settings_for("random"), SearchSpace()
 
@@ -105,6 +133,35 @@ def test_a_trial_without_its_neighbours_draws_the_same(programs):
     assert draw_in_turn(range(3)) == [draw(0), draw(1), draw(2)]
 
 
+def test_retry_of_another_trial_does_not_count_as_a_draw():
+    settings, space = settings_for("random"), SearchSpace()
+
+    def second_draw(retries):
+        study = optuna.create_study(sampler=make_sampler(settings))
+        space.suggest(study.ask())
+        for _ in range(retries):
+            study.enqueue_trial(study.trials[0].params, user_attrs={"retry_of": 0})
+            space.suggest(study.ask())
+        trial = study.ask()
+        space.suggest(trial)
+        return trial.params
+
+    assert second_draw(retries=0) == second_draw(retries=2)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_draws_of_a_seed_stay_what_they_were(sampler):
+    """Numbers that earlier versions drew; a study of theirs goes on with its own draws."""
+    study = optuna.create_study(sampler=make_sampler(settings_for(sampler)))
+    for _ in range(3):
+        trial = study.ask()
+        trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True)
+        trial.suggest_int("n_epochs", 3, 10)
+        study.tell(trial, 0.0)
+    drawn = [tuple(trial.params.values()) for trial in study.trials]
+    assert drawn == DRAWN[sampler]
+
+
 def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
     fixed = {
         name: {"drop": True} for name, _ in SearchSpace().tuned if name not in ("gamma", "n_epochs")
@@ -122,3 +179,17 @@ def test_missing_package_says_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"sampler 'gp' needs the package torch; .*tune\[gp\]"):
         run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_sampler_is_refused_before_anything_is_created(tmp_path):
+    with pytest.raises(UserError, match=r"sampler must be one of tpe, .*did you mean 'tpe'"):
+        run_optimization(2, Settings(sampler="tpee"), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_extras_of_samplers_install_their_packages():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    for sampler in SAMPLERS.values():
+        if sampler.package is not None:
+            assert any(line.startswith(sampler.package) for line in extras[sampler.extra])

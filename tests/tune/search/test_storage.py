@@ -1,10 +1,14 @@
-"""Addresses, and storages that fail."""
+"""Addresses of storages, and storages that fail."""
 
+import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
-import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -12,7 +16,10 @@ import pytest
 from benchmarks import postgres
 from ppo_jax.errors import UserError
 from tune.search import storage
+from tune.search.optuna_private import storage_of
 from tune.search.storage import is_shared, open_storage, sqlite_file, without_secrets
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 needs_postgres = pytest.mark.skipif(
     postgres.binaries() is None, reason="PostgreSQL is not installed: apt-get install postgresql"
@@ -86,28 +93,28 @@ def test_lock_that_an_interrupted_call_still_holds_keeps_nobody_waiting(tmp_path
     other.release()
 
 
-def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
+def test_lock_of_a_killed_process_is_free(tmp_path):
     path = tmp_path / "j"
     hold = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from tune.search.storage import _FileLock
 _FileLock(Path({str(path)!r})).acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
     holder = subprocess.Popen(
-        [sys.executable, "-c", hold],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": "."},
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
     )
     assert holder.stdout.readline() == b"held\n"
-    killed = threading.Event()
-    threading.Timer(0.3, lambda: (killed.set(), holder.kill())).start()
+    with path.open("rb") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        holder.communicate()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     open_storage(f"journal:{path}").create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
-    assert killed.is_set(), "the lock kept nobody waiting"
-    holder.communicate()
 
 
 class Flaky(optuna.storages.InMemoryStorage):
@@ -124,16 +131,22 @@ class Flaky(optuna.storages.InMemoryStorage):
 
 
 def flaky(*errors):
-    return storage._guarded(Flaky)("postgresql://u:secret@host/db", errors)
+    return storage._resilient(Flaky)("postgresql://u:secret@host/db", errors)
+
+
+def replace_sleep(monkeypatch, sleep):
+    """Let storages that wait call `sleep`; the rest of the process keeps its own."""
+    clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+    monkeypatch.setattr(storage, "time", clock)
 
 
 class OperationalError(Exception):
     """As database drivers name it."""
 
 
-def test_waits_for_a_storage_that_is_away(monkeypatch, caplog):
+def test_calls_wait_for_a_storage_that_does_not_answer(monkeypatch, caplog):
     pauses = []
-    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    replace_sleep(monkeypatch, pauses.append)
     assert flaky(*[OperationalError("connection refused")] * 4).get_all_studies() == []
     assert pauses == [0.5, 1.0, 2.0, 4.0]
     assert [record.getMessage() for record in caplog.records] == [
@@ -142,36 +155,36 @@ def test_waits_for_a_storage_that_is_away(monkeypatch, caplog):
     ]
 
 
-def test_loses_patience_in_the_end(monkeypatch):
+def test_patience_has_an_end(monkeypatch):
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
-    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
-    with pytest.raises(UserError, match="connection refused, for 0 s; what has finished is kept"):
+    replace_sleep(monkeypatch, lambda _: None)
+    with pytest.raises(UserError, match="connection refused, for 0 s; finished trials are kept"):
         flaky(*[OperationalError("connection refused")] * 9).get_all_studies()
 
 
-def test_what_waiting_does_not_mend_is_told_at_once():
-    with pytest.raises(UserError, match="fails: No space left on device; what has finished"):
+def test_failure_that_waiting_cannot_cure_is_raised_at_once():
+    with pytest.raises(UserError, match="fails: No space left on device; finished trials"):
         flaky(OSError(28, "No space left on device")).get_all_studies()
     with pytest.raises(KeyError):
         flaky(KeyError("a mistake in a call")).get_all_studies()
 
 
 @pytest.mark.parametrize("scheme", ["sqlite:///", "journal:"])
-def test_file_that_is_removed_under_a_study_is_told(tmp_path, scheme):
+def test_file_that_is_removed_under_a_study_is_named(tmp_path, scheme):
     folder = tmp_path / "a study"
     folder.mkdir()
     study = optuna.create_study(study_name="s", storage=open_storage(f"{scheme}{folder}/x"))
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match="has been removed, and with it what had finished"):
+    with pytest.raises(UserError, match="has been removed, and the finished trials with it"):
         study.ask()
 
 
-def test_sqlite_that_is_read_only_or_full_is_told(tmp_path):
+def test_sqlite_that_is_read_only_or_full_is_reported(tmp_path):
     import sqlalchemy
 
     address = f"sqlite:///{tmp_path / 'x.db'}"
     study = optuna.create_study(study_name="s", storage=open_storage(address))
-    engine = study._storage._backend.engine
+    engine = storage_of(study)._backend.engine
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def read_only(connection, _):
@@ -193,14 +206,21 @@ def test_sqlite_that_is_read_only_or_full_is_told(tmp_path):
 
 @needs_postgres
 def test_postgres_that_restarts_in_the_middle_loses_nothing(monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE", 3600.0)
     with postgres.server() as server:
         study = optuna.create_study(study_name="s", storage=open_storage(server.address))
         trial = study.ask()
         trial.report(1.0, 1)
         server.kill()
-        threading.Timer(1.0, server.start).start()
+        pauses = []
+
+        def restart(pause):
+            pauses.append(pause)
+            if len(pauses) == 1:
+                server.start()
+
+        replace_sleep(monkeypatch, restart)
         trial.report(2.0, 2)
+        assert pauses
         study.tell(trial, 3.0)
         found = optuna.load_study(study_name="s", storage=open_storage(server.address)).trials
         assert [(t.value, t.intermediate_values) for t in found] == [(3.0, {1: 1.0, 2: 2.0})]
@@ -225,7 +245,7 @@ study.tell(study.ask(), 1.0)
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": "."},
+                env=ENVIRONMENT,
             )
             for _ in range(4)
         ]
@@ -242,7 +262,7 @@ study.tell(study.ask(), 1.0)
 
 
 @needs_postgres
-def test_wrong_password_does_not_come_out():
+def test_wrong_password_is_not_shown():
     with postgres.server() as server:
         wrong = server.address.replace(postgres.PASSWORD, "my-pass-phrase")
         with pytest.raises(UserError, match="password authentication failed") as caught:
@@ -251,8 +271,6 @@ def test_wrong_password_does_not_come_out():
 
 
 def test_grpc_proxy_in_front_of_a_storage(tmp_path, wait_until):
-    import socket
-
     pytest.importorskip("grpc")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -264,7 +282,7 @@ run_grpc_proxy_server(
     open_storage("sqlite:///{tmp_path}/x.db"), host="127.0.0.1", port={port}, thread_pool=None
 )
 """
-    server = subprocess.Popen([sys.executable, "-c", serve], env={**os.environ, "PYTHONPATH": "."})
+    server = subprocess.Popen([sys.executable, "-c", serve], env=ENVIRONMENT)
 
     def listens():
         with socket.socket() as one:

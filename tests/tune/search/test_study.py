@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from ppo_jax.errors import UserError
-from tune.protocol.settings import PRUNERS, Settings
+from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, settings_of
@@ -123,26 +123,6 @@ def test_two_processes_never_share_a_folder(programs, tmp_path):
     finally:
         os.close(descriptor)
     assert len(run_optimization(1, output=tmp_path).trials) == 1
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes", "grid"])
-def test_samplers(programs, tmp_path, sampler):
-    settings = Settings(sampler=sampler, sampler_startup_trials=2, pruner="none")
-    study = run_optimization(7, settings, output=tmp_path)
-    assert len(set(parameters(study))) == 7
-
-
-@pytest.mark.parametrize("pruner", PRUNERS)
-def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
-    programs.returns = lambda hp, step, seed: step / 1000 * (hp.gamma > 0.98)
-    settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
-    study = run_optimization(16, settings, output=tmp_path)
-    states = [trial.state.name for trial in study.trials]
-    assert states[0] == "COMPLETE"
-    assert ("PRUNED" in states) == (pruner != "none")
-    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
-    assert all(min(trial.intermediate_values) == 50_000 for trial in pruned)
-    assert all(max(trial.intermediate_values) >= 100_000 for trial in pruned)
 
 
 def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):

@@ -1,4 +1,4 @@
-"""``--workers``: shares of devices, and a study of several processes as a user runs it."""
+"""``--workers``: a study of several processes, as a user runs it."""
 
 import json
 import os
@@ -9,38 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tune import workers
-
 ROOT = Path(__file__).parents[3]
 
 SMALL = (
     *("--workers", "2", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),
     *("--seeds", "2", "--validate-steps", "0", "--select-top", "0"),
 )
-
-
-def test_cores_are_divided(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
-    assert [workers._cores(i, 2) for i in range(2)] == [[0, 2, 4], [1, 3]]
-    assert [workers._cores(i, 7) for i in range(7)] == [[0], [1], [2], [3], [4], [0], [1]]
-
-
-def test_every_worker_has_a_gpu(monkeypatch):
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
-    assert [workers._devices(i, 2) for i in range(2)] == [
-        {"CUDA_VISIBLE_DEVICES": "4"},
-        {"CUDA_VISIBLE_DEVICES": "GPU-7"},
-    ]
-    assert workers._devices(2, 4) == {
-        "CUDA_VISIBLE_DEVICES": "4",
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45",
-    }
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert workers._devices(0, 2) == {}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert workers._devices(0, 2) == {}
 
 
 def children(pid):
@@ -56,8 +30,8 @@ def children(pid):
     return found
 
 
-def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_path, wait_until):
-    """SIGINT in the middle; a killed worker is replaced; the same command goes on."""
+def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path):
+    """A killed worker is replaced, SIGINT stops the study, the same command continues it."""
     output = tmp_path / "a study with späces"
     command = [sys.executable, "-m", "tune.run", *SMALL, "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -78,11 +52,11 @@ def test_two_workers_finish_exactly_what_is_asked_for_and_stop_when_told(tmp_pat
     os.kill(killed, signal.SIGKILL)
     replaced = next(line for line in lines if "takes its place" in line)
     assert "was killed by SIGKILL" in replaced
-    wait_until(lambda: len(children(process.pid)) == 2, process)
+    next(line for line in lines if line.startswith("trial"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "interrupted; what has finished is kept, the same command continues" in errors
+    assert "interrupted; finished trials are kept, the same command continues" in errors
     assert "Traceback" not in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in first)
 
@@ -122,3 +96,10 @@ def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, messa
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_worker_that_is_started_by_hand_says_who_starts_it(command):
+    done = command("tune.workers", stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "python -m tune.run --workers N" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,5 +1,5 @@
 "use strict";
-// The table of trials: a click on a heading sorts, the tools above it filter.
+// The table of trials: clicking a heading sorts it, the inputs above filter it.
 const table = document.getElementById("trials-table");
 const body = table.tBodies[0];
 const rows = Array.from(body.rows);
@@ -10,7 +10,7 @@ const count = document.getElementById("count");
 
 function compare(a, b) {
   if (a === b) return 0;
-  if (a === "") return 1; // What is missing comes last, whichever way.
+  if (a === "") return 1; // Missing values come last in both directions.
   if (b === "") return -1;
   const x = Number(a), y = Number(b);
   return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from ppo_jax.environments import Environment
 from ppo_jax.errors import UserError
-from ppo_jax.film import Film
+from ppo_jax.playback.film import Film
 from ppo_jax.policy import Policy
 
 _SIDE = 400

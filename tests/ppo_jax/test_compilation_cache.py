@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from ppo_jax.devices import enable_compilation_cache
+from ppo_jax.compilation_cache import enable_compilation_cache
 enable_compilation_cache()
 def doubled(x): return 2 * x + jnp.sin(x)
 def halved(x): return x / 2 + jnp.cos(x)

@@ -11,7 +11,7 @@ import numpy as np
 from ppo_jax.environments import Spaces
 from ppo_jax.environments.gymnax import continuous
 from ppo_jax.errors import UserError, require_package
-from ppo_jax.film import Film
+from ppo_jax.playback.film import Film
 from ppo_jax.policy import Policy
 
 

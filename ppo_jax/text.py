@@ -1,0 +1,48 @@
+"""Numbers and intervals as text, worded alike in every message, table and picture."""
+
+
+def fixed(value: float, digits: int = 1, *, signed: bool = False) -> str:
+    """Return `value` with `digits` decimals; a zero has no minus sign.
+
+    >>> fixed(499.96), fixed(-0.04), fixed(0.456, 2), fixed(28.6, signed=True)
+    ('500.0', '0.0', '0.46', '+28.6')
+    """
+    return f"{value:{'+' if signed else ''}z.{digits}f}"
+
+
+def interval_text(interval: tuple[float, float], digits: int = 1, *, signed: bool = False) -> str:
+    """Return the two ends of an interval.
+
+    >>> interval_text((-0.99, 0.38), signed=True)
+    '-1.0 to +0.4'
+    """
+    low, high = (fixed(end, digits, signed=signed) for end in interval)
+    return f"{low} to {high}"
+
+
+def estimate_text(
+    value: float,
+    interval: tuple[float, float] | None,
+    digits: int = 1,
+    *,
+    signed: bool = False,
+    unit: str = "seed",
+) -> str:
+    """Return an estimate with its 95% interval, for a sentence or a line of output.
+
+    Args:
+      value: the estimate.
+      interval: None if the sample is a single `unit`, which gives no interval.
+      digits: decimals.
+      signed: write a plus sign.
+      unit: what the sample consists of.
+
+    >>> estimate_text(9.9, (6.7, 13.1), signed=True)
+    '+9.9, 95% interval +6.7 to +13.1'
+    >>> estimate_text(9.9, None, unit="episode")
+    '9.9, no interval from a single episode'
+    """
+    text = fixed(value, digits, signed=signed)
+    if interval is None:
+        return f"{text}, no interval from a single {unit}"
+    return f"{text}, 95% interval {interval_text(interval, digits, signed=signed)}"

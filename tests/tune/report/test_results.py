@@ -1,0 +1,94 @@
+import dataclasses
+import math
+
+import pytest
+from optuna.trial import TrialState
+
+from tune.protocol.settings import Settings
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord, TrialRecord
+from tune.report.files import load_results, write_report
+from tune.report.results import StudyResults, shown_score
+from tune.search.study import run_optimization
+from tune.session import train_best_config
+
+
+def trial(number, state=TrialState.COMPLETE, **changes):
+    values = {field.name: None for field in dataclasses.fields(TrialRecord)}
+    values |= {"params": {}, "distributions": {}, "returns": {}, "diverged_seeds": []}
+    values |= {"means": {50_000: 1.0}, "environment_steps": 100, "interrupted": 0}
+    return TrialRecord(**{**values, "number": number, "state": state, **changes})
+
+
+def results_of(*trials, compilations=()):
+    return StudyResults.of(StudyRecord("mine", Settings(), trials, compilations))
+
+
+def test_counts_and_sums_are_of_all_trials():
+    found = results_of(
+        trial(0, score=4.0, is_baseline=True, training_seconds=2.0),
+        trial(1, score=5.0, training_seconds=1.0, evaluation_seconds=0.5),
+        trial(2, TrialState.PRUNED),
+        trial(3, TrialState.RUNNING, environment_steps=7),
+    )
+    assert found.counts == {"running": 1, "complete": 2, "pruned": 1}
+    assert found.environment_steps == 307
+    assert found.seconds == {"trials": 0, "compilation": 0, "training": 3.0, "evaluation": 0.5}
+    assert (found.best.number, found.best_score, found.baseline_score) == (1, 5.0, 4.0)
+    assert found.gain_percent == 25.0
+    assert found.verdict is None
+    assert found.recommendation is None
+
+
+@pytest.mark.parametrize(("scores", "gain"), [([0.0, 5.0], None), ([-4.0, -3.0], 25.0), ([], None)])
+def test_gain_is_relative_to_the_size_of_the_baseline(scores, gain):
+    found = results_of(
+        *(
+            trial(number, score=score, is_baseline=number == 0)
+            for number, score in enumerate(scores)
+        )
+    )
+    assert found.gain_percent == gain
+
+
+def test_programs_compiled_are_those_of_the_busiest_process():
+    log = {"seconds": 1.5, "versions": {"jax": "1"}, "device": {"count": 1}}
+    found = results_of(
+        compilations=[
+            {"programs": {"training": 2}, **log},
+            {"programs": {"training": 1, "evaluation": 1}, **log, "versions": {"jax": "2"}},
+        ]
+    )
+    assert found.programs_compiled == {"evaluation": 1, "training": 2}
+    assert found.seconds["compilation"] == 3.0
+    assert found.made_with["versions"] == {"jax": "2"}
+
+
+def test_pruned_trial_is_shown_at_its_last_checkpoint():
+    means = {50_000: 1.0, 100_000: 3.0}
+    assert shown_score(trial(1, TrialState.PRUNED, means=means)) == 3.0
+    assert shown_score(trial(1, TrialState.PRUNED, means={50_000: math.nan})) is None
+    assert shown_score(trial(1, TrialState.PRUNED, means={})) is None
+    assert shown_score(trial(1, TrialState.RUNNING, means=means)) is None
+    assert shown_score(trial(1, means=means, score=2.0)) == 2.0
+
+
+def test_report_is_written_from_the_results_alone(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
+    study = run_optimization(4, Settings(sampler="random"), output=tmp_path)
+    params = StudyRecord.of(study).best.hyperparameters
+    train_best_config(params, 400_000, output=tmp_path, study=study, programs=programs)
+    results = load_results(study, StudyFolder(tmp_path))
+    elsewhere = StudyFolder(tmp_path / "elsewhere")
+    write_report(results, elsewhere)
+    assert {path.name for path in elsewhere.path.iterdir()} == {
+        "optimization_results.json",
+        "optimization_results.png",
+        "all_trials.json",
+        "validation.png",
+        "recommended.json",
+        "report.html",
+    }
+    recommended = (tmp_path / "recommended.json").read_text()
+    assert elsewhere.recommended.read_text() == recommended
+    assert results.verdict in elsewhere.report.read_text()

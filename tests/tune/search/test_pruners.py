@@ -1,0 +1,32 @@
+"""The pruners, by name, on trials whose returns are a formula."""
+
+import pytest
+
+from ppo_jax.errors import UserError
+from tune.protocol.settings import Settings
+from tune.search.pruners import PRUNERS, make_pruner
+from tune.search.study import run_optimization
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
+    programs.returns = lambda hp, step, seed: step / 1000 * (hp.gamma > 0.98)
+    settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
+    study = run_optimization(16, settings, output=tmp_path)
+    states = [trial.state.name for trial in study.trials]
+    assert states[0] == "COMPLETE"
+    assert ("PRUNED" in states) == (pruner != "none")
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert all(min(trial.intermediate_values) == 50_000 for trial in pruned)
+    assert all(max(trial.intermediate_values) >= 100_000 for trial in pruned)
+
+
+def test_unknown_pruner_is_refused_before_anything_is_created(tmp_path):
+    with pytest.raises(UserError, match=r"pruner must be one of median, .*did you mean 'median'"):
+        run_optimization(2, Settings(pruner="medain"), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_warmup_longer_than_a_trial_never_prunes():
+    settings = Settings(pruner="median", pruner_warmup_checkpoints=99)
+    assert make_pruner(settings)._n_warmup_steps == settings.total_steps

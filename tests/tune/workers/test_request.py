@@ -1,0 +1,43 @@
+"""The request of a worker, there and back."""
+
+from pathlib import Path
+
+import pytest
+
+from ppo_jax.errors import UserError
+from ppo_jax.tracking import TrackingConfig
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.workers.request import WorkerRequest
+
+REQUEST = WorkerRequest(
+    n_trials=7,
+    settings=Settings(
+        env_kwargs=(("max_steps_in_episode", 9),),
+        space=SearchSpace.from_tables({"gamma": {"value": 0.9}}),
+        seed=3,
+    ),
+    output=Path("a study with späces"),
+    storage="postgresql://me:secret@host/studies",
+    study_name="mine",
+    worker_timeout=30.0,
+    max_retries=2,
+    tracking=TrackingConfig(tensorboard=True),
+)
+
+
+def test_json_restores_the_request():
+    line = REQUEST.to_json()
+    assert "\n" not in line
+    assert WorkerRequest.from_json(line) == REQUEST
+
+
+def test_password_is_not_shown():
+    assert "secret" not in repr(REQUEST)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "{}", "[]", '{"n_trials": 3}'])
+def test_anything_else_is_refused_in_one_line(text):
+    with pytest.raises(UserError, match=r"python -m tune\.run --workers N") as caught:
+        WorkerRequest.from_json(text)
+    assert "\n" not in str(caught.value)

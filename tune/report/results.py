@@ -1,0 +1,170 @@
+"""The one object that terminal, JSON files, pictures, report.html and dashboard are written from.
+
+It holds what a study has found and adds counts and sums. :mod:`tune.report.summary` turns it
+into JSON, :mod:`tune.report.files` into the files of a folder.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.trial import TrialState
+
+from ppo_jax.versions import device_description, versions
+from tune.analysis.analysis import Analysis, analyse
+from tune.evidence.recommendation import Recommendation
+from tune.evidence.selection import Selection
+from tune.evidence.validation import Validation
+from tune.protocol.settings import Settings
+from tune.protocol.trials import StudyRecord, TrialRecord
+
+NOT_VALIDATED = "Not validated on fresh seeds."
+"""What stands in place of a verdict before there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResults:
+    """Everything that is known of a study.
+
+    Attributes:
+      study: its trials and what its processes compiled.
+      analysis: of the trials.
+      selection: of the winner; None if there is none, or it is of an earlier state of the study.
+      validation: of the winner; None likewise.
+      written: the moment of the results.
+    """
+
+    study: StudyRecord
+    analysis: Analysis
+    selection: Selection | None = None
+    validation: Validation | None = None
+    written: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def of(
+        cls,
+        study: StudyRecord,
+        selection: Selection | None = None,
+        validation: Validation | None = None,
+    ) -> "StudyResults":
+        """Analyse the trials of `study` and return its results.
+
+        The analysis takes seconds. Once there is more to show of the same trials, use
+        :func:`dataclasses.replace` instead of a second call.
+        """
+        return cls(study, analyse(study.trials, study.settings), selection, validation)
+
+    @classmethod
+    def without_analysis(cls, study: StudyRecord) -> "StudyResults":
+        """Return the results of a study that was interrupted, in no time."""
+        return cls(study, Analysis.skipped(study.trials, study.settings))
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.study.name
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the study."""
+        return self.study.settings
+
+    @property
+    def trials(self) -> Sequence[TrialRecord]:
+        """All trials in the order of their numbers, in any state."""
+        return self.study.trials
+
+    @property
+    def finished(self) -> Sequence[TrialRecord]:
+        """The complete and the pruned trials."""
+        return self.study.finished
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the best score on tuning seeds; None if no trial is complete."""
+        return self.study.best
+
+    @property
+    def best_score(self) -> float | None:
+        """Score of :attr:`best`."""
+        return None if self.best is None else self.best.score
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        """The trial of the default hyperparameters; None before it has finished."""
+        return self.study.baseline
+
+    @property
+    def baseline_score(self) -> float | None:
+        """Score of :attr:`baseline`."""
+        return None if self.baseline is None else self.baseline.score
+
+    @property
+    def gain_percent(self) -> float | None:
+        """By how much the best score exceeds the baseline's on tuning seeds, in percent.
+
+        None if one of them is missing or the baseline's is 0.
+        """
+        best, baseline = self.best_score, self.baseline_score
+        if best is None or not baseline:
+            return None
+        return 100 * (best - baseline) / abs(baseline)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """The configuration to use; None before a validation."""
+        return None if self.validation is None else Recommendation(self.validation.verdict)
+
+    @property
+    def verdict(self) -> str | None:
+        """The verdict of the validation in a sentence or two; None before a validation."""
+        return None if self.validation is None else self.validation.sentence
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State in lower case -> number of trials, for the states that occur."""
+        counts = dict.fromkeys(TrialState, 0)
+        for trial in self.trials:
+            counts[trial.state] += 1
+        return {state.name.lower(): count for state, count in counts.items() if count}
+
+    @property
+    def environment_steps(self) -> int:
+        """Environment steps of all trials and seeds together."""
+        return sum(trial.environment_steps for trial in self.trials)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall clock of ``trials``, ``compilation``, ``training`` and ``evaluation``."""
+        return {
+            "trials": sum(trial.seconds or 0 for trial in self.trials),
+            "compilation": sum(log["seconds"] for log in self.study.compilations),
+            "training": sum(trial.training_seconds or 0 for trial in self.trials),
+            "evaluation": sum(trial.evaluation_seconds or 0 for trial in self.trials),
+        }
+
+    @property
+    def programs_compiled(self) -> dict[str, int]:
+        """Program -> compilations, in the process that compiled it most often."""
+        logs = [log["programs"] for log in self.study.compilations]
+        names = sorted({name for programs in logs for name in programs})
+        return {name: max(programs.get(name, 0) for programs in logs) for name in names}
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """``versions`` and ``device`` of the last process that worked on the study."""
+        here = {"versions": versions(), "device": device_description()}
+        return here | dict(self.study.compilations[-1]) if self.study.compilations else here
+
+
+def shown_score(trial: TrialRecord) -> float | None:
+    """Return a trial's score; for a pruned one, its mean return at the last checkpoint.
+
+    None if it has neither, or every seed has diverged.
+    """
+    if trial.is_complete:
+        return trial.score
+    value = trial.last_mean if trial.is_pruned else None
+    return None if value is None or math.isnan(value) else value

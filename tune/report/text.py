@@ -1,0 +1,114 @@
+"""Values as text for people: terminal, report.html and pictures.
+
+Intervals inside sentences come from :mod:`ppo_jax.text`. Machines read JSON, which holds every
+digit.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ppo_jax.text import fixed, interval_text
+from tune.analysis.bounds import BoundHit
+from tune.evidence.statistics import Estimate
+
+MISSING = "–"
+
+
+def number(value: Any) -> str:
+    """Return a setting, hyperparameter or p-value, also a list or a table of them.
+
+    >>> [number(v) for v in (None, True, 3e-4, 0.00031415, 2048, 494.57, "relu", -0.0)]
+    ['–', 'yes', '0.0003', '0.0003142', '2048', '494.6', 'relu', '0']
+    """
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:z.4g}" if math.isfinite(value) else MISSING
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(number, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {number(v)}" for k, v in value.items()) or MISSING
+    return str(value)
+
+
+def score(value: float | None, *, signed: bool = False) -> str:
+    """Return a return or a score, with one decimal.
+
+    >>> score(494.57), score(-0.01), score(None)
+    ('494.6', '0.0', '–')
+    """
+    return MISSING if value is None or not math.isfinite(value) else fixed(value, signed=signed)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share of 1 in percent.
+
+    >>> percent(0.163), percent(0.0042, 1)
+    ('16%', '0.4%')
+    """
+    return f"{share:z.{digits}%}"
+
+
+def estimate(found: Estimate | None, digits: int = 1, *, signed: bool = False) -> str:
+    """Return an estimate with its interval, for a table.
+
+    >>> estimate(Estimate(9.9, (6.7, 13.1)), signed=True)
+    '+9.9 (+6.7 to +13.1)'
+    >>> estimate(None)
+    '–'
+    """
+    if found is None:
+        return MISSING
+    text = fixed(found.value, digits, signed=signed)
+    if found.interval is None:
+        return text
+    return f"{text} ({interval_text(found.interval, digits, signed=signed)})"
+
+
+def steps(count: int) -> str:
+    """Return a number of environment steps.
+
+    >>> steps(1_000_000)
+    '1,000,000'
+    """
+    return f"{count:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration, with the unit that suits its length.
+
+    >>> [duration(s) for s in (None, 0.42, 59.6, 754.0, 8000.0)]
+    ['–', '0.4 s', '60 s', '12.6 min', '2.2 h']
+    """
+    if seconds is None:
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "trial"), plural(9, "trial")
+    ('1 trial', '9 trials')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def bound_sentence(name: str, hit: BoundHit) -> str:
+    """Return which bound of the search space the best trials hit, and where to move it.
+
+    >>> bound_sentence("gamma", BoundHit("low", 0.95, 0.92, 5, 6))
+    '5 of the 6 best trials are at or near the lower bound 0.95 of gamma: widen it to 0.92'
+    """
+    side = "lower" if hit.side == "low" else "upper"
+    return (
+        f"{hit.count} of the {hit.best} best trials are at or near the {side} bound "
+        f"{number(hit.bound)} of {name}: widen it to {number(hit.widen_to)}"
+    )

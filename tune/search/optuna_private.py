@@ -1,0 +1,111 @@
+"""Private API of Optuna that this project relies on, in one place.
+
+Nothing else in the project touches a name of Optuna that begins with an underscore, or an
+attribute that Optuna stores for its own use. Each entry says why the public API is not enough.
+``tests/tune/search/test_optuna_private.py`` fails when Optuna changes one of them.
+"""
+
+# ruff: noqa: SLF001, RUF100
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.storages import _CachedStorage as CachedStorage
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.trial import FrozenTrial
+
+__all__ = [
+    "BaseJournalFileLock",  # A lock of our own must derive from it; see tune.search.storage.
+    "CachedStorage",  # Optuna wraps a relational storage in it, but not a subclass of ours.
+    "GridSampler",
+    "QMCSampler",
+    "all_trials",
+    "enqueued_params",
+    "grid_point",
+    "release_grid_point",
+    "resume_trial",
+    "storage_of",
+    "trial_id",
+]
+
+_GRID_POINT = "grid_id"
+_ENQUEUED_PARAMS = "fixed_params"
+
+
+def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
+    """Return the identifier of `trial` in its storage, which differs from its number.
+
+    A storage is written to by identifier; only so may one process fail another's trial.
+    """
+    return trial._trial_id
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage that holds `study`, for what a study has no method for."""
+    return study._storage
+
+
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of `study` in the order of their numbers; not to be changed.
+
+    The pruner Hyperband hands samplers a study that is filtered: its ``get_trials`` only
+    returns the trials of one bracket.
+    """
+    return storage_of(study).get_all_trials(study._study_id, deepcopy=False)
+
+
+def resume_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
+    """Return a running trial of `study` for another run by this process.
+
+    ``Study.ask`` only returns trials that are new or waiting.
+    """
+    return optuna.Trial(study, trial_id(trial))
+
+
+def enqueued_params(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Return the parameters that ``Study.enqueue_trial`` has fixed, drawn already or not.
+
+    ``FrozenTrial.params`` only holds those that have been suggested.
+    """
+    params: Mapping[str, Any] = trial.system_attrs.get(_ENQUEUED_PARAMS, {})
+    return params
+
+
+def grid_point(trial: FrozenTrial) -> int | None:
+    """Return which point of its grid `trial` took, None where it took none."""
+    point: int | None = trial.system_attrs.get(_GRID_POINT)
+    return point
+
+
+def release_grid_point(storage: BaseStorage, trial_id: int) -> None:
+    """Let another trial take the point of the grid that a trial took.
+
+    Optuna counts the point of a failed trial as visited.
+    """
+    storage.set_trial_system_attr(trial_id, _GRID_POINT, None)
+
+
+class QMCSampler(optuna.samplers.QMCSampler):
+    """A quasi-Monte Carlo sampler that is told which point of its sequence to draw.
+
+    Optuna counts the points in the storage. There a trial that is asked for again counts
+    twice, and two workers may read the same count.
+
+    Attributes:
+      point: index in the sequence of the next draw.
+    """
+
+    point: int = 0
+
+    def _find_sample_id(self, *_: object, **__: object) -> int:
+        return self.point
+
+
+class GridSampler(optuna.samplers.GridSampler):
+    """A grid sampler whose points can be counted."""
+
+    @property
+    def points(self) -> Sequence[tuple[Any, ...]]:
+        """The points of the grid; a trial's :func:`grid_point` is an index into them."""
+        return self._all_grids
