@@ -27,18 +27,19 @@ tune: install  ## Run the 20-trial study on CartPole-v1; ARGS="--env Acrobot-v1"
 PYTEST := python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: install  ## Run the tests that are quick, in PROCESSES (2); ARGS passes options to pytest
-	$(BIN)/$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report= $(ARGS)
+	@echo "lines covered by these tests: $$($(BIN)/coverage report --format=total)%"
 
 test-slow: install  ## Run the tests that take long: whole studies, killed studies, learning
 	$(BIN)/$(PYTEST) -m slow $(ARGS)
 
-coverage: install  ## Run the quick tests and print which lines they leave out
-	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered $(ARGS)
+coverage: install  ## Run the quick tests and print which lines of each file they leave out
+	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-oldest:  ## Run the quick tests with the oldest allowed versions, in a virtual environment beside
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[test]'
-	.venv-oldest/bin/$(PYTEST) -m "not slow" $(ARGS)
+	.venv-oldest/bin/$(PYTEST) -m "not slow" -W default $(ARGS)
 
 test-suites:  ## Test Brax, Navix and Craftax, in a virtual environment beside
 	$(PYTHON) -m venv .venv-suites

@@ -1,6 +1,5 @@
 """The command line, as a user runs it."""
 
-import io
 import json
 import os
 import signal
@@ -9,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from ppo_jax import policy
-from tune.protocol.settings import OBJECTIVES, Settings
-from tune.run import _print_summary
+from tune.protocol.settings import OBJECTIVES
 from tune.search.pruners import PRUNERS
 from tune.search.samplers import SAMPLERS
 
@@ -209,20 +206,3 @@ def test_help_names_every_option_without_starting_a_backend(command):
         assert option in done.stdout
     for choices in (OBJECTIVES, SAMPLERS, PRUNERS):
         assert "{" + ",".join(choices) + "}" in done.stdout
-
-
-def test_summary_says_which_bound_to_widen():
-    results = {
-        "best_value": 9.0,
-        "best_trial": 3,
-        "baseline_value": 4.0,
-        "improvement_percent": 125.0,
-        "analysis": {"bounds_hit": {"learning_rate": {"bound": 1e-3, "widen_to": 3e-3}}},
-        "n_trials": {"complete": 5},
-        "programs_compiled": {},
-        "seconds": {"compilation": 1.0, "training": 2.0, "evaluation": 0.1},
-    }
-    console = Console(record=True, file=io.StringIO(), width=200)
-    _print_summary(console, Settings(), results, None, Path("runs/mine"), 4.0)
-    assert "best at a bound of the space" in (text := console.export_text())
-    assert "learning_rate 0.001, try 0.003\n" in text
