@@ -1,15 +1,16 @@
 # The two commands of the README, and what they stand on. `make help` lists them.
 
 PYTHON ?= python3
-VENV ?= .venv
+# Another Python than the default has a virtual environment beside it: .venv-python3.12.
+VENV ?= .venv$(patsubst %,-%,$(notdir $(filter-out python3,$(PYTHON))))
 PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install tune test test-suites lint format check clean
+.PHONY: help install tune test test-slow test-oldest test-suites coverage constraints lint format check clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 # The stamp is as new as the last install, so that a changed dependency is installed anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -22,11 +23,25 @@ install: $(VENV)/.installed  ## Make a virtual environment and install everythin
 tune: install  ## Run the 20-trial study on CartPole-v1; ARGS="--env Acrobot-v1" passes options
 	$(BIN)/python -m tune.run --trials 20 $(ARGS)
 
-# By files, since the tests of a file share what is slow; the longest files come first.
-test: install  ## Run the test suite in PROCESSES (2); ARGS passes options to pytest
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+# By file, because the tests of a file share compiled programs; the longest files come first.
+PYTEST := python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-suites:  ## Test Brax, Navix and Craftax in an environment of their own
+test: install  ## Run the tests that are quick, in PROCESSES (2); ARGS passes options to pytest
+	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report= $(ARGS)
+	@echo "lines covered by these tests: $$($(BIN)/coverage report --format=total)%"
+
+test-slow: install  ## Run the tests that take long: whole studies, killed studies, learning
+	$(BIN)/$(PYTEST) -m slow $(ARGS)
+
+coverage: install  ## Run the quick tests and print which lines of each file they leave out
+	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+test-oldest:  ## Run the quick tests with the oldest allowed versions, in a virtual environment beside
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[test]'
+	.venv-oldest/bin/$(PYTEST) -m "not slow" -W default $(ARGS)
+
+test-suites:  ## Test Brax, Navix and Craftax, in a virtual environment beside
 	$(PYTHON) -m venv .venv-suites
 	.venv-suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,brax,navix,craftax]'
 	.venv-suites/bin/python -m pytest tests/ppo_jax/test_suites.py
@@ -40,8 +55,15 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test  ## Lint and test
+UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-annotate --custom-compile-command "make constraints"
+# Those of today that are still allowed are kept; `rm constraints.txt` before for the newest.
+constraints: install  ## Resolve the versions in constraints.txt and constraints-oldest.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV_COMPILE) --extra dev --extra mysql --universal --python-version 3.11 --output-file constraints.txt
+	$(UV_COMPILE) --extra test --python-version 3.11 --resolution lowest-direct --output-file constraints-oldest.txt
 
-clean:  ## Remove the virtual environment and all caches; results in runs/ stay
-	rm -rf $(VENV) .venv-suites build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+check: lint test test-slow  ## Lint and run all tests
+
+clean:  ## Remove the virtual environments and all caches; results in runs/ stay
+	rm -rf .venv .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from scipy import stats
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
+from ppo_jax.text import estimate_text, fixed, interval_text
 
 if TYPE_CHECKING:
     from ppo_jax.environments import Environment
@@ -94,8 +95,8 @@ def _run(arguments: Arguments) -> None:
         print(f"\nGymnasium's {arguments.gymnasium}: the same")
         _print_summary(results["gymnasium"])
         print(
-            f"\nGymnasium − {environment.name}  {difference['value']:+.2f}"
-            f"{_interval_text(difference['interval'], '+.2f')} (Welch t)"
+            f"\nGymnasium − {environment.name}  "
+            f"{_estimate(difference['value'], difference['interval'], signed=True)} (Welch t)"
         )
     if arguments.record is not None:
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
@@ -168,17 +169,16 @@ def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 
 def _print_summary(results: dict[str, Any]) -> None:
     found, length = results["return"], results["length"]
+    extremes = interval_text((found["min"], found["max"]), 2)
     print(
-        f"  return  {found['mean']:.2f}{_interval_text(found['interval'], '.2f')} (Student t)\n"
-        f"          median {found['median']:.2f}, {found['min']:.2f} to {found['max']:.2f}\n"
+        f"  return  {_estimate(found['mean'], found['interval'])} (Student t)\n"
+        f"          median {fixed(found['median'], 2)}, {extremes}\n"
         f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
     )
 
 
-def _interval_text(interval: tuple[float, float] | None, form: str) -> str:
-    if interval is None:
-        return ", no interval of a single episode"
-    return f", 95% interval {interval[0]:{form}} to {interval[1]:{form}}"
+def _estimate(value: float, interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    return estimate_text(value, interval, 2, signed=signed, unit="episode")
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -74,6 +74,7 @@ DOMAINS: dict[str, Domain] = {
     "n_steps": Domain("steps", int, low=1, high=LARGEST_COUNT),
     "batch_size": Domain("batch", int, low=1, high=LARGEST_COUNT),
     "n_epochs": Domain("epochs", int, low=1, high=10_000),
+    "target_kl": Domain("kl", float, high=1e6),
     "anneal_learning_rate": Domain("anneal-lr", bool),
     "anneal_entropy_coef": Domain("anneal-ent", bool),
     "clip_value_loss": Domain("clip-vf", bool),
@@ -111,6 +112,8 @@ class Hyperparameters:
     """Transitions in a minibatch."""
     n_epochs: int = 4
     """Passes over each rollout."""
+    target_kl: float = 0.0
+    """Skip the remaining passes once the mean approximate KL of one exceeds this; 0 for never."""
     anneal_learning_rate: bool = False
     """Lower the learning rate linearly to zero over the training budget."""
     anneal_entropy_coef: bool = False

@@ -54,6 +54,9 @@ def update(
 ) -> tuple[Any, optax.OptState, LossMetrics]:
     """Run ``n_epochs`` passes of minibatch updates over a rollout.
 
+    With a ``target_kl`` above 0, an epoch is the last one when the mean of the approximate KL
+    divergence over its minibatches exceeds it. Each seed stops by its own.
+
     Args:
       experience: ``[config.max_n_steps, ...]``, of which the first ``n_steps`` are used.
       hyperparameters: traced scalars; the rates as they are to be used in this update.
@@ -98,7 +101,12 @@ def _run_epochs(
         params = optax.apply_updates(params, updates)
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
-    def epoch(index: jax.Array, carry: tuple) -> tuple:
+    def wanted(loop: tuple) -> jax.Array:
+        epochs, stopped, _ = loop
+        return (epochs < hyperparameters.n_epochs) & ~stopped
+
+    def epoch(loop: tuple) -> tuple:
+        index, _, carry = loop
         order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
         order = order.reshape(-1, batches_per_block, batch_size)
 
@@ -106,11 +114,16 @@ def _run_epochs(
             # A static scan inside the traced loop: a GPU pays for every traced iteration.
             return jax.lax.scan(minibatch, carry, order[index])[0]
 
-        return jax.lax.fori_loop(0, n_blocks, block, carry)
+        before = carry[-1].approx_kl
+        carry = jax.lax.fori_loop(0, n_blocks, block, carry)
+        kl = (carry[-1].approx_kl - before) / (n_blocks * batches_per_block)
+        target = hyperparameters.target_kl
+        return index + 1, (target > 0) & (kl > target), carry
 
     start = (params, optimizer_state, LossMetrics.zero())
-    params, optimizer_state, sums = jax.lax.fori_loop(0, hyperparameters.n_epochs, epoch, start)
-    n_updates = hyperparameters.n_epochs * n_blocks * batches_per_block
+    loop = (jnp.int32(0), jnp.array(False), start)
+    epochs, _, (params, optimizer_state, sums) = jax.lax.while_loop(wanted, epoch, loop)
+    n_updates = epochs * n_blocks * batches_per_block
     return params, optimizer_state, jax.tree.map(lambda total: total / n_updates, sums)
 
 

@@ -1,9 +1,20 @@
-"""Two CPU devices for every test, and one compilation cache for the whole run."""
+"""Two CPU devices, one compilation cache for all processes, and how tests run commands and wait.
 
+The only time limit is pytest's own, ``timeout`` in pyproject.toml, which ends a hang.
+"""
+
+import ctypes
+import functools
+import gc
 import os
+import resource
+import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import hypothesis
 import jax
 import pytest
 
@@ -11,6 +22,14 @@ ROOT = Path(__file__).parent.parent
 
 # Before anything starts the backend: sharding is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
+
+# Slow is not wrong: neither an example nor its drawing has a limit.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,16 +46,85 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def command():
     """Return a function that runs ``python -m MODULE ARGUMENTS...`` as a user would."""
-    import subprocess
 
-    def run(*arguments: object, timeout: float = 200, **kwargs: object):
+    def run(*arguments: object, **kwargs: object):
         return subprocess.run(
             [sys.executable, "-m", *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=timeout,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
             **kwargs,
         )
 
     return run
+
+
+@pytest.fixture
+def wait_until():
+    """Return a function that waits for a condition and fails once the process it is about ends."""
+
+    def wait(condition, process: subprocess.Popen | None = None) -> None:
+        while not condition():
+            ended = process is not None and process.poll() is not None
+            assert not ended or condition(), f"the process has ended with {process.returncode}"
+            time.sleep(0.02)
+
+    return wait
+
+
+# The memory of test processes
+
+
+@pytest.hookimpl(trylast=True)  # Fixtures have been torn down.
+def pytest_runtest_teardown() -> None:
+    """Return memory to the system once much has been taken.
+
+    Compiling takes several hundred megabytes that glibc keeps for later when they are freed, and
+    JAX and the caches of the packages keep what has been compiled.
+    """
+    if _resident() < _memory.limit:
+        return
+    for module in list(sys.modules.values()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(ROOT):
+            for value in list(vars(module).values()):
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    _memory.limit = max(_LIMIT, _resident() + 200e6)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if hasattr(session.config, "workeroutput"):  # In a process of pytest-xdist.
+        session.config.workeroutput["peak"] = peak
+    else:
+        _memory.peaks.append(peak)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    if "peak" in getattr(node, "workeroutput", {}):
+        _memory.peaks.append(node.workeroutput["peak"])
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    peaks = ", ".join(f"{peak / 1e9:.2f}" for peak in _memory.peaks)
+    terminalreporter.write_line(f"peak memory of the test processes in GB: {peaks}")
+
+
+def _resident() -> float:
+    """Return the bytes that this process occupies; 0 where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except FileNotFoundError:
+        return 0.0
+    return pages * float(os.sysconf("SC_PAGE_SIZE"))
+
+
+_LIMIT = 900e6
+"""Bytes; a test that compiles adds up to 500 MB to them."""
+
+_memory = SimpleNamespace(limit=_LIMIT, peaks=[])

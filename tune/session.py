@@ -36,8 +36,11 @@ class SessionProgress(Progress, Protocol):
 
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
-    ) -> None: ...
-    def line(self, text: str) -> None: ...
+    ) -> None:
+        """Report a checkpoint of a selection or a validation; see ``SeedsObserver``."""
+
+    def line(self, text: str) -> None:
+        """Report what happens next, in a line."""
 
 
 def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResults | None:

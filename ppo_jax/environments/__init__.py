@@ -1,6 +1,8 @@
-"""Environments behind one small protocol; one file per suite.
+"""Environments behind one small protocol; :func:`make` is the only way in.
 
-``make`` is the only way in. A suite's package is imported when one of its
+The protocol is in :mod:`~ppo_jax.environments.base`, gymnax in
+:mod:`~ppo_jax.environments.gymnax`, every other suite in a module of
+:mod:`~ppo_jax.environments.suites`. A suite's package is imported when one of its
 environments is asked for: importing gymnax takes seconds and starts the backend.
 """
 
@@ -9,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ppo_jax.environments import suites
 from ppo_jax.environments.base import (
     ActionSpace,
     Continuous,
@@ -22,21 +25,13 @@ from ppo_jax.errors import UserError, nearest
 __all__ = ["ActionSpace", "Continuous", "Discrete", "Environment", "Spaces", "Timestep", "make"]
 
 
-_SUITES = {
-    "brax": "BraxEnvironment",
-    "navix": "NavixEnvironment",
-    "craftax": "CraftaxEnvironment",
-}
-"""Suite -> the class of its environments, in the module of its name."""
-
-
 def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     """Return the environment `name` with its parameters overridden by `kwargs`.
 
     Args:
       name: a name that gymnax registers (``CartPole-v1``), one of another suite
-        (``brax/ant``, ``navix/...``, ``craftax/...``), or ``module:attribute``, an
-        environment of one's own: a gymnax environment class, a function that returns
+        (``brax/ant``, ``navix/...``, ``craftax/...``), or ``module:attribute`` for
+        a user's own environment: a gymnax environment class, a function that returns
         such an environment (alone or with its parameters), or anything that makes an
         :class:`Environment`.
       kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
@@ -48,7 +43,7 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
     # An environment may hold arrays; made inside a trace they would not outlive it.
     with jax.ensure_compile_time_eval():
         if ":" in name:
-            return _own(name, dict(kwargs))
+            return _custom(name, dict(kwargs))
         if "/" in name:
             return _of_suite(name, dict(kwargs))
         from ppo_jax.environments.gymnax import GymnaxEnvironment
@@ -58,22 +53,23 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
 
 def _of_suite(name: str, kwargs: dict[str, Any]) -> Environment:
     suite, _, short = name.partition("/")
-    if suite not in _SUITES:
+    known = suites.names()
+    if suite not in known:
         raise UserError(
-            f"unknown suite {suite!r} in environment {name!r}{nearest(suite, _SUITES)} "
-            f"(known: {', '.join(_SUITES)}; environments of gymnax have no suite in their name)"
+            f"unknown suite {suite!r} in environment {name!r}{nearest(suite, known)} "
+            f"(known: {', '.join(known)}; environments of gymnax have no suite in their name)"
         )
     try:
-        module = importlib.import_module(f"ppo_jax.environments.{suite}")
+        load = suites.loader(suite)
     except ImportError as error:
         raise UserError(
             f"environment {name!r} needs the package {suite}: pip install 'ppo-jax-tune[{suite}]' "
             f"({error})"
         ) from error
-    return getattr(module, _SUITES[suite])(short, kwargs)
+    return load(short, kwargs)
 
 
-def _own(name: str, kwargs: dict[str, Any]) -> Environment:
+def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)

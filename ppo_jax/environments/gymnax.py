@@ -1,4 +1,8 @@
-"""The gymnax suite (https://github.com/RobertTLange/gymnax) and users' own environments of it."""
+"""The gymnax suite (https://github.com/RobertTLange/gymnax) and users' environments like its own.
+
+Of gymnax's interface this module needs more than ``reset`` and ``step``: ``step_env``, which
+does not reset, and ``is_truncated``; tests/ppo_jax/test_suites.py pins both.
+"""
 
 import dataclasses
 import inspect

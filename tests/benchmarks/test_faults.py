@@ -11,6 +11,7 @@ def counts(table):
     return {name.strip(): int(value) for name, value in table.rows if value.isdecimal()}
 
 
+@pytest.mark.slow
 def test_one_process_survives_kills(tmp_path):
     arguments = faults.Arguments(kills=3, trials=4, total_steps=8192, validate_steps=16_384)
     found = counts(faults.one_process(arguments, tmp_path))
@@ -20,6 +21,7 @@ def test_one_process_survives_kills(tmp_path):
     assert found["lost temporary files"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
 def test_workers_on_postgresql_survive_kills(tmp_path):
     arguments = faults.Arguments(workers=2, trials=6, total_steps=8192, every=3.0)

@@ -50,7 +50,7 @@ def contenders(monkeypatch: pytest.MonkeyPatch, **hows: str) -> tuple[str, ...]:
 
 
 def run(names: tuple[str, ...], **options) -> list[peers.Result]:
-    options = {"envs": ("CartPole-v1",), "seeds": (4,), "timeout": 30.0} | options
+    options = {"envs": ("CartPole-v1",), "seeds": (4,), "timeout": 3600.0} | options
     return measure(Arguments(peers=names, **options), Console(quiet=True))
 
 
@@ -127,6 +127,7 @@ def test_a_failed_installation_is_reported_and_tried_again(tmp_path, monkeypatch
         assert result.failure == "cannot be installed: ERROR: no matching distribution"
 
 
+@pytest.mark.slow
 def test_ours_alone_from_the_command_line(command, tmp_path):
     done = command(
         *("benchmarks.peers", "--peers", OURS, "--envs", "CartPole-v1", "--seeds", 1),

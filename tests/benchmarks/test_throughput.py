@@ -9,6 +9,7 @@ import pytest
 MODULE = "benchmarks.throughput"
 
 
+@pytest.mark.slow
 def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))

@@ -5,7 +5,6 @@ import io
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,10 @@ BODY = """
 import gc, os, sys, threading, time
 from pathlib import Path
 from ppo_jax import command_line
+
+def sleep():
+    time.sleep(600)
+    print("slept", flush=True)
 
 def main():
     {main}
@@ -39,40 +42,38 @@ def start(main):
 @pytest.mark.parametrize(
     "main",
     [
-        "print('ready', flush=True); time.sleep(60)",
+        "print('ready', flush=True); sleep()",
         # In a callback of the garbage collector an exception is ignored.
         "gc.callbacks.append(lambda *_: (print('ready', flush=True), time.sleep(1)));"
-        " gc.collect(); gc.callbacks.clear(); time.sleep(60)",
+        " gc.collect(); gc.callbacks.clear(); sleep()",
         # A program that cannot be stopped is not waited for.
-        "threading.Thread(target=time.sleep, args=(60,)).start(); print('ready', flush=True);"
-        " time.sleep(60)",
+        "threading.Thread(target=sleep).start(); print('ready', flush=True); sleep()",
     ],
 )
 def test_signals_end_with_one_line_and_their_status(main, number, status):
     process = start(main)
     assert process.stdout.readline() == "ready\n"
-    begin = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=50)
+    output, errors = process.communicate()
+    assert "slept" not in output, "the signal was not heeded"
     assert process.returncode == status
     assert errors == "\ninterrupted; go on\n"
-    assert time.monotonic() - begin < 20
 
 
 def test_second_sigint_ends_at_once():
     process = start("""
     try:
         print('ready', flush=True)
-        time.sleep(60)
+        sleep()
     finally:
         print('cleaning', flush=True)
-        time.sleep(60)
+        sleep()
 """)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    assert process.wait() == 130
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_second_sigint_ends_at_once():
 )
 def test_disk_that_fails_is_told_in_one_line(main, message):
     process = start(main)
-    _, errors = process.communicate(timeout=50)
+    _, errors = process.communicate()
     assert process.returncode == 1
     assert errors == f"error: {message}; go on\n"
 
@@ -92,7 +93,7 @@ def test_disk_that_fails_is_told_in_one_line(main, message):
 @pytest.mark.parametrize("kind", ["jax.errors.JaxRuntimeError", "MemoryError"])
 def test_too_little_memory_is_told_in_one_line(kind):
     process = start(f"import jax; raise {kind}('RESOURCE_EXHAUSTED: 12 bytes.\\ntrace')")
-    _, errors = process.communicate(timeout=50)
+    _, errors = process.communicate()
     assert process.returncode == 1
     assert errors.startswith("error: not enough memory (RESOURCE_EXHAUSTED: 12 bytes.); fewer")
     assert errors.count("\n") == 1

@@ -12,6 +12,13 @@ from ppo_jax.errors import UserError
 OFFLINE = [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
 
 
+def slow_but(*names):
+    """Return all environments, of which only `names` are not slow."""
+    return [
+        name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in OFFLINE
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "actions", "limit"),
     [
@@ -32,7 +39,10 @@ def test_spaces(name, shape, actions, limit):
     assert environment.max_episode_steps == limit
 
 
-@pytest.mark.parametrize("name", OFFLINE)
+MINATAR = {name for name in OFFLINE if name.endswith("-MinAtar")}
+
+
+@pytest.mark.parametrize("name", slow_but("Breakout-MinAtar", *set(OFFLINE) - MINATAR))
 def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name, random_action):
     environment, (suite, parameters) = make(name), gymnax.make(name)
     assert environment.name == name
@@ -60,7 +70,7 @@ def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name, ran
         state, observation = environment.reset(key) if ended else timestep[:2]
 
 
-@pytest.mark.parametrize("name", OFFLINE)
+@pytest.mark.parametrize("name", slow_but("CartPole-v1", "Catch-bsuite"))
 def test_every_environment_trains(name, train_a_little):
     _, _, metrics = train_a_little(name)
     limit = make(name).max_episode_steps

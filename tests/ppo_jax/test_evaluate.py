@@ -140,7 +140,7 @@ def test_sampled_actions_follow_the_seed(tmp_path, run):
 
 def test_one_episode_has_no_interval(tmp_path, run, capsys):
     run(balancing_policy(tmp_path / "policy"), "--episodes", 1, "--gymnasium", "CartPole-v1")
-    assert capsys.readouterr().out.count("no interval of a single episode") == 3
+    assert capsys.readouterr().out.count("no interval from a single episode") == 3
 
 
 def test_intervals_cover_as_often_as_they_say():

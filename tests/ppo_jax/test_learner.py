@@ -1,5 +1,6 @@
-"""Shuffling and the optimizer."""
+"""Shuffling, the optimizer, and when the epochs end."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,8 +10,17 @@ import optax
 import pytest
 
 from ppo_jax.config import AgentConfig, TrainConfig
+from ppo_jax.environments import Discrete, Spaces
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.learner import index_of, make_optimizer, shuffle, shuffle_rollout
+from ppo_jax.learner import (
+    Experience,
+    index_of,
+    make_optimizer,
+    shuffle,
+    shuffle_rollout,
+    update,
+)
+from ppo_jax.networks import make_network, policy_outputs
 
 SIZES = [1, 2, 3, 32, 100, 1024, 1025, 65_536, 65_537, 100_000]
 
@@ -118,3 +128,68 @@ def test_the_optimizer_clips_by_global_norm_and_does_adam():
         for ours, theirs in zip(computed, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     assert len(traces) == 1, "the learning rate or the norm was compiled in"
+
+
+STOPPING = TrainConfig(
+    agent=AgentConfig(num_envs=2, hidden_sizes=(8,)),
+    n_steps_choices=(32, 64),
+    batch_size_choices=(16,),
+)
+SPACES = Spaces((3,), Discrete(2))
+
+
+@pytest.fixture(scope="module")
+def updated():
+    """Update a network with given hyperparameters; a compiled function of them and a seed."""
+    network = make_network(STOPPING.agent, SPACES)
+    random = np.random.default_rng(0)
+    observation = random.normal(size=(64, 3)).astype(np.float32)
+    params = network.init(jax.random.key(0), observation)
+    action = random.integers(2, size=64)
+    log_prob = network.distribution.log_prob(policy_outputs(network, params, observation), action)
+    noise = random.normal(size=(3, 64)).astype(np.float32)
+    experience = jax.tree.map(jnp.asarray, Experience(observation, action, log_prob, *noise))
+    optimizer_state = make_optimizer(Hyperparameters()).init(params)
+
+    def run(hyperparameters, seed):
+        key = jax.random.fold_in(jax.random.key(1), seed)
+        return update(STOPPING, network, params, optimizer_state, experience, hyperparameters, key)
+
+    return run
+
+
+def stopping(target_kl, n_epochs=6):
+    return Hyperparameters(
+        learning_rate=1e-2, n_steps=64, batch_size=16, n_epochs=n_epochs, target_kl=target_kl
+    ).to_arrays()
+
+
+def test_epochs_end_when_the_policy_has_moved_too_far(updated):
+    run = jax.jit(updated)
+    # One program runs any number of epochs, so its results can be compared to the bit.
+    plain = {n: run(stopping(0.0, n), 0) for n in range(1, 7)}
+    totals = [0.0, *(n * float(plain[n][2].approx_kl) for n in plain)]
+    kl = np.diff(totals)
+    assert kl[2] > 1.1 * max(kl[:2]), "the third epoch is the first to exceed this target"
+    for target, epochs in [(1e-9, 1), ((max(kl[:2]) + kl[2]) / 2, 3), (1e3, 6), (0.0, 6)]:
+        jax.tree.map(np.testing.assert_array_equal, run(stopping(target), 0), plain[epochs])
+
+
+def test_each_seed_stops_for_itself(updated):
+    mean_kl = jax.jit(updated)(stopping(0.0), 2)[2].approx_kl
+    targets = np.float32([1e-9, 0.0, mean_kl / 2, 1e3])
+    batch = dataclasses.replace(stopping(0.0), target_kl=targets)
+    axes = jax.tree.map(lambda x: 0 if np.ndim(x) else None, batch)
+    together = jax.jit(jax.vmap(updated, (axes, 0)))(batch, np.arange(4))
+    steps = []
+    for lane, target in enumerate(targets):
+        alone = jax.jit(updated)(stopping(target), lane)
+        jax.tree.map(
+            lambda x, y, lane=lane: np.testing.assert_allclose(x[lane], y, rtol=1e-4, atol=1e-6),
+            together,
+            alone,
+        )
+        steps.append(int(optax.tree_utils.tree_get(alone[1], "count")))
+    assert steps[0] == 4
+    assert steps[1] == steps[3] == 24
+    assert 4 < steps[2] < 24

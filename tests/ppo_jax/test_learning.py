@@ -1,11 +1,14 @@
 """The defaults learn."""
 
+import pytest
+
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Programs
 from ppo_jax.seeds import TRAINING, seed_keys
 
 
+@pytest.mark.slow
 def test_the_defaults_solve_cartpole():
     programs = Programs(TrainConfig(), seeds=4)
     (checkpoint,) = programs.run(seed_keys(0, TRAINING, 4), Hyperparameters(), [500_000])

@@ -68,7 +68,7 @@ def test_a_policy_acts_from_numpy_alone(tmp_path, name, agent):
         "np.save('actions.npy', act(observations))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     actions, expected = np.load(tmp_path / "actions.npy"), loaded.act(observations)

@@ -1,15 +1,19 @@
 """Suites besides gymnax; each is tested where its package is installed: ``make test-suites``."""
 
 import importlib.util
+import tomllib
+from pathlib import Path
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.environments import Continuous, Discrete, make
+from ppo_jax.environments import Continuous, Discrete, make, suites
 from ppo_jax.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 SPACES = {
     "brax/inverted_pendulum": ((4,), Continuous((-1.0,), (1.0,)), 1000),
     "brax/ant": ((27,), Continuous((-1.0,) * 8, (1.0,) * 8), 1000),
@@ -29,7 +33,6 @@ def needs(name):
     )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [needs(name) for name in SPACES])
 def test_an_environment_keeps_the_protocol(name, random_action):
     shape, actions, limit = SPACES[name]
@@ -63,7 +66,6 @@ LIMITS = {
 }
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
 def test_a_time_limit_truncates_and_does_not_terminate(name):
     environment = make(name, ((LIMITS[name], 3),))
@@ -80,7 +82,6 @@ def test_a_time_limit_truncates_and_does_not_terminate(name):
 
 
 @pytest.mark.skipif(not installed("brax"), reason="brax is not installed")
-@pytest.mark.timeout(600)
 def test_a_fallen_pole_of_brax_terminates():
     environment = make("brax/inverted_pendulum")
     state, _ = environment.reset(jax.random.key(0))
@@ -94,7 +95,6 @@ def test_a_fallen_pole_of_brax_terminates():
     assert not timestep.truncated
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [needs(name) for name in LIMITS])
 def test_an_environment_trains(name, train_a_little):
     metrics = train_a_little(name, env_kwargs=((LIMITS[name], 20),))[-1]
@@ -140,3 +140,42 @@ def test_mistakes_are_refused(name, kwargs, message):
         pytest.skip(f"{name.partition('/')[0]} is not installed")
     with pytest.raises(UserError, match=message):
         make(name, kwargs)
+
+
+def test_every_suite_is_an_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert suites.names() == ["brax", "craftax", "navix"]
+    assert set(suites.names()) <= set(project["optional-dependencies"])
+
+
+def test_a_suite_is_a_module(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def load(name, kwargs): return name, dict(kwargs)")
+    monkeypatch.setattr(suites, "__path__", [*suites.__path__, str(tmp_path)])
+    assert "mine" in suites.names()
+    assert make("mine/thing", (("speed", 3),)) == ("thing", {"speed": 3})
+
+
+def test_private_api_of_brax():
+    envs = pytest.importorskip("brax.envs")
+    assert isinstance(envs._envs, dict)
+    assert "ant" in envs._envs
+    assert isinstance(envs.get_environment("ant"), envs._envs["ant"])
+
+
+def test_private_api_of_navix():
+    navix = pytest.importorskip("navix")
+    environment = navix.make("Navix-Empty-5x5-v0", max_steps=2)
+    timestep = environment.reset(jax.random.key(0))
+    for time in (1, 2, 3):  # Past the limit: it does not reset.
+        timestep = environment._step(timestep, jnp.int32(0))
+        assert timestep.t == time
+
+
+def test_api_of_gymnax_beyond_reset_and_step():
+    environment, parameters = gymnax.make("CartPole-v1")
+    parameters = parameters.replace(max_steps_in_episode=2)
+    _, state = environment.reset(jax.random.key(0), parameters)
+    for time in (1, 2, 3):  # Past the limit: it does not reset.
+        _, state, *_ = environment.step_env(jax.random.key(1), state, jnp.int32(0), parameters)
+        assert state.time == time
+        assert bool(environment.is_truncated(state, parameters)) is (time >= 2)

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +83,7 @@ def policy_bytes(folder):
     return (folder / "policy" / "model.safetensors").read_bytes()
 
 
-def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command):
+def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command, wait_until):
     """SIGKILL in the middle, after a checkpoint; then the same command with --resume."""
     arguments = (
         *("ppo_jax.train", "--total-steps", 40_960, "--eval-every", 4096, "--seeds", 3),
@@ -101,8 +100,9 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
         stdout=subprocess.PIPE,
         text=True,
     )
-    while not any(path.name.isdecimal() for path in halves.glob("training_state/*")):
-        time.sleep(0.02)
+    wait_until(
+        lambda: any(path.name.isdecimal() for path in halves.glob("training_state/*")), process
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (halves / "policy").exists()

@@ -93,8 +93,6 @@ def progress():
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()
-    for module in ("search.objective", "search.study", "session"):
-        monkeypatch.setattr(f"tune.{module}.shared_programs", lambda config, seeds: fake)
     # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
     quick = functools.partial(analyse, resamples=3)
     monkeypatch.setattr("tune.report.results.analyse", quick)

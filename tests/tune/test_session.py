@@ -93,7 +93,7 @@ def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan
 
 def test_improved(programs, tmp_path, saved_policies):
     programs.returns = lambda hp, step, seed: 400.0 + 50 * (hp.gamma == 0.98) + seed
-    result = train_best_config({"gamma": 0.98}, 300_000, output=tmp_path)
+    result = train_best_config({"gamma": 0.98}, 300_000, output=tmp_path, programs=programs)
     assert result.sentence.startswith("Improved: the best configuration reaches 45")
     assert (
         result.verdict.comparison.difference.value
@@ -116,12 +116,12 @@ def test_improved(programs, tmp_path, saved_policies):
 
 def test_worse_and_no_clear_difference(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 400.0 - 50 * (hp.gamma == 0.98) + seed
-    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "a")
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "a", programs=programs)
     assert result.sentence.startswith("Worse: ")
     assert result.sentence.endswith("; keep the defaults.")
     assert result.verdict.recommended is result.baseline
     programs.returns = lambda hp, step, seed: 400.0 + seed
-    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "b")
+    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path / "b", programs=programs)
     assert result.sentence.startswith("No clear difference: ")
     assert result.verdict.recommended is result.baseline
 
@@ -131,14 +131,14 @@ def test_short_training_that_misled_is_told(programs, tmp_path):
     programs.returns = lambda hp, step, seed: (
         min(500.0, step / 1000 * (3 if hp.gamma == 0.98 else 1)) - seed
     )
-    result = train_best_config({"gamma": 0.98}, 1_000_000, output=tmp_path / "a")
+    result = train_best_config({"gamma": 0.98}, 1_000_000, output=tmp_path / "a", programs=programs)
     assert result.verdict.at_tuning_steps.verdict == "improved"
     assert result.sentence.startswith("No clear difference: ")
     assert "Short training misled the search: the lead" in result.sentence
     data = json.loads((tmp_path / "a" / "validation.json").read_text())
     assert data["short_training_misled"] is True
     programs.returns = lambda hp, step, seed: 400 + 50 * (hp.gamma == 0.97) - seed
-    result = train_best_config({"gamma": 0.97}, 1_000_000, output=tmp_path / "b")
+    result = train_best_config({"gamma": 0.97}, 1_000_000, output=tmp_path / "b", programs=programs)
     assert not result.verdict.misled
     assert "misled" not in result.sentence
 
@@ -146,14 +146,20 @@ def test_short_training_that_misled_is_told(programs, tmp_path):
 def test_optimism_compares_the_same_configuration_at_equal_steps(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed
     settings = Settings(sampler="random", pruner="none")
-    study = run_optimization(6, settings, output=tmp_path)
+    study = run_optimization(6, settings, output=tmp_path, programs=programs)
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 20
     record = StudyRecord.of(study)
     selection = select_winner(record, programs, StudyFolder(tmp_path), 2, 4)
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 50
     params = selection.winner.hyperparameters
     result = train_best_config(
-        params, 400_000, seeds=4, output=tmp_path, study=study, selection=selection
+        params,
+        400_000,
+        seeds=4,
+        output=tmp_path,
+        study=study,
+        selection=selection,
+        programs=programs,
     )
     assert result.winner.number == selection.winner.number == record.best.number
     for known in (result.winner, result.baseline):
@@ -180,7 +186,9 @@ def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
             better * (not hp.clip_value_loss) + seed  # noqa: B023
         )
         params = {"learning_rate": 7.5e-4, "clip_value_loss": False, "n_steps": 1024}
-        train_best_config(params, 200_000, settings=settings, output=tmp_path / source)
+        train_best_config(
+            params, 200_000, settings=settings, output=tmp_path / source, programs=programs
+        )
         path = tmp_path / source / "recommended.json"
         data = json.loads(path.read_text())
         assert data["configuration"] == source
@@ -191,7 +199,7 @@ def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
         assert data["hyperparameters"]["gae_lambda"] == 0.9
 
         programs.runs.clear()
-        train_best_config(path, 200_000, output=tmp_path / f"{source} again")
+        train_best_config(path, 200_000, output=tmp_path / f"{source} again", programs=programs)
         trained = programs.runs[0][1].to_dict()
         assert trained == data["hyperparameters"]
         assert (trained["learning_rate"] == 7.5e-4) == (source != "default")
@@ -206,10 +214,10 @@ def test_recommended_configuration_trains_as_it_says(programs, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"hyperparameters": {}, "settings": {}}'])
-def test_other_files_are_no_recommendation(tmp_path, text):
+def test_other_files_are_no_recommendation(programs, tmp_path, text):
     (tmp_path / "recommended.json").write_text(text)
     with pytest.raises(UserError, match=r"recommended\.json"):
-        train_best_config(tmp_path / "recommended.json", output=tmp_path / "out")
+        train_best_config(tmp_path / "recommended.json", output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
 
@@ -230,13 +238,19 @@ def test_an_outside_script_reproduces_every_statistic(programs, tmp_path, object
         "one seed": lambda hp, step, seed: rng.normal(),
     }[case]
     settings = Settings(objective=objective, sampler="random", pruner="none")
-    study = run_optimization(4, settings, output=tmp_path)
+    study = run_optimization(4, settings, output=tmp_path, programs=programs)
     seeds = 1 if case == "one seed" else 7
     record = StudyRecord.of(study)
     selection = select_winner(record, programs, StudyFolder(tmp_path), 2, seeds)
     params = study.trials[1].user_attrs["hyperparameters"]
     train_best_config(
-        params, 300_000, seeds=seeds, output=tmp_path, study=study, selection=selection
+        params,
+        300_000,
+        seeds=seeds,
+        output=tmp_path,
+        study=study,
+        selection=selection,
+        programs=programs,
     )
     script, path = (
         Path(__file__).parent / "evidence" / "reproduce_statistics.py",
@@ -255,7 +269,7 @@ def test_an_outside_script_reproduces_every_statistic(programs, tmp_path, object
 
 
 def test_winner_that_is_the_baseline_is_trained_once(programs, tmp_path):
-    result = train_best_config({}, 100_000, output=tmp_path, seeds=4)
+    result = train_best_config({}, 100_000, output=tmp_path, seeds=4, programs=programs)
     assert result.verdict.is_baseline
     assert len(programs.runs) == 1
     assert result.sentence.startswith("No clear difference: no trial beat the default")
@@ -263,7 +277,9 @@ def test_winner_that_is_the_baseline_is_trained_once(programs, tmp_path):
 
 def test_diverged_seeds_are_reported_and_left_out(programs, tmp_path, saved_policies):
     programs.returns = lambda hp, step, seed: np.nan if seed == 1 else 100.0 + seed
-    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=4)
+    result = train_best_config(
+        {"gamma": 0.98}, 100_000, output=tmp_path, seeds=4, programs=programs
+    )
     data = json.loads((tmp_path / "validation.json").read_text())
     assert data["winner"]["diverged_seeds"] == [1]
     assert data["winner"]["returns"][0] == [100.0, None, 102.0, 103.0]
@@ -273,23 +289,25 @@ def test_diverged_seeds_are_reported_and_left_out(programs, tmp_path, saved_poli
 
 def test_all_seeds_diverged_gives_a_verdict_and_no_policy(programs, tmp_path, saved_policies):
     programs.returns = lambda hp, step, seed: np.nan if hp.gamma == 0.98 else 1.0 + seed
-    result = train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=4)
+    result = train_best_config(
+        {"gamma": 0.98}, 100_000, output=tmp_path, seeds=4, programs=programs
+    )
     assert result.sentence.startswith("Worse: every seed of the best configuration diverged")
     assert saved_policies == []
 
 
 def test_groups_of_seeds_fill_the_lanes_of_the_study(programs, tmp_path):
-    train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=10)
+    train_best_config({"gamma": 0.98}, 100_000, output=tmp_path, seeds=10, programs=programs)
     assert [len(keys) for keys, _, _ in programs.runs] == [4, 4, 2] * 2
     keys = [tuple(key) for keys, _, _ in programs.runs[:3] for key in keys]
     assert len(set(keys)) == 10
 
 
 def test_takes_the_best_params_of_saved_results(programs, tmp_path):
-    study = run_optimization(5, output=tmp_path)
+    study = run_optimization(5, output=tmp_path, programs=programs)
     save_optimization_results(study, tmp_path)
     params = json.loads((tmp_path / "optimization_results.json").read_text())["best_params"]
-    result = train_best_config(params, 100_000, output=tmp_path)
+    result = train_best_config(params, 100_000, output=tmp_path, programs=programs)
     assert result.winner.hyperparameters.to_dict() == params
 
 
@@ -305,7 +323,9 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
 
     def trained(gamma, steps=100_000, **kwargs):
         programs.runs.clear()
-        found = train_best_config({"gamma": gamma}, steps, output=tmp_path, **kwargs)
+        found = train_best_config(
+            {"gamma": gamma}, steps, output=tmp_path, **kwargs, programs=programs
+        )
         return [hyperparameters.gamma for _, hyperparameters, _ in programs.runs], found
 
     runs, first = trained(0.98, seeds=4)
@@ -333,9 +353,9 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
         ({"params": {"batch_size": 300}}, "batch_size"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_created(tmp_path, arguments, message):
+def test_mistakes_are_named_before_anything_is_created(programs, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
-        train_best_config(**arguments, output=tmp_path / "out")
+        train_best_config(**arguments, output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
 
@@ -347,7 +367,7 @@ def test_interrupted_validation_is_the_uninterrupted_one(
     monkeypatch.setattr("ppo_jax.training_state.SECONDS_BETWEEN_SAVES", 0.0)
     programs.returns = lambda hp, step, seed: 100 * hp.gamma + seed + step / 1e6
     request = ({"gamma": 0.98}, 150_000)
-    whole = train_best_config(*request, seeds=6, output=tmp_path / "whole")
+    whole = train_best_config(*request, seeds=6, output=tmp_path / "whole", programs=programs)
     told = []
 
     def stop(name, first, after, step, returns):
@@ -356,9 +376,13 @@ def test_interrupted_validation_is_the_uninterrupted_one(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+        train_best_config(
+            *request, seeds=6, output=tmp_path / "o", observer=stop, programs=programs
+        )
     assert (tmp_path / "o" / "training_state").exists()
-    again = train_best_config(*request, seeds=6, output=tmp_path / "o", observer=stop)
+    again = train_best_config(
+        *request, seeds=6, output=tmp_path / "o", observer=stop, programs=programs
+    )
     assert len(set(told)) == len(told) == 12
     for one, other in ((again.winner, whole.winner), (again.baseline, whole.baseline)):
         np.testing.assert_array_equal(one.validated.returns, other.validated.returns)
@@ -372,7 +396,9 @@ def test_training_state_of_another_question_is_not_used(programs, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_best_config({"gamma": 0.98}, 100_000, seeds=2, output=tmp_path, observer=stop)
-    train_best_config({"gamma": 0.97}, 100_000, seeds=2, output=tmp_path)
+        train_best_config(
+            {"gamma": 0.98}, 100_000, seeds=2, output=tmp_path, observer=stop, programs=programs
+        )
+    train_best_config({"gamma": 0.97}, 100_000, seeds=2, output=tmp_path, programs=programs)
     assert [len(steps) for _, _, steps in programs.runs] == [2, 2, 2]
     assert not (tmp_path / "training_state").exists()

@@ -55,7 +55,7 @@ class Analysis:
 
     @classmethod
     def skipped(cls, trials: Sequence[TrialRecord], settings: Settings) -> "Analysis":
-        """Return the analysis of a study that is under way: what pruning has saved, no model."""
+        """Return the analysis of an interrupted study: only what pruning has saved, no model."""
         saved = savings([trial for trial in trials if trial.is_finished], settings)
         warning = (
             "The study was interrupted, so its trials have not been analysed; "

@@ -43,7 +43,7 @@ class LearningCurve:
     @property
     def final(self) -> np.ndarray:
         """Returns at the end of training, ``[seeds]``."""
-        return self.returns[-1]
+        return np.asarray(self.returns[-1])
 
     @property
     def diverged_seeds(self) -> list[int]:

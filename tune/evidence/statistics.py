@@ -93,7 +93,7 @@ def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
     >>> float(iqm(np.array([0.0, 1.0, 2.0, 100.0])))
     1.5
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
 
 
 def summarize(values: np.ndarray) -> Summary | None:
@@ -182,7 +182,7 @@ def probability_of_improvement(
     n, m = winner.shape[axis], baseline.shape[axis]
     ranks = stats.rankdata(np.concatenate([winner, baseline], axis), axis=axis)
     of_winner = np.take(ranks, range(n), axis).sum(axis=axis)
-    return (of_winner - n * (n + 1) / 2) / (n * m)
+    return np.asarray((of_winner - n * (n + 1) / 2) / (n * m))
 
 
 def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -193,7 +193,8 @@ def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarra
     >>> performance_profile(np.array([1.0, 2.0, 3.0, np.nan]), np.array([0.0, 2.0])).tolist()
     [0.75, 0.25]
     """
-    return (np.asarray(values)[:, None] > thresholds).mean(axis=0)
+    above: np.ndarray = np.asarray(values)[:, None] > thresholds
+    return np.asarray(above.mean(axis=0))
 
 
 def estimate(
@@ -233,8 +234,8 @@ def estimate(
 
 def finite(values: np.ndarray) -> np.ndarray:
     """Return the values of the seeds that have not diverged."""
-    values = np.asarray(values, np.float64)
-    return values[np.isfinite(values)]
+    known: np.ndarray = np.asarray(values, np.float64)
+    return np.asarray(known[np.isfinite(known)])
 
 
 def _signed_infinity(difference: np.ndarray) -> np.ndarray:
@@ -243,7 +244,7 @@ def _signed_infinity(difference: np.ndarray) -> np.ndarray:
 
 
 def _difference_of_means(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-    return a.mean(axis=axis) - b.mean(axis=axis)
+    return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
 
 
 def _verdict(difference: Estimate | None, winner_diverged: float, baseline_diverged: float) -> str:

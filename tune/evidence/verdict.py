@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_jax.text import estimate_text, fixed
 from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
 from tune.evidence.learning_curve import LearningCurve
 from tune.evidence.statistics import (
@@ -135,7 +136,9 @@ class Verdict:
 
     def _of_baseline(self) -> str:
         summary = self.baseline.summary
-        reached = "diverge on every seed" if summary is None else f"reach {summary.mean.value:.1f}"
+        reached = (
+            "diverge on every seed" if summary is None else f"reach {fixed(summary.mean.value)}"
+        )
         return (
             f"No clear difference: no trial beat the default hyperparameters, which {reached} "
             f"({self._conditions()}); keep them."
@@ -151,8 +154,8 @@ class Verdict:
         counts = [len(curve.diverged_seeds) for curve in self.curves]
         diverged = f"; diverged: {counts[0]} against {counts[1]}" if any(counts) else ""
         return (
-            f"the best configuration reaches {winner.mean.value:.1f} against "
-            f"{baseline.mean.value:.1f} with the defaults "
+            f"the best configuration reaches {fixed(winner.mean.value)} against "
+            f"{fixed(baseline.mean.value)} with the defaults "
             f"({_text(difference)}; {self._conditions()}{diverged})"
         )
 
@@ -162,9 +165,4 @@ class Verdict:
 
 
 def _text(estimate: Estimate) -> str:
-    # Rounded first, so that nothing reads -0.0.
-    value, *interval = (round(x, 1) + 0.0 for x in (estimate.value, *(estimate.interval or ())))
-    if not interval:
-        return f"{value:+.1f}, no interval from a single seed"
-    low, high = interval
-    return f"{value:+.1f}, 95% interval {low:+.1f} to {high:+.1f}"
+    return estimate_text(estimate.value, estimate.interval, signed=True)

@@ -15,7 +15,7 @@ ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
 
 OBJECTIVES: Mapping[str, Callable[[int], int]] = {
     "mean": lambda checkpoints: checkpoints,
-    "final": lambda checkpoints: 1,
+    "final": lambda _: 1,
     "tail": lambda checkpoints: math.ceil(checkpoints / 3),
 }
 """Name -> how many of a run's last checkpoints its score is the mean of."""

@@ -85,8 +85,8 @@ class Choices:
             return min(self.values, key=lambda choice: abs(choice - value))
         return min(self.values, key=lambda choice: abs(math.log(choice / value)))
 
-    def grid(self, points: int, integer: bool) -> list[Value]:
-        """Return all choices; `points` and `integer` are for ranges."""
+    def grid(self, _points: int, _integer: bool) -> list[Value]:
+        """Return all choices; the arguments are for ranges."""
         return list(self.values)
 
 
@@ -259,7 +259,7 @@ class SearchSpace:
     def grid(self, points: int) -> dict[str, list[Value]]:
         """Return name -> values of a grid with `points` values for each range."""
         return {
-            name: parameter.grid(points, integer=DOMAINS[name].kind is int)
+            name: parameter.grid(points, DOMAINS[name].kind is int)
             for name, parameter in self.tuned
         }
 

@@ -57,20 +57,23 @@ def plot_details(results: StudyResults, folder: Path) -> list[Path]:
     files = [folder / "learning_curves.png"]
     with picture(files[0], 10, 5.5) as figure:
         draw_learning_curves(figure.subplots(), results)
+    tuned = [name for name, _ in settings.space.tuned]
 
     def slice_of(name: str) -> Callable[[Axes], None]:
-        return lambda axes: draw_slice(axes, results.finished, settings, name, analysis)
+        return lambda axes: draw_slice(
+            axes, results.finished, settings, name, analysis, legend=name == tuned[0]
+        )
 
     def contour_of(found: Interaction) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
             assert analysis.surrogate is not None, "interactions come from a surrogate"
             draw_contour(axes, results.finished, analysis.surrogate, found.pair)
-            axes.set_title(f"{percent(found.share)} of the variance", fontsize=10)
+            axes.set_title(f"{percent(found.share, 1)} of the variance", fontsize=10)
 
         return draw
 
     panels = {
-        "slices": [slice_of(name) for name, _ in settings.space.tuned],
+        "slices": [slice_of(name) for name in tuned],
         "interactions": [contour_of(found) for found in analysis.interactions],
     }
     for name, drawn in panels.items():

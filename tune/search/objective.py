@@ -26,7 +26,9 @@ class RunsSeeds(Protocol):
 
     def run(
         self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
-    ) -> Iterator[Checkpoint]: ...
+    ) -> Iterator[Checkpoint]:
+        """Train a seed a key and yield it at each checkpoint."""
+        ...
 
 
 @functools.lru_cache(maxsize=4)
@@ -121,7 +123,7 @@ class _Progress:
     def add(self, checkpoint: Checkpoint) -> np.ndarray:
         """Take in a checkpoint and return which seeds are finite, bool ``[seeds]``."""
         returns = checkpoint.returns
-        finite = np.isfinite(returns)
+        finite: np.ndarray = np.isfinite(returns)
         self.returns[str(checkpoint.step)] = [
             float(r) if math.isfinite(r) else None for r in returns
         ]

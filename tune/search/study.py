@@ -34,12 +34,19 @@ from tune.search.storage import is_shared, open_storage, sqlite_file
 
 
 class Progress(Protocol):
-    """What a study tells while it runs."""
+    """What a study reports while it runs."""
 
-    def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None: ...
-    def trial_started(self, trial: optuna.Trial) -> None: ...
-    def checkpoint(self, checkpoint: Checkpoint) -> None: ...
-    def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None: ...
+    def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
+        """Report a study that starts or continues, until `n_trials` have finished."""
+
+    def trial_started(self, trial: optuna.Trial) -> None:
+        """Report a trial before its first checkpoint."""
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Report a checkpoint of the trial that has started last."""
+
+    def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Report a trial that is complete or pruned."""
 
 
 def run_optimization(

@@ -11,14 +11,14 @@ import json
 import math
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 warnings.simplefilter("ignore")  # Of nearly equal values.
 
-with open(sys.argv[1], encoding="utf-8") as file:
-    data = json.load(file)
+data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 differences = 0
 
 

@@ -15,7 +15,9 @@ from tune.search.study import run_optimization
 @pytest.fixture
 def study(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed
-    study = run_optimization(8, Settings(sampler="random", pruner="none"), output=tmp_path)
+    study = run_optimization(
+        8, Settings(sampler="random", pruner="none"), output=tmp_path, programs=programs
+    )
     programs.runs.clear()
     return StudyRecord.of(study)
 
@@ -145,7 +147,7 @@ def test_the_selection_is_found_again_until_a_better_trial_comes(study, select, 
 
 def test_a_study_without_a_complete_trial_has_no_winner(programs, tmp_path):
     programs.returns = lambda hp, step, seed: np.nan
-    study = StudyRecord.of(run_optimization(2, output=tmp_path))
+    study = StudyRecord.of(run_optimization(2, output=tmp_path, programs=programs))
     assert select_winner(study, programs, StudyFolder(tmp_path)) is None
     assert not (tmp_path / "selection.json").exists()
 

@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -31,15 +30,22 @@ QUIET = (
 )
 
 
+NO_LIMIT = 0  # Of Playwright's own 30 seconds; pytest has one.
+
+
 @pytest.fixture
 def folder(programs, tmp_path):
     """A study with everything in it, prepared for the dashboard."""
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     settings = Settings(pruner_startup_trials=2, sampler="random")
-    study = run_optimization(9, settings, output=tmp_path, study_name="<b>study</b>")
+    study = run_optimization(
+        9, settings, output=tmp_path, study_name="<b>study</b>", programs=programs
+    )
     selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
     winner = selection.winner.hyperparameters
-    train_best_config(winner, 400_000, output=tmp_path, study=study, selection=selection)
+    train_best_config(
+        winner, 400_000, output=tmp_path, study=study, selection=selection, programs=programs
+    )
     main([str(tmp_path), "--dashboard"])
     return tmp_path
 
@@ -49,12 +55,15 @@ def open_page():
     """Return a function that opens an address; afterwards nothing may have gone wrong."""
     complaints, requests = [], []
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=list(QUIET), timeout=NO_LIMIT
+        )
 
         def open_page(address, width=1280, scheme="light"):
             context = browser.new_context(
                 viewport={"width": width, "height": 900}, color_scheme=scheme
             )
+            context.set_default_timeout(NO_LIMIT)
             page = context.new_page()
             page.on(
                 "console",
@@ -110,8 +119,16 @@ def test_report_in_a_browser(folder, open_page):
     assert dark.evaluate(text) != page.evaluate(text)
 
 
+def answers(address):
+    try:
+        urllib.request.urlopen(address).close()
+    except (urllib.error.URLError, ConnectionError):
+        return False
+    return True
+
+
 @pytest.fixture
-def dashboard(folder):
+def dashboard(folder, wait_until):
     """Serve the study; yield the dashboard's address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -125,16 +142,11 @@ def dashboard(folder):
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.1)
+        wait_until(lambda: answers(address), process)
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait()
 
 
 def test_dashboard_in_a_browser(dashboard, open_page):

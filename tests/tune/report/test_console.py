@@ -14,18 +14,21 @@ from tune.search.study import run_optimization
 from tune.session import train_best_config
 
 
-def run(tmp_path, terminal, n_trials=6, settings=None):
+def run(programs, tmp_path, terminal, n_trials=6, settings=None):
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=250)
     with ConsoleProgress(console) as progress:
-        run_optimization(n_trials, settings, output=tmp_path, progress=progress)
+        run_optimization(n_trials, settings, output=tmp_path, progress=progress, programs=programs)
     return text.getvalue()
 
 
 def test_plain_lines_where_the_output_is_no_terminal(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 * min(1, hp.gamma / 0.99)
     text = run(
-        tmp_path, terminal=False, settings=Settings(sampler="random", pruner_startup_trials=1)
+        programs,
+        tmp_path,
+        terminal=False,
+        settings=Settings(sampler="random", pruner_startup_trials=1),
     )
     assert "\x1b" not in text
     lines = [line for line in text.splitlines() if line.startswith("trial")]
@@ -37,19 +40,19 @@ def test_plain_lines_where_the_output_is_no_terminal(programs, tmp_path):
 
 
 def test_status_line_on_a_terminal(programs, tmp_path):
-    assert "\x1b" in run(tmp_path, terminal=True)
+    assert "\x1b" in run(programs, tmp_path, terminal=True)
 
 
 def test_says_what_has_finished_and_which_defaults_moved(programs, tmp_path):
     settings = Settings(space=SearchSpace.from_tables({"gamma": {"value": 0.9}}))
     moved = "uses gamma = 0.9: the search space does not hold the default 0.99"
-    assert moved in run(tmp_path, False, 2, settings)
-    assert "continuing after 2 finished trials" in run(tmp_path, False, 3, settings)
+    assert moved in run(programs, tmp_path, False, 2, settings)
+    assert "continuing after 2 finished trials" in run(programs, tmp_path, False, 3, settings)
 
 
 def test_diverged_seeds_are_counted(programs, tmp_path):
     programs.returns = lambda hp, step, seed: float("nan") if seed == 0 else 1.0
-    assert "diverged seeds: 1" in run(tmp_path, False, 1)
+    assert "diverged seeds: 1" in run(programs, tmp_path, False, 1)
 
 
 def summary_of(results, tmp_path):
@@ -61,7 +64,7 @@ def summary_of(results, tmp_path):
 def test_summary_without_a_validation(programs, tmp_path):
     programs.returns = lambda hp, step, seed: -0.001 if hp.gamma == 0.99 else 8.0
     settings = Settings(sampler="random", pruner="none", reference_score=9.0)
-    study = run_optimization(3, settings, output=tmp_path)
+    study = run_optimization(3, settings, output=tmp_path, programs=programs)
     results = load_results(study, StudyFolder(tmp_path))
     hit = BoundHit("high", 1e-3, 3e-3, 4, 5)
     analysis = dataclasses.replace(results.analysis, bounds_hit={"learning_rate": hit})
@@ -77,7 +80,7 @@ def test_summary_without_a_validation(programs, tmp_path):
 
 def test_summary_ends_with_the_verdict(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
-    study = run_optimization(5, Settings(sampler="random"), output=tmp_path)
+    study = run_optimization(5, Settings(sampler="random"), output=tmp_path, programs=programs)
     winner = StudyRecord.of(study).best
     validation = train_best_config(
         winner.hyperparameters, 400_000, output=tmp_path, study=study, programs=programs

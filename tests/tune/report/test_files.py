@@ -27,7 +27,7 @@ def _no_inline_pictures(monkeypatch):
 @pytest.fixture
 def study(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma**20 + seed
-    return run_optimization(10, Settings(sampler="random"), output=tmp_path)
+    return run_optimization(10, Settings(sampler="random"), output=tmp_path, programs=programs)
 
 
 def test_results_hold_what_was_found_and_how(study, tmp_path):
@@ -64,9 +64,11 @@ def test_all_trials_hold_every_score(study, tmp_path):
         assert trial["duration"] >= 0
 
 
-def test_verdict_is_the_one_of_this_winner(study, tmp_path):
+def test_verdict_is_the_one_of_this_winner(programs, study, tmp_path):
     params = save_optimization_results(study, tmp_path)["best_params"]
-    train_best_config(params, 400_000, settings=Settings(), output=tmp_path, study=study)
+    train_best_config(
+        params, 400_000, settings=Settings(), output=tmp_path, study=study, programs=programs
+    )
     path = tmp_path / "validation.json"
     validation = json.loads(path.read_text())
     assert save_optimization_results(study, tmp_path)["verdict"] == validation["verdict"]
@@ -79,7 +81,7 @@ def test_verdict_is_the_one_of_this_winner(study, tmp_path):
 
 def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
     programs.returns = lambda hp, step, seed: float("nan")
-    study = run_optimization(2, output=tmp_path)
+    study = run_optimization(2, output=tmp_path, programs=programs)
     results = save_optimization_results(study, tmp_path)
     assert results["best_params"] is None
     assert results["n_trials"] == {"total": 2, "pruned": 2}
@@ -89,13 +91,15 @@ def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
 
 def test_baseline_of_zero_gives_no_percentage(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 0.0
-    study = run_optimization(2, output=tmp_path)
+    study = run_optimization(2, output=tmp_path, programs=programs)
     assert save_optimization_results(study, tmp_path)["improvement_percent"] is None
 
 
 def test_results_hold_what_matters(programs, tmp_path):
     programs.returns = lambda hp, step, s: step / 1000 * hp.gamma**20 + s
-    study = run_optimization(20, Settings(sampler="random", pruner="none"), output=tmp_path)
+    study = run_optimization(
+        20, Settings(sampler="random", pruner="none"), output=tmp_path, programs=programs
+    )
     save_optimization_results(study, tmp_path)
     analysis = strict(tmp_path / "optimization_results.json")["analysis"]
     assert next(iter(analysis["importances"])) == "gamma"
@@ -105,7 +109,7 @@ def test_results_hold_what_matters(programs, tmp_path):
 
 
 def test_study_of_an_earlier_version_is_reported(programs, tmp_path):
-    study = run_optimization(1, Settings(), output=tmp_path)
+    study = run_optimization(1, Settings(), output=tmp_path, programs=programs)
     (name,) = [name for name in study.user_attrs if name.startswith("compilations:")]
     study.set_user_attr(name, {"programs": {"training": 7}, "seconds": 2.0})
     results = save_optimization_results(study, tmp_path)
@@ -172,7 +176,7 @@ def test_mistakes_are_one_line_and_create_nothing(
     programs, tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    run_optimization(1, output="runs")
+    run_optimization(1, output="runs", programs=programs)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -183,14 +187,14 @@ def test_mistakes_are_one_line_and_create_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_dashboard_gets_note_and_artifacts(study, tmp_path, capsys):
+def test_dashboard_gets_note_and_artifacts(programs, study, tmp_path, capsys):
     pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
     from optuna.artifacts import get_all_artifact_meta
     from optuna_dashboard import get_note
 
     params = save_optimization_results(study, tmp_path)["best_params"]
     validation = train_best_config(
-        params, 400_000, settings=Settings(), output=tmp_path, study=study
+        params, 400_000, settings=Settings(), output=tmp_path, study=study, programs=programs
     )
     for _ in range(2):  # The second time replaces what the first has left.
         main([str(tmp_path), "--dashboard"])

@@ -26,7 +26,9 @@ def read(folder):
 def page(programs, tmp_path):
     """The page of a small study with everything in it."""
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
-    study = run_optimization(8, Settings(sampler="random"), output=tmp_path, study_name=HOSTILE)
+    study = run_optimization(
+        8, Settings(sampler="random"), output=tmp_path, study_name=HOSTILE, programs=programs
+    )
     selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
     train_best_config(
         selection.winner.hyperparameters,
@@ -34,6 +36,7 @@ def page(programs, tmp_path):
         output=tmp_path,
         study=study,
         selection=selection,
+        programs=programs,
     )
     save_optimization_results(study, tmp_path)
     return read(tmp_path)
@@ -82,7 +85,7 @@ def test_pictures_take_the_colours_of_the_page():
 
 def test_nothing_complete(programs, tmp_path):
     programs.returns = lambda hp, step, seed: float("nan")
-    save_optimization_results(run_optimization(2, output=tmp_path), tmp_path)
+    save_optimization_results(run_optimization(2, output=tmp_path, programs=programs), tmp_path)
     page = read(tmp_path)
     assert "Not validated yet" in page
     assert "0 trials with a score are too few" in page
@@ -93,7 +96,7 @@ def test_nothing_complete(programs, tmp_path):
 def test_fixed_and_added_parameters(programs, tmp_path):
     tables = {"gamma": {"value": 0.98}, "anneal_learning_rate": {"choices": [True, False]}}
     settings = Settings(space=SearchSpace.from_tables(tables), sampler="random")
-    study = run_optimization(3, settings, output=tmp_path)
+    study = run_optimization(3, settings, output=tmp_path, programs=programs)
     save_optimization_results(study, tmp_path)
     page = read(tmp_path)
     assert re.search(r"gamma</td><td>0.98</td><td>0.98</td><td>not tuned", page)
@@ -103,9 +106,11 @@ def test_fixed_and_added_parameters(programs, tmp_path):
 
 def test_winner_that_is_the_default(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 100.0 - 1000 * abs(hp.gamma - 0.99) + seed
-    study = run_optimization(3, Settings(sampler="random"), output=tmp_path)
+    study = run_optimization(3, Settings(sampler="random"), output=tmp_path, programs=programs)
     results = save_optimization_results(study, tmp_path)
-    train_best_config(results["best_params"], 400_000, output=tmp_path, study=study)
+    train_best_config(
+        results["best_params"], 400_000, output=tmp_path, study=study, programs=programs
+    )
     save_optimization_results(study, tmp_path)
     page = read(tmp_path)
     assert "no trial beat the default hyperparameters" in page

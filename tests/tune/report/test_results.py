@@ -75,7 +75,7 @@ def test_pruned_trial_is_shown_at_its_last_checkpoint():
 
 def test_report_is_written_from_the_results_alone(programs, tmp_path):
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
-    study = run_optimization(4, Settings(sampler="random"), output=tmp_path)
+    study = run_optimization(4, Settings(sampler="random"), output=tmp_path, programs=programs)
     params = StudyRecord.of(study).best.hyperparameters
     train_best_config(params, 400_000, output=tmp_path, study=study, programs=programs)
     results = load_results(study, StudyFolder(tmp_path))

@@ -18,9 +18,6 @@ from tune.search.optuna_private import storage_of, trial_id
 from tune.search.samplers.grid import GridSampler
 from tune.search.storage import open_storage
 
-DEADLINE = 600.0
-"""Seconds; only bounds a test that hangs."""
-
 
 def always():
     return True
@@ -207,12 +204,12 @@ def test_heartbeats_are_sent_while_a_lease_is_held(study, monkeypatch):
         write(identifier, name, value)
         if name == "heartbeat":
             sent.append(value)
-            if len(sent) == 3:
+            if value == 3:
                 third.set()
 
     monkeypatch.setattr(storage, "set_trial_user_attr", observed)
     with one.lease(trial):
-        assert third.wait(DEADLINE)
+        assert third.wait()
     assert sent[:3] == [1, 2, 3]
     assert study.trials[0].user_attrs["worker"]["pid"] == os.getpid()
     assert study.trials[0].user_attrs["heartbeat"] >= 3
@@ -291,7 +288,7 @@ def test_many_workers_of_which_some_die_finish_exactly_the_total(tmp_path):
 
     def work(number):
         study = optuna.load_study(study_name="s", storage=open_storage(address))
-        one = leases_on(study, timeout=DEADLINE, max_retries=100)
+        one = leases_on(study, timeout=600.0, max_retries=100)
         asked = number
         while (trial := one.ask(total, always)) is not None:
             trial.suggest_float("x", 0, 1)
@@ -306,8 +303,7 @@ def test_many_workers_of_which_some_die_finish_exactly_the_total(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=DEADLINE)
-        assert not thread.is_alive()
+        thread.join()
     trials = optuna.load_study(study_name="s", storage=open_storage(address)).trials
     finished = [trial for trial in trials if trial.state in FINISHED]
     assert len(finished) == total

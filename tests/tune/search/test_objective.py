@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import optuna
 import pytest
@@ -5,7 +7,7 @@ import pytest
 import tune
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
-from tune.search.objective import objective
+from tune.search.objective import objective, shared_programs
 
 
 def new_study(settings=None, pruner=None):
@@ -24,9 +26,24 @@ class AlwaysPrune(optuna.pruners.BasePruner):
         return True
 
 
+def trial_in(programs):
+    return functools.partial(objective, programs=programs)
+
+
+@pytest.mark.slow
+def test_needs_no_programs_of_its_caller():
+    """As a script of a few lines calls it, with real training."""
+    settings = Settings(total_steps=2048, eval_every=2048, eval_episodes=2, seeds=1)
+    study = new_study(settings)
+    study.optimize(tune.objective, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+    programs = shared_programs(settings.config, settings.seeds)
+    assert programs.compile_log.programs["training"] == 1
+
+
 def test_works_in_a_plain_optuna_study(programs):
     study = new_study()
-    study.optimize(objective, n_trials=3)
+    study.optimize(trial_in(programs), n_trials=3)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     trial = study.trials[0]
     assert sorted(trial.intermediate_values) == Settings().checkpoints()
@@ -36,7 +53,7 @@ def test_works_in_a_plain_optuna_study(programs):
 def test_reads_the_settings_of_the_study(programs):
     settings = Settings(total_steps=80_000, eval_every=40_000, seeds=2, objective="final")
     study = new_study(settings)
-    study.optimize(objective, n_trials=1)
+    study.optimize(trial_in(programs), n_trials=1)
     trial = study.trials[0]
     assert sorted(trial.intermediate_values) == [40_000, 80_000]
     assert trial.value == trial.intermediate_values[80_000]
@@ -45,7 +62,7 @@ def test_reads_the_settings_of_the_study(programs):
 
 def test_every_trial_runs_on_the_same_tuning_seeds(programs):
     study = new_study()
-    study.optimize(objective, n_trials=3)
+    study.optimize(trial_in(programs), n_trials=3)
     keys = [keys for keys, _, _ in programs.runs]
     assert keys[0] == keys[1] == keys[2]
     assert len({tuple(key) for key in keys[0]}) == 4
@@ -53,7 +70,7 @@ def test_every_trial_runs_on_the_same_tuning_seeds(programs):
 
 def test_records_scores_steps_seconds(programs):
     study = new_study()
-    study.optimize(objective, n_trials=1)
+    study.optimize(trial_in(programs), n_trials=1)
     attributes = study.trials[0].user_attrs
     gamma = attributes["hyperparameters"]["gamma"]
     assert attributes["returns"]["50000"] == pytest.approx([50 + 100 * gamma + s for s in range(4)])
@@ -66,14 +83,14 @@ def test_records_scores_steps_seconds(programs):
 def test_prunes_when_the_pruner_says_so_but_never_the_baseline(programs):
     study = new_study(pruner=AlwaysPrune())
     study.enqueue_trial(Settings().space.baseline(), user_attrs={"baseline": True})
-    study.optimize(objective, n_trials=2)
+    study.optimize(trial_in(programs), n_trials=2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
     assert list(study.trials[1].intermediate_values) == [50_000]
 
 
 def test_is_not_pruned_after_its_last_checkpoint(programs):
     study = new_study(Settings(total_steps=50_000), pruner=AlwaysPrune())
-    study.optimize(objective, n_trials=1)
+    study.optimize(trial_in(programs), n_trials=1)
     assert study.trials[0].state.name == "COMPLETE"
 
 
@@ -81,7 +98,7 @@ def test_diverged_seed_is_left_out_recorded_and_ends_the_trial(programs):
     programs.returns = lambda hp, step, seed: float("nan") if seed == 2 else 10.0 + seed
     study = new_study()
     study.enqueue_trial(Settings().space.baseline(), user_attrs={"baseline": True})
-    study.optimize(objective, n_trials=2)
+    study.optimize(trial_in(programs), n_trials=2)
     baseline, other = study.trials
     assert baseline.state.name == "COMPLETE"
     assert baseline.value == pytest.approx((10 + 11 + 13) / 3)
@@ -93,7 +110,7 @@ def test_diverged_seed_is_left_out_recorded_and_ends_the_trial(programs):
 def test_trial_whose_seeds_all_diverge_is_pruned_without_a_score(programs):
     programs.returns = lambda hp, step, seed: float("inf")
     study = new_study()
-    study.optimize(objective, n_trials=1)
+    study.optimize(trial_in(programs), n_trials=1)
     assert study.trials[0].state.name == "PRUNED"
     assert study.trials[0].intermediate_values == {}
 
@@ -106,7 +123,7 @@ def test_trial_whose_seeds_all_diverge_is_pruned_without_a_score(programs):
 def test_a_study_that_does_not_maximize_is_refused(programs, tmp_path, study):
     study = optuna.create_study(**study)
     with pytest.raises(UserError, match=r'direction="maximize"'):
-        study.optimize(lambda trial: objective(trial, programs=programs), n_trials=1)
+        study.optimize(trial_in(programs), n_trials=1)
     with pytest.raises(UserError, match=r'direction="maximize"'):
         tune.save_optimization_results(study, tmp_path / "out")
     assert not programs.runs
@@ -117,6 +134,6 @@ def test_fixed_and_finished_trials_are_scored(programs):
     fixed = optuna.trial.FixedTrial(Settings().space.baseline())
     score = objective(fixed, programs=programs)
     study = optuna.create_study(direction="maximize")
-    study.optimize(lambda trial: objective(trial, programs=programs), n_trials=1)
+    study.optimize(trial_in(programs), n_trials=1)
     assert objective(study.best_trial, programs=programs) == study.best_value
     assert score == pytest.approx(np.mean([50, 100, 150, 200]) + 99 + 1.5)

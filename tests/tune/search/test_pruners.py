@@ -12,7 +12,7 @@ from tune.search.study import run_optimization
 def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
     programs.returns = lambda hp, step, _: step / 1000 * (hp.gamma > 0.98)
     settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
-    study = run_optimization(16, settings, output=tmp_path)
+    study = run_optimization(16, settings, output=tmp_path, programs=programs)
     states = [trial.state.name for trial in study.trials]
     assert states[0] == "COMPLETE"
     assert ("PRUNED" in states) == (pruner != "none")
@@ -21,9 +21,9 @@ def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
     assert all(max(trial.intermediate_values) >= 100_000 for trial in pruned)
 
 
-def test_unknown_pruner_is_refused_before_anything_is_created(tmp_path):
+def test_unknown_pruner_is_refused_before_anything_is_created(programs, tmp_path):
     with pytest.raises(UserError, match=r"pruner must be one of median, .*did you mean 'median'"):
-        run_optimization(2, Settings(pruner="medain"), output=tmp_path / "out")
+        run_optimization(2, Settings(pruner="medain"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
 

@@ -82,13 +82,13 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
 ):
     programs.returns = lambda hp, step, _: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
     settings = dataclasses.replace(settings_for(sampler), pruner="median")
-    whole = run_optimization(14, settings, output=tmp_path / "whole")
+    whole = run_optimization(14, settings, output=tmp_path / "whole", programs=programs)
     # Strides that are prime to the number of writes of a trial: every kind of write is met.
     kills = 0
     for run in range(200):
         kill_after(31 + run % 7)
         try:
-            study = run_optimization(14, settings, output=tmp_path / "broken")
+            study = run_optimization(14, settings, output=tmp_path / "broken", programs=programs)
             break
         except Killed:
             kills += 1
@@ -102,13 +102,12 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}
 
 
-@pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("sampler", INSTALLED)
-def test_draws_differ_between_trials_and_between_seeds(tmp_path, sampler):
-    first = run_optimization(8, settings_for(sampler), output=tmp_path / "a")
+def test_draws_differ_between_trials_and_between_seeds(programs, tmp_path, sampler):
+    first = run_optimization(8, settings_for(sampler), output=tmp_path / "a", programs=programs)
     assert len({tuple(p.values()) for p in parameters(first)}) == 8
     other = dataclasses.replace(settings_for(sampler), seed=1)
-    second = run_optimization(8, other, output=tmp_path / "b")
+    second = run_optimization(8, other, output=tmp_path / "b", programs=programs)
     assert parameters(first)[1:] != parameters(second)[1:]
 
 
@@ -163,29 +162,28 @@ def test_draws_of_a_seed_stay_what_they_were(sampler):
     assert drawn == DRAWN[sampler]
 
 
-@pytest.mark.usefixtures("programs")
-def test_grid_runs_every_point_once_and_stops_there(tmp_path):
+def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
     fixed = {
         name: {"drop": True} for name, _ in SearchSpace().tuned if name not in ("gamma", "n_epochs")
     }
     settings = Settings(
         sampler="grid", grid_points=2, pruner="none", space=SearchSpace.from_tables(fixed)
     )
-    study = run_optimization(20, settings, output=tmp_path)
+    study = run_optimization(20, settings, output=tmp_path, programs=programs)
     points = [tuple(p.values()) for p in parameters(study)[1:]]
     assert len(points) == len(set(points)) == 4
 
 
-def test_missing_package_says_what_to_install(monkeypatch, tmp_path):
+def test_missing_package_says_what_to_install(programs, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"sampler 'gp' needs the package torch; .*tune\[gp\]"):
-        run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out")
+        run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_sampler_is_refused_before_anything_is_created(tmp_path):
+def test_unknown_sampler_is_refused_before_anything_is_created(programs, tmp_path):
     with pytest.raises(UserError, match=r"sampler must be one of tpe, .*did you mean 'tpe'"):
-        run_optimization(2, Settings(sampler="tpee"), output=tmp_path / "out")
+        run_optimization(2, Settings(sampler="tpee"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
 

@@ -19,9 +19,6 @@ from tune.search import storage
 from tune.search.optuna_private import storage_of
 from tune.search.storage import is_shared, open_storage, sqlite_file, without_secrets
 
-DEADLINE = 600.0
-"""Seconds; only bounds a test that hangs."""
-
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 needs_postgres = pytest.mark.skipif(
@@ -258,7 +255,7 @@ study.tell(study.ask(), 1.0)
             maker.stdin.write(b"\n")
             maker.stdin.flush()
         for maker in makers:
-            _, errors = maker.communicate(timeout=DEADLINE)
+            _, errors = maker.communicate()
             assert maker.returncode == 0, errors
         study = optuna.load_study(study_name="s", storage=open_storage(server.address))
         assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
@@ -273,20 +270,7 @@ def test_wrong_password_is_not_shown():
         assert "my-pass-phrase" not in str(caught.value)
 
 
-def wait_for_server(process, port):
-    """Return when `process` takes connections at `port`."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_grpc_proxy_in_front_of_a_storage(tmp_path):
+def test_grpc_proxy_in_front_of_a_storage(tmp_path, wait_until):
     pytest.importorskip("grpc")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -299,8 +283,13 @@ run_grpc_proxy_server(
 )
 """
     server = subprocess.Popen([sys.executable, "-c", serve], env=ENVIRONMENT)
+
+    def listens():
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+
     try:
-        wait_for_server(server, port)
+        wait_until(listens, server)
         address = f"grpc://127.0.0.1:{port}"
         study = optuna.create_study(study_name="s", storage=open_storage(address))
         study.tell(study.ask(), 1.0)

@@ -38,7 +38,7 @@ def parameters(study):
 
 
 def test_trial_0_is_the_baseline(programs, tmp_path):
-    study = run_optimization(3, output=tmp_path)
+    study = run_optimization(3, output=tmp_path, programs=programs)
     assert study.trials[0].params == SearchSpace().baseline()
     assert [trial.user_attrs.get("baseline", False) for trial in study.trials] == [True] + [
         False
@@ -48,18 +48,18 @@ def test_trial_0_is_the_baseline(programs, tmp_path):
 
 
 def test_continues_to_the_total_without_repeating_points(programs, tmp_path):
-    run_optimization(4, output=tmp_path)
-    study = run_optimization(9, output=tmp_path)
+    run_optimization(4, output=tmp_path, programs=programs)
+    study = run_optimization(9, output=tmp_path, programs=programs)
     assert len(study.trials) == 9
     assert len(set(parameters(study))) == 9
     assert sum(trial.user_attrs.get("baseline", False) for trial in study.trials) == 1
-    assert len(run_optimization(9, output=tmp_path).trials) == 9
+    assert len(run_optimization(9, output=tmp_path, programs=programs).trials) == 9
 
 
 def test_same_seed_gives_the_same_trials(programs, tmp_path):
-    first = run_optimization(8, output=tmp_path / "a")
-    second = run_optimization(8, output=tmp_path / "b")
-    other = run_optimization(8, Settings(seed=1), output=tmp_path / "c")
+    first = run_optimization(8, output=tmp_path / "a", programs=programs)
+    second = run_optimization(8, output=tmp_path / "b", programs=programs)
+    other = run_optimization(8, Settings(seed=1), output=tmp_path / "c", programs=programs)
     assert parameters(first) == parameters(second)
     assert parameters(first)[1:] != parameters(other)[1:]
 
@@ -67,12 +67,12 @@ def test_same_seed_gives_the_same_trials(programs, tmp_path):
 @pytest.mark.parametrize("at_trial", [0, 3])
 def test_interrupted_trial_is_run_again_in_its_place(programs, tmp_path, at_trial):
     with pytest.raises(KeyboardInterrupt):
-        run_optimization(6, output=tmp_path, progress=Interrupt(at_trial))
+        run_optimization(6, output=tmp_path, progress=Interrupt(at_trial), programs=programs)
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     before = optuna.load_study(study_name="CartPole-v1", storage=storage)
     assert [trial.state.name for trial in before.trials] == ["COMPLETE"] * at_trial + ["RUNNING"]
     points = parameters(before)
-    after = run_optimization(6, output=tmp_path)
+    after = run_optimization(6, output=tmp_path, programs=programs)
     assert len(after.trials) == 6
     assert all(trial.state.is_finished() for trial in after.trials)
     assert parameters(after)[: at_trial + 1] == points
@@ -81,17 +81,17 @@ def test_interrupted_trial_is_run_again_in_its_place(programs, tmp_path, at_tria
 
 
 def test_another_protocol_is_refused(programs, tmp_path):
-    run_optimization(1, output=tmp_path)
+    run_optimization(1, output=tmp_path, programs=programs)
     with pytest.raises(UserError, match="started with seeds = 4, but got 5"):
-        run_optimization(2, Settings(seeds=5), output=tmp_path)
+        run_optimization(2, Settings(seeds=5), output=tmp_path, programs=programs)
     space = SearchSpace.from_tables({"gamma": {"value": 0.9}})
     with pytest.raises(UserError, match=r"space\.gamma = "):
-        run_optimization(2, Settings(space=space), output=tmp_path)
+        run_optimization(2, Settings(space=space), output=tmp_path, programs=programs)
 
 
 def test_reference_may_change(programs, tmp_path):
-    run_optimization(1, output=tmp_path)
-    study = run_optimization(2, Settings(reference_score=561.5), output=tmp_path)
+    run_optimization(1, output=tmp_path, programs=programs)
+    study = run_optimization(2, Settings(reference_score=561.5), output=tmp_path, programs=programs)
     assert len(study.trials) == 2
     assert settings_of(study).reference_score == 561.5
 
@@ -102,13 +102,19 @@ def test_study_of_somebody_else_is_left_alone(programs, tmp_path):
         optuna.trial.create_trial(value=1.0)
     )
     with pytest.raises(UserError, match="not made by this tuner"):
-        run_optimization(2, output=tmp_path / "out", storage=storage, study_name="mine")
+        run_optimization(
+            2, output=tmp_path / "out", storage=storage, study_name="mine", programs=programs
+        )
 
 
-def test_storage_that_cannot_be_opened_is_refused_without_its_password(tmp_path):
+def test_storage_that_cannot_be_opened_is_refused_without_its_password(programs, tmp_path):
     with pytest.raises(UserError, match="cannot open the storage") as caught:
         run_optimization(
-            2, output=tmp_path / "out", storage="nosuchdb://user:secret@host/db", study_name="s"
+            2,
+            output=tmp_path / "out",
+            storage="nosuchdb://user:secret@host/db",
+            study_name="s",
+            programs=programs,
         )
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -119,42 +125,44 @@ def test_two_processes_never_share_a_folder(programs, tmp_path):
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(UserError, match="another process"):
-            run_optimization(2, output=tmp_path)
+            run_optimization(2, output=tmp_path, programs=programs)
     finally:
         os.close(descriptor)
-    assert len(run_optimization(1, output=tmp_path).trials) == 1
+    assert len(run_optimization(1, output=tmp_path, programs=programs).trials) == 1
 
 
 def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 500.0
-    study = run_optimization(4, output=tmp_path)
+    study = run_optimization(4, output=tmp_path, programs=programs)
     assert StudyRecord.of(study).best.number == 0
 
 
 def test_folder_of_another_study_is_refused(programs, tmp_path):
-    run_optimization(1, output=tmp_path, study_name="mine")
+    run_optimization(1, output=tmp_path, study_name="mine", programs=programs)
     with pytest.raises(UserError, match="holds the study 'mine', but got 'yours'"):
-        run_optimization(1, output=tmp_path, study_name="yours")
+        run_optimization(1, output=tmp_path, study_name="yours", programs=programs)
 
 
 def test_processes_that_share_a_storage_share_the_folder_but_with_no_other(programs, tmp_path):
     storage = f"journal:{tmp_path / 'study.journal'}"
     with open_study(Settings(), StudyFolder(tmp_path), storage=storage) as study:
-        joined = run_optimization(3, output=tmp_path, storage=storage)
+        joined = run_optimization(3, output=tmp_path, storage=storage, programs=programs)
         assert len(joined.trials) == len(study.trials) == 3
         with pytest.raises(UserError, match="another process is running a study"):
-            run_optimization(3, output=tmp_path, storage=f"sqlite:///{tmp_path / 'x.db'}")
+            run_optimization(
+                3, output=tmp_path, storage=f"sqlite:///{tmp_path / 'x.db'}", programs=programs
+            )
 
 
 def test_journal_in_the_folder_goes_on_by_itself(programs, tmp_path):
     with open_study(Settings(), StudyFolder(tmp_path), workers=2):
         pass
-    assert len(run_optimization(4, output=tmp_path).trials) == 4
+    assert len(run_optimization(4, output=tmp_path, programs=programs).trials) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "study.journal"]
 
 
 def test_workers_do_not_share_a_study_in_sqlite(programs, tmp_path):
-    run_optimization(1, output=tmp_path)
+    run_optimization(1, output=tmp_path, programs=programs)
     with (
         pytest.raises(UserError, match="begun by one process and is kept in SQLite"),
         open_study(Settings(), StudyFolder(tmp_path), workers=2),
@@ -165,13 +173,15 @@ def test_workers_do_not_share_a_study_in_sqlite(programs, tmp_path):
 def test_interrupted_trial_of_a_shared_study_is_run_again_as_another(programs, tmp_path):
     storage = f"journal:{tmp_path / 'j'}"
     with pytest.raises(KeyboardInterrupt):
-        run_optimization(5, output=tmp_path, storage=storage, progress=Interrupt(2))
-    study = run_optimization(5, output=tmp_path, storage=storage)
+        run_optimization(
+            5, output=tmp_path, storage=storage, progress=Interrupt(2), programs=programs
+        )
+    study = run_optimization(5, output=tmp_path, storage=storage, programs=programs)
     states = [trial.state.name for trial in study.trials]
     assert states[2] == "FAIL"
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 5
     assert study.trials[3].params == study.trials[2].params
-    uninterrupted = run_optimization(5, output=tmp_path / "other")
+    uninterrupted = run_optimization(5, output=tmp_path / "other", programs=programs)
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     finished = [trial.params for trial in finished if trial.state.name != "FAIL"]
     assert finished == [trial.params for trial in uninterrupted.trials]

@@ -11,9 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-DEADLINE = 600.0
-"""Seconds; only bounds a test that hangs."""
-
 SMALL = (
     *("--workers", "2", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),
     *("--seeds", "2", "--validate-steps", "0", "--select-top", "0"),
@@ -33,7 +30,6 @@ def children(pid):
     return found
 
 
-@pytest.mark.timeout(3 * DEADLINE)
 def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path):
     """A killed worker is replaced, SIGINT stops the study, the same command continues it."""
     output = tmp_path / "a study with späces"
@@ -58,7 +54,7 @@ def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path
     assert "was killed by SIGKILL" in replaced
     next(line for line in lines if line.startswith("trial"))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=DEADLINE)
+    _, errors = process.communicate()
     assert process.returncode == 130
     assert "interrupted; finished trials are kept, the same command continues" in errors
     assert "Traceback" not in errors
@@ -73,7 +69,6 @@ def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path
         env=environment,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr
     trials = json.loads((output / "all_trials.json").read_text())
@@ -104,7 +99,7 @@ def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, messa
 
 
 def test_worker_that_is_started_by_hand_says_who_starts_it(command):
-    done = command("tune.workers", stdin=subprocess.DEVNULL, timeout=DEADLINE)
+    done = command("tune.workers", stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert "python -m tune.run --workers N" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

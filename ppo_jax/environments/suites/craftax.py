@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from craftax.craftax_env import make_craftax_env_from_name
 
-from ppo_jax.environments.base import Discrete, Spaces, Timestep, checked_kwargs
+from ppo_jax.environments.base import Discrete, Environment, Spaces, Timestep, checked_kwargs
 from ppo_jax.errors import UserError, nearest
 
 NAMES = (
@@ -19,6 +19,11 @@ NAMES = (
 )
 
 _NEVER = 2**30
+
+
+def load(name: str, kwargs: Mapping[str, Any]) -> Environment:
+    """Return the Craftax environment `name`; see :class:`CraftaxEnvironment`."""
+    return CraftaxEnvironment(name, kwargs)
 
 
 class CraftaxEnvironment:

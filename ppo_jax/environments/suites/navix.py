@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 import navix
 
-from ppo_jax.environments.base import Discrete, Spaces, Timestep, checked_kwargs
+from ppo_jax.environments.base import Discrete, Environment, Spaces, Timestep, checked_kwargs
 from ppo_jax.errors import UserError, nearest
+
+
+# Private API of Navix, pinned by tests/ppo_jax/test_suites.py: a step without the automatic
+# reset of ``Environment.step``, which takes a step to reset.
+def _step(environment: Any, timestep: Any, action: jax.Array) -> Any:
+    return environment._step(timestep, action)
+
 
 _OBSERVATIONS = {
     "symbolic": navix.observations.symbolic,
@@ -16,6 +23,11 @@ _OBSERVATIONS = {
     "rgb": navix.observations.rgb,
     "rgb_first_person": navix.observations.rgb_first_person,
 }
+
+
+def load(name: str, kwargs: Mapping[str, Any]) -> Environment:
+    """Return the Navix environment `name`; see :class:`NavixEnvironment`."""
+    return NavixEnvironment(name, kwargs)
 
 
 class NavixEnvironment:
@@ -57,8 +69,7 @@ class NavixEnvironment:
         return self._kept(self._env.reset(key))
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
-        # `step` would reset by itself, and take a step for it.
-        after = self._env._step(state, action)
+        after = _step(self._env, state, action)
         kept, observation = self._kept(after)
         return Timestep(
             state=kept,

@@ -8,11 +8,19 @@ import jax
 import jax.numpy as jnp
 from brax import envs
 
-from ppo_jax.environments.base import Spaces, Timestep, checked_kwargs
+from ppo_jax.environments.base import Environment, Spaces, Timestep, checked_kwargs
 from ppo_jax.environments.gymnax import continuous
 from ppo_jax.errors import UserError, nearest
 
+# Private API of Brax, pinned by tests/ppo_jax/test_suites.py; Brax lists its names nowhere else.
+_REGISTERED: dict[str, Any] = envs._envs
+
 BACKENDS = ("generalized", "positional", "spring", "mjx")
+
+
+def load(name: str, kwargs: Mapping[str, Any]) -> Environment:
+    """Return the Brax environment `name`; see :class:`BraxEnvironment`."""
+    return BraxEnvironment(name, kwargs)
 
 
 class BraxEnvironment:
@@ -31,13 +39,13 @@ class BraxEnvironment:
     costly_reset = False
 
     def __init__(self, name: str, kwargs: Mapping[str, Any]) -> None:
-        known = [known for known in envs._envs if known != "fast"]  # That one tests Brax.
+        known = [known for known in _REGISTERED if known != "fast"]  # That one tests Brax.
         if name not in known:
             raise UserError(
                 f"unknown Brax environment {name!r}{nearest(name, known)} "
                 f"(known: {', '.join(known)})"
             )
-        constructor = inspect.signature(envs._envs[name].__init__).parameters.values()
+        constructor = inspect.signature(_REGISTERED[name].__init__).parameters.values()
         defaults = {p.name: p.default for p in constructor if p.default is not p.empty}
         defaults = {"backend": "generalized", **defaults, "max_steps_in_episode": 1000}
         checked = checked_kwargs(f"brax/{name}", defaults, kwargs)
