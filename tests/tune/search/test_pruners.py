@@ -10,7 +10,7 @@ from tune.search.study import run_optimization
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
-    programs.returns = lambda hp, step, seed: step / 1000 * (hp.gamma > 0.98)
+    programs.returns = lambda hp, step, _: step / 1000 * (hp.gamma > 0.98)
     settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
     study = run_optimization(16, settings, output=tmp_path, programs=programs)
     states = [trial.state.name for trial in study.trials]

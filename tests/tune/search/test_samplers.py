@@ -80,7 +80,7 @@ def kill_after(monkeypatch):
 def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     programs, tmp_path, kill_after, sampler
 ):
-    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
+    programs.returns = lambda hp, step, _: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
     settings = dataclasses.replace(settings_for(sampler), pruner="median")
     whole = run_optimization(14, settings, output=tmp_path / "whole", programs=programs)
     # Strides that are prime to the number of writes of a trial: every kind of write is met.
@@ -102,6 +102,7 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}
 
 
+@pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("sampler", INSTALLED)
 def test_draws_differ_between_trials_and_between_seeds(programs, tmp_path, sampler):
     first = run_optimization(8, settings_for(sampler), output=tmp_path / "a", programs=programs)
@@ -162,7 +163,8 @@ def test_draws_of_a_seed_stay_what_they_were(sampler):
     assert drawn == DRAWN[sampler]
 
 
-def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
+@pytest.mark.usefixtures("programs")
+def test_grid_runs_every_point_once_and_stops_there(tmp_path):
     fixed = {
         name: {"drop": True} for name, _ in SearchSpace().tuned if name not in ("gamma", "n_epochs")
     }
@@ -175,7 +177,7 @@ def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
 
 
 def test_missing_package_says_what_to_install(programs, monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"sampler 'gp' needs the package torch; .*tune\[gp\]"):
         run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()

@@ -16,11 +16,13 @@ def five_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
 
 
-def test_cores_are_divided(five_cores):
+@pytest.mark.usefixtures("five_cores")
+def test_cores_are_divided():
     assert [share.cores for share in shares(2)] == [(0, 2, 4), (1, 3)]
 
 
-def test_more_workers_than_cores_share_them(five_cores):
+@pytest.mark.usefixtures("five_cores")
+def test_more_workers_than_cores_share_them():
     assert [share.cores for share in shares(7)] == [(0,), (1,), (2,), (3,), (4,), (0,), (1,)]
 
 
