@@ -102,7 +102,6 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     assert sampler == "tpe" or "PRUNED" in {trial.state.name for trial in whole.trials}
 
 
-@pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("sampler", INSTALLED)
 def test_draws_differ_between_trials_and_between_seeds(programs, tmp_path, sampler):
     first = run_optimization(8, settings_for(sampler), output=tmp_path / "a", programs=programs)
@@ -163,8 +162,7 @@ def test_draws_of_a_seed_stay_what_they_were(sampler):
     assert drawn == DRAWN[sampler]
 
 
-@pytest.mark.usefixtures("programs")
-def test_grid_runs_every_point_once_and_stops_there(tmp_path):
+def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
     fixed = {
         name: {"drop": True} for name, _ in SearchSpace().tuned if name not in ("gamma", "n_epochs")
     }
