@@ -70,11 +70,15 @@ class SeedMesh:
 
         return jax.tree.map(place, self._shardings(axes), tree)
 
-    def map(self, function: Callable, in_axes: Sequence[Any], out_axes: Any) -> Callable:
+    def map(
+        self, function: Callable[..., Any], in_axes: Sequence[Any], out_axes: Any
+    ) -> Callable[..., Any]:
         """Vmap `function` over lanes and shard the lanes over the devices.
 
         Args:
-          in_axes, out_axes: as for ``jax.vmap``, made of 0 (one a lane) and None (shared).
+          function: of the arguments of one lane.
+          in_axes: as for ``jax.vmap``: 0 (one value for each lane) or None (shared).
+          out_axes: likewise.
         """
         return jax.shard_map(
             jax.vmap(function, in_axes=tuple(in_axes), out_axes=out_axes),

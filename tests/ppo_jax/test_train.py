@@ -123,4 +123,4 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
     assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
     other = command(*arguments, "--gamma", 0.9, "--output", halves, "--resume")
     assert other.returncode == 2
-    assert "is of a run with hyperparameters.gamma = 0.99, but got 0.9" in other.stderr
+    assert "belongs to a run with hyperparameters.gamma = 0.99, but got 0.9" in other.stderr
