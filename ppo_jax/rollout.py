@@ -15,6 +15,10 @@ from ppo_jax.normalization import RunningStatistics, normalized, scaled
 _Carry = tuple[Any, ...]
 
 
+_BLOCK_START = jnp.uint32(2**32 - 1)
+"""Folded into the key of a block's first step, which is split into a few small numbers."""
+
+
 class Transition(NamedTuple):
     """Transitions, stored as ``[T, num_envs, ...]``: T environment steps of each environment.
 
@@ -204,7 +208,9 @@ def collect(
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        start = _reset(config, environment, keys[0]) if environment.costly_reset else None
+        start = None
+        if environment.costly_reset:
+            start = _reset(config, environment, jax.random.fold_in(keys[0], _BLOCK_START))
         (actors, totals), scanned = jax.lax.scan(
             partial(step, start), (actors, totals), jax.vmap(draw)(keys)
         )
