@@ -15,8 +15,8 @@ from ppo_jax.normalization import RunningStatistics, normalized, scaled
 _Carry = tuple[Any, ...]
 
 
-_BLOCK_START = jnp.uint32(2**32 - 1)
-"""Folded into the key of a block's first step, which is split into a few small numbers."""
+_LAST = 2**32 - 1
+"""Blocks count down from it where steps count up: both are folded into the rollout's key."""
 
 
 class Transition(NamedTuple):
@@ -210,7 +210,8 @@ def collect(
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
         start = None
         if environment.costly_reset:
-            start = _reset(config, environment, jax.random.fold_in(keys[0], _BLOCK_START))
+            start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
+            start = _reset(config, environment, start_key)
         (actors, totals), scanned = jax.lax.scan(
             partial(step, start), (actors, totals), jax.vmap(draw)(keys)
         )
