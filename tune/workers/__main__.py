@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tune.workers", description=__doc__)
     parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
     cores = parser.parse_args().cores
-    if cores is not None:
+    if cores is not None and hasattr(os, "sched_setaffinity"):  # Linux only.
         os.sched_setaffinity(0, map(int, cores.split(",")))
     line = sys.stdin.readline()
     if line:  # Else there is no launcher, and the missing request is reported.

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ppo_jax.devices import usable_cores
+
 MEMORY_FRACTION = 0.9
 """Of a GPU's memory, for all workers that share it."""
 
@@ -29,7 +31,7 @@ class DeviceShare:
 
 def _cores(worker: int, workers: int) -> tuple[int, ...]:
     """Return every `workers`-th core; one that is shared where there are fewer cores."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable_cores()
     return tuple(cores[worker::workers] or [cores[worker % len(cores)]])
 
 
