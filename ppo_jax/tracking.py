@@ -159,7 +159,7 @@ def _wandb_run(
             name=name,
             group=group,
             config=dict(hyperparameters),
-            dir=output,
+            dir=str(output),  # Older versions take no path.
             settings=wandb.Settings(console="off"),
         )
     except wandb.errors.Error as error:
