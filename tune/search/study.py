@@ -20,6 +20,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import (
     FINISHED,
+    attribute,
     is_baseline,
     record_compilations,
     require_maximize,
@@ -81,8 +82,8 @@ def run_optimization(
       progress: called as the study goes on.
       worker_timeout: seconds without a heartbeat after which another process on the study
         counts as dead.
-      max_retries: how often a configuration whose process died is run again, where
-        processes share the study.
+      max_retries: how often a configuration that raised an error is run again; where
+        processes share the study, also one whose process died.
 
     Returns:
       The study.
@@ -127,7 +128,7 @@ def run_trials(
         if is_shared(address_of(study)):
             _share_trials(study, n_trials, TrialLeases(study, worker_timeout, max_retries), run)
         else:
-            _run_own_trials(study, n_trials, run)
+            _run_own_trials(study, n_trials, max_retries, run)
     finally:
         record_compilations(study, programs.compile_log)
 
@@ -177,18 +178,31 @@ def address_of(study: optuna.Study) -> str:
 
 
 def _run_own_trials(
-    study: optuna.Study, n_trials: int, run: Callable[[optuna.Trial], None]
+    study: optuna.Study, n_trials: int, max_retries: int, run: Callable[[optuna.Trial], None]
 ) -> None:
     """Run trials in the only process that works on the study."""
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in interrupted:
+        if attribute(frozen, "attempts", 0) > max_retries:
+            study.tell(frozen.number, state=TrialState.FAIL)
+            continue
         trial = resume_trial(study, frozen)
         trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
-        run(trial)
+        _attempt(trial, run)
     while len(
         study.get_trials(deepcopy=False, states=FINISHED)
     ) < n_trials and has_configurations_left(study):
-        run(study.ask())
+        _attempt(study.ask(), run)
+
+
+def _attempt(trial: optuna.Trial, run: Callable[[optuna.Trial], None]) -> None:
+    """Run `trial`, and count an error, so that it does not stop every later process as well."""
+    try:
+        run(trial)
+    except Exception:
+        with contextlib.suppress(Exception):  # Where the storage fails, that is the error.
+            trial.set_user_attr("attempts", attribute(trial, "attempts", 0) + 1)
+        raise
 
 
 def _share_trials(

@@ -185,3 +185,30 @@ def test_interrupted_trial_of_a_shared_study_is_run_again_as_another(programs, t
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     finished = [trial.params for trial in finished if trial.state.name != "FAIL"]
     assert finished == [trial.params for trial in uninterrupted.trials]
+
+
+@pytest.mark.parametrize("storage", [None, "journal:{}/study.journal"])
+def test_configuration_that_raises_is_given_up_after_its_retries(programs, tmp_path, storage):
+    storage = None if storage is None else storage.format(tmp_path)
+    failing = []
+
+    def returns(hyperparameters, step, seed):
+        gamma = hyperparameters.gamma
+        if failing == [gamma] or (not failing and gamma != 0.99):
+            failing[:] = [gamma]
+            raise RuntimeError("this configuration breaks the environment")
+        return 1.0
+
+    programs.returns = returns
+
+    def run():
+        return run_optimization(
+            3, output=tmp_path, storage=storage, programs=programs, max_retries=2
+        )
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            run()
+    states = [trial.state.name for trial in run().trials]
+    assert states.count("COMPLETE") == 3
+    assert states.count("FAIL") == (1 if storage is None else 3)
