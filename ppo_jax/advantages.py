@@ -4,6 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+_Decayed = tuple[jax.Array, jax.Array]
+"""Decays and sums of a span of steps."""
+
 
 def generalized_advantage_estimation(
     rewards: jax.Array,
@@ -48,7 +51,7 @@ def generalized_advantage_estimation(
         deltas, decays = jnp.where(valid, deltas, 0.0), jnp.where(valid, decays, 0.0)
 
     # A linear recurrence is associative: log2(T) wide steps in place of T narrow ones.
-    def compose(later: tuple, earlier: tuple) -> tuple:
+    def compose(later: _Decayed, earlier: _Decayed) -> _Decayed:
         (a, b), (c, d) = later, earlier
         return a * c, d + c * b
 

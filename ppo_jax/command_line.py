@@ -32,6 +32,7 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
     try:
         default = _preset_defaults(kind, args)
         with contextlib.redirect_stderr(errors):
+            parsed: Arguments
             parsed, unknown = tyro.cli(
                 kind, prog=prog, args=args, default=default, return_unknown_args=True
             )

@@ -19,20 +19,27 @@ SEED_AXIS = "seeds"
 def enable_all_cpu_cores() -> None:
     """Make every CPU core that this process may use a JAX device.
 
-    XLA runs work of this size on one core; a device a core uses them all. Without
-    effect on a GPU or TPU, and where the user has set ``JAX_NUM_CPU_DEVICES``. To be
-    called before the backend starts, so before gymnax is imported.
+    XLA runs work of this size on one core, so one device per core uses them all. It has no
+    effect on a GPU or TPU, nor where the user has set ``JAX_NUM_CPU_DEVICES``. Call it before
+    the backend starts, that is, before gymnax is imported.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", len(usable_cores()))
+
+
+def usable_cores() -> list[int]:
+    """Return the CPU cores that this process may use; all of them on macOS, which has no limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 class SeedMesh:
     """Lanes of a seed axis, spread over devices.
 
     Args:
-      seeds: how many seeds are to run at once.
-      devices: where; all local devices by default, as many as there are seeds at most.
+      seeds: how many seeds run at once.
+      devices: to use; all local devices by default, and never more of them than seeds.
 
     Attributes:
       lanes: `seeds`, rounded up to a multiple of the devices used.
@@ -57,11 +64,11 @@ class SeedMesh:
         return keys[np.minimum(np.arange(self.lanes), len(keys) - 1)]
 
     def put(self, tree: Any, axes: Any = 0) -> Any:
-        """Place a tree on the mesh: leaves whose axis is 0 sharded, None replicated."""
+        """Place a tree on the mesh: leaves with axis 0 are sharded, leaves with None replicated."""
         return jax.device_put(tree, self._shardings(axes))
 
     def placed(self, tree: Any, axes: Any = 0) -> Any:
-        """Return what :meth:`put` would make of a tree of shapes and types, as such a tree."""
+        """Return the shapes, types and shardings of a tree that :meth:`put` would place."""
 
         def place(sharding: NamedSharding, subtree: Any) -> Any:
             return jax.tree.map(
@@ -70,11 +77,15 @@ class SeedMesh:
 
         return jax.tree.map(place, self._shardings(axes), tree)
 
-    def map(self, function: Callable, in_axes: Sequence[Any], out_axes: Any) -> Callable:
+    def map(
+        self, function: Callable[..., Any], in_axes: Sequence[Any], out_axes: Any
+    ) -> Callable[..., Any]:
         """Vmap `function` over lanes and shard the lanes over the devices.
 
         Args:
-          in_axes, out_axes: as for ``jax.vmap``, made of 0 (one a lane) and None (shared).
+          function: of the arguments of one lane.
+          in_axes: as for ``jax.vmap``: 0 (one value for each lane) or None (shared).
+          out_axes: likewise.
         """
         return jax.shard_map(
             jax.vmap(function, in_axes=tuple(in_axes), out_axes=out_axes),

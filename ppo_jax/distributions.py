@@ -17,23 +17,27 @@ _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
 class Distribution(Protocol):
-    """What the networks, the rollout and the losses need to know of the actions.
-
-    Attributes:
-      width: outputs of the policy network.
-      raw_shape, raw_dtype: of a raw action.
-      state_independent_scale: whether the second half of the outputs is a parameter of
-        its own in place of a network output; then the network gives the first half.
-    """
+    """What networks, rollout and losses need to know about the actions."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Number of outputs of the policy network."""
+        ...
+
     @property
-    def raw_shape(self) -> tuple[int, ...]: ...
+    def raw_shape(self) -> tuple[int, ...]:
+        """Shape of a raw action."""
+        ...
+
     @property
-    def raw_dtype(self) -> jnp.dtype: ...
+    def raw_dtype(self) -> jnp.dtype:
+        """Type of a raw action."""
+        ...
+
     @property
-    def state_independent_scale(self) -> bool: ...
+    def state_independent_scale(self) -> bool:
+        """Whether the second half of the outputs is a parameter rather than a network output."""
+        ...
 
     def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Draw what :meth:`sample` needs for outputs of ``[*shape, width]``."""
@@ -56,7 +60,7 @@ class Distribution(Protocol):
         ...
 
     def action(self, raw: jax.Array) -> jax.Array:
-        """Return what the environment takes."""
+        """Turn raw actions ``[..., *raw_shape]`` into what the environment takes."""
         ...
 
 
@@ -72,23 +76,28 @@ class Categorical:
 
     @property
     def width(self) -> int:
+        """Number of logits."""
         return self.n
 
     def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw standard Gumbel noise, ``[*shape, n]``."""
         return jax.random.gumbel(key, (*shape, self.n))
 
     def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
-        """The largest of logits + Gumbel noise is a sample of the distribution.
+        """Return the index of the largest of logits + Gumbel noise, int32 ``[...]``.
 
-        Gumbel, 1954; see Maddison et al., 2014, arXiv:1411.0030.
+        It is a sample of the distribution (Gumbel, 1954; Maddison et al., 2014,
+        arXiv:1411.0030).
         """
         return self.mode(outputs + noise)
 
     def mode(self, outputs: jax.Array) -> jax.Array:
+        """Return the most probable actions, int32 ``[...]``."""
         return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
 
     def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
-        """
+        """Return log-probabilities ``[...]`` of `raw`, in nats.
+
         >>> Categorical(2).log_prob(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(4)
         Array(-0.2877, dtype=float32)
         """
@@ -96,7 +105,8 @@ class Categorical:
         return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
 
     def entropy(self, outputs: jax.Array) -> jax.Array:
-        """
+        """Return entropies ``[...]``, in nats.
+
         >>> Categorical(2).entropy(jnp.zeros(2)).round(4)
         Array(0.6931, dtype=float32)
         """
@@ -104,6 +114,7 @@ class Categorical:
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
     def action(self, raw: jax.Array) -> jax.Array:
+        """Return `raw` itself."""
         return raw
 
 
@@ -111,8 +122,8 @@ class Categorical:
 class Gaussian:
     """A diagonal Gaussian; the outputs are means and log standard deviations.
 
-    It lives on a scale where [-1, 1] is the range of the action, so that an initial
-    standard deviation means the same everywhere; the environment gets the action mapped
+    Its scale is that of the action range mapped to [-1, 1], so that an initial standard
+    deviation means the same in every environment. The environment receives the action mapped
     to its bounds and clipped to them. A dimension with an infinite bound is not scaled.
     """
 
@@ -124,32 +135,40 @@ class Gaussian:
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
+        """Shape of an action."""
         return (len(self.low),)
 
     @property
     def width(self) -> int:
+        """A mean and a log standard deviation for each dimension."""
         return 2 * len(self.low)
 
     def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw standard normal noise, ``[*shape, size]``."""
         return jax.random.normal(key, (*shape, *self.raw_shape))
 
     def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
+        """Return mean + standard deviation · noise, ``[..., size]``."""
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return mean + jnp.exp(log_std) * noise
 
     def mode(self, outputs: jax.Array) -> jax.Array:
+        """Return the means, ``[..., size]``."""
         return jnp.split(outputs, 2, axis=-1)[0]
 
     def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        """Return log-densities ``[...]`` of `raw`, in nats."""
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         z = (raw - mean) * jnp.exp(-log_std)
         return jnp.sum(-0.5 * z**2 - log_std - _HALF_LOG_TAU, axis=-1)
 
     def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Return differential entropies ``[...]``, in nats."""
         log_std = jnp.split(outputs, 2, axis=-1)[1]
         return jnp.sum(log_std + 0.5 + _HALF_LOG_TAU, axis=-1)
 
     def action(self, raw: jax.Array) -> jax.Array:
+        """Map ``[-1, 1]`` to the bounds and clip to them, ``[..., size]``."""
         low, high, center, scale = self._bounds()
         return jnp.clip(center + scale * raw, low, high)
 
@@ -165,17 +184,18 @@ class Gaussian:
 class SquashedGaussian(Gaussian):
     """The tanh of a Gaussian, mapped to the bounds (Haarnoja et al., 2018, appendix C).
 
-    The raw action is the one before the tanh, so nothing need be inverted; densities
-    are those of its tanh, in (-1, 1).
+    The raw action is the one before the tanh, so nothing has to be inverted. Densities are
+    those of its tanh, in (-1, 1).
     """
 
     def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        """Return log-densities ``[...]`` of tanh(`raw`), in nats."""
         return super().log_prob(outputs, raw) - jnp.sum(_log_tanh_slope(raw), axis=-1)
 
     def entropy(self, outputs: jax.Array) -> jax.Array:
-        """Entropy of the Gaussian plus the mean log-slope of the tanh.
+        """Return the Gaussian's entropies plus the mean log-slope of the tanh, in nats, ``[...]``.
 
-        It has no closed form; Gauss-Hermite quadrature with 16 nodes takes its place.
+        The second term has no closed form; Gauss-Hermite quadrature with 16 nodes estimates it.
         """
         nodes, weights = np.polynomial.hermite_e.hermegauss(16)
         mean, log_std = jnp.split(outputs[..., None, :], 2, axis=-1)
@@ -185,6 +205,7 @@ class SquashedGaussian(Gaussian):
         return super().entropy(outputs) + jnp.sum(slopes * shares, axis=-1)
 
     def action(self, raw: jax.Array) -> jax.Array:
+        """Map tanh(`raw`) to the bounds, ``[..., size]``."""
         return super().action(jnp.tanh(raw))
 
 

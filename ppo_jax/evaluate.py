@@ -1,4 +1,4 @@
-"""``python -m ppo_jax.evaluate``: what a saved policy is worth, here and in Gymnasium."""
+"""``python -m ppo_jax.evaluate``: returns of a saved policy, here and in Gymnasium."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Play full episodes with a saved policy and print what they came to.
+    """Play full episodes with a saved policy and print their returns and lengths.
 
-    In the environment it was trained on, and with --gymnasium in the real Gymnasium as well.
+    Plays in the environment it was trained on, and with --gymnasium in the real Gymnasium too.
     """
 
     policy: tyro.conf.Positional[Path]
@@ -31,7 +31,7 @@ class Arguments:
     episodes: int = 100
     """Episodes to play, all at once."""
     sample: bool = False
-    """Draw actions from the policy's distribution. Greedy ones if not given."""
+    """Sample actions from the policy's distribution. Greedy if not given."""
     seed: int = 0
     """Root of all random numbers."""
     env_kwargs: tuple[str, ...] = ()

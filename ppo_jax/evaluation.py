@@ -17,9 +17,11 @@ _STEPS_PER_CHECK = 32
 _NOISE = 2**32 - 1
 """Folded into the key of steps for what actions are drawn with; steps fold in their number."""
 
+_Carry = tuple[Any, ...]
+
 
 class Episodes(NamedTuple):
-    """What full episodes came to, ``[episodes]``.
+    """Results of full episodes, ``[episodes]``.
 
     Attributes:
       returns: undiscounted, float32. An episode still running after the environment's
@@ -62,6 +64,8 @@ def play(
     """Play `episodes` episodes to their end, all at once.
 
     Args:
+      environment: static.
+      network: static.
       params: network parameters of one seed.
       key: the same key gives the same initial states, whatever the policy.
       observation_statistics: what observations are normalised by; they stay as they are.
@@ -74,7 +78,7 @@ def play(
     reset_key, step_key = jax.random.split(key)
     noise_key = jax.random.fold_in(step_key, jnp.uint32(_NOISE))
 
-    def step(carry: tuple, randomness: tuple) -> tuple[tuple, None]:
+    def step(carry: _Carry, randomness: _Carry) -> tuple[_Carry, None]:
         env_state, observation, running, totals = carry
         index, keys = randomness
         if observation_statistics is not None:
@@ -86,7 +90,7 @@ def play(
         else:
             raw_action = distribution.mode(outputs)
         timestep = jax.vmap(environment.step)(keys, env_state, distribution.action(raw_action))
-        # The most probable action on an observation that is no number still earns rewards.
+        # The greedy action on an observation that is not a number would still earn rewards.
         sound = jnp.isfinite(timestep.observation).reshape(episodes, -1).all(axis=1)
         reward = jnp.where(sound, timestep.reward, jnp.nan)
         totals = Episodes(
@@ -97,11 +101,11 @@ def play(
         running &= index + 1 < environment.max_episode_steps
         return (timestep.state, timestep.observation, running, totals), None
 
-    def unfinished(loop: tuple) -> jax.Array:
-        _, (_, _, running, _) = loop
+    def unfinished(loop: _Carry) -> jax.Array:
+        running: jax.Array = loop[1][2]
         return running.any()
 
-    def chunk(loop: tuple) -> tuple:
+    def chunk(loop: _Carry) -> _Carry:
         first, carry = loop
         index = first + jnp.arange(_STEPS_PER_CHECK)
         keys = jax.vmap(partial(jax.random.fold_in, step_key))(index)
@@ -112,4 +116,5 @@ def play(
     nothing = Episodes(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32))
     start = (env_state, observation, jnp.ones(episodes, bool), nothing)
     _, (_, _, _, totals) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
-    return totals
+    played: Episodes = totals
+    return played

@@ -1,4 +1,4 @@
-"""Writing result files whole or not at all."""
+"""Result files: written completely or not at all, strict JSON, folder names."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-      UserError: when the file is missing, cannot be read, or is no JSON.
+      UserError: when the file is missing, cannot be read, or is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def folder_name(name: str) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds.
 
-    What a process that was killed in such a block has left there is removed.
+    Files left there by processes that were killed inside such a block are removed.
     """
     prefix = f".{path.stem}-"
     for stale in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(path.suffix)}"):
@@ -58,18 +58,18 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private.
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
 
 
 def require_writable(folder: Path) -> None:
-    """Raise a ``UserError`` unless `folder` exists or can be made, and files in it.
+    """Raise a ``UserError`` unless files can be written to `folder`, which may not exist yet.
 
     Nothing is created.
     """
-    existing = next((p for p in (folder, *folder.parents) if _exists(p)), Path("."))
+    existing = next((p for p in (folder, *folder.parents) if _exists(p)), Path())
     if not existing.is_dir():
         raise UserError(f"output folder {folder} cannot be made: {existing} is not a folder")
     try:
@@ -82,13 +82,13 @@ def require_writable(folder: Path) -> None:
 
 
 def _locked_temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
-    """Return a new file and its lock, which says that its writer lives."""
+    """Return a lock on a new file, held while its writer lives, and the file's path."""
     while True:
         handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # Taken for a stale one before it was locked.
+        os.close(handle)  # Another process removed it as stale before it was locked.
 
 
 def _remove_unless_locked(path: Path) -> None:

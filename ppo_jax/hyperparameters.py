@@ -50,7 +50,8 @@ class Domain:
         value = value.item() if isinstance(value, np.generic) else value
         if not self._contains(value):
             raise UserError(f"{name} must be {self}, but got {value!r}")
-        return self.kind(value)
+        plain: bool | int | float = self.kind(value)
+        return plain
 
     def _contains(self, value: Any) -> bool:
         if self.kind is bool or isinstance(value, bool):
@@ -60,7 +61,7 @@ class Domain:
         if self.kind is int and value != int(value):
             return False
         above = value > self.low if self.open_low else value >= self.low
-        return above and value <= self.high
+        return bool(above and value <= self.high)
 
 
 DOMAINS: dict[str, Domain] = {
@@ -126,7 +127,7 @@ class Hyperparameters:
         """Return the defaults with `values` in their place, all of them checked.
 
         Raises:
-          UserError: for a name that is no hyperparameter or a value outside its domain.
+          UserError: for an unknown name or a value outside its domain.
         """
         for name in values:
             require_hyperparameter(name)

@@ -15,6 +15,8 @@ from ppo_jax.networks import ActorCritic, policy_outputs, state_value
 
 ADAM_EPSILON = 1e-5
 
+_Carry = tuple[Any, ...]
+
 
 class Experience(NamedTuple):
     """A rollout as the learner sees it, one row a transition: ``[N, ...]``."""
@@ -58,8 +60,13 @@ def update(
     divergence over its minibatches exceeds it. Each seed stops by its own.
 
     Args:
+      config: static.
+      network: static.
+      params: network parameters.
+      optimizer_state: of :func:`make_optimizer`.
       experience: ``[config.max_n_steps, ...]``, of which the first ``n_steps`` are used.
       hyperparameters: traced scalars; the rates as they are to be used in this update.
+      key: of this update; it shuffles the epochs.
 
     Returns:
       New parameters and optimizer state, and the mean of the metrics over minibatches.
@@ -68,7 +75,7 @@ def update(
         partial(_run_epochs, config, network, batch_size)
         for batch_size in config.batch_size_choices
     ]
-    return jax.lax.switch(
+    updated: tuple[Any, optax.OptState, LossMetrics] = jax.lax.switch(
         index_of(hyperparameters.batch_size, config.batch_size_choices),
         branches,
         params,
@@ -77,6 +84,7 @@ def update(
         hyperparameters,
         key,
     )
+    return updated
 
 
 def _run_epochs(
@@ -93,7 +101,7 @@ def _run_epochs(
     batches_per_block = config.block_size // batch_size
     n_blocks = hyperparameters.n_steps // config.block_size
 
-    def minibatch(carry: tuple, rows: jax.Array) -> tuple[tuple, None]:
+    def minibatch(carry: _Carry, rows: jax.Array) -> tuple[_Carry, None]:
         params, optimizer_state, sums = carry
         batch = jax.tree.map(lambda x: x[rows], experience)
         gradient, metrics = jax.grad(_loss, has_aux=True)(params, network, batch, hyperparameters)
@@ -101,18 +109,20 @@ def _run_epochs(
         params = optax.apply_updates(params, updates)
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
-    def wanted(loop: tuple) -> jax.Array:
-        epochs, stopped, _ = loop
+    def wanted(loop: _Carry) -> jax.Array:
+        epochs: jax.Array = loop[0]
+        stopped: jax.Array = loop[1]
         return (epochs < hyperparameters.n_epochs) & ~stopped
 
-    def epoch(loop: tuple) -> tuple:
+    def epoch(loop: _Carry) -> _Carry:
         index, _, carry = loop
         order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
         order = order.reshape(-1, batches_per_block, batch_size)
 
-        def block(index: jax.Array, carry: tuple) -> tuple:
+        def block(index: jax.Array, carry: _Carry) -> _Carry:
             # A static scan inside the traced loop: a GPU pays for every traced iteration.
-            return jax.lax.scan(minibatch, carry, order[index])[0]
+            done: _Carry = jax.lax.scan(minibatch, carry, order[index])[0]
+            return done
 
         before = carry[-1].approx_kl
         carry = jax.lax.fori_loop(0, n_blocks, block, carry)
@@ -137,7 +147,8 @@ def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array | in
         return lambda key: jnp.pad(shuffle(key, size), (0, config.max_n_steps - size))
 
     branches = [branch(size) for size in config.n_steps_choices]
-    return jax.lax.switch(index_of(n_steps, config.n_steps_choices), branches, key)
+    rows: jax.Array = jax.lax.switch(index_of(n_steps, config.n_steps_choices), branches, key)
+    return rows
 
 
 def shuffle(key: jax.Array, size: int) -> jax.Array:
@@ -150,9 +161,11 @@ def shuffle(key: jax.Array, size: int) -> jax.Array:
     """
     bits, index = jax.random.bits(key, (size,)), jnp.arange(size, dtype=jnp.uint32)
     if size > 2**16:
-        return jax.lax.sort((bits, index), num_keys=1)[1].astype(jnp.int32)
+        order: jax.Array = jax.lax.sort((bits, index), num_keys=1)[1]
+        return order.astype(jnp.int32)
     mask = jnp.uint32(2 ** (size - 1).bit_length() - 1)
-    return (jnp.sort((bits & ~mask) | index) & mask).astype(jnp.int32)
+    rows: jax.Array = (jnp.sort((bits & ~mask) | index) & mask).astype(jnp.int32)
+    return rows
 
 
 def index_of(value: jax.Array | int, choices: tuple[int, ...]) -> jax.Array:

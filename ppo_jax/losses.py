@@ -18,6 +18,7 @@ class LossMetrics(NamedTuple):
 
     @classmethod
     def zero(cls) -> "LossMetrics":
+        """Return zeros, to sum from."""
         return cls(*(jnp.float32(0) for _ in cls._fields))
 
 

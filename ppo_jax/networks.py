@@ -32,11 +32,14 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+_Factors = tuple[jax.Array, jax.Array]
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, _Factors]:
     return product(x, kernel), (x, kernel)
 
 
-def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_backward(saved: _Factors, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     rows, columns = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
     kernel_gradient = jax.lax.platform_dependent(
@@ -48,7 +51,8 @@ def _product_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax
 def _kernel_gradient_on_cpu(x: jax.Array, y: jax.Array) -> jax.Array:
     if y.shape[1] < 8:
         return jnp.stack([y[:, column] @ x for column in range(y.shape[1])], axis=1)
-    return jax.lax.optimization_barrier(x.T) @ y
+    transposed: jax.Array = jax.lax.optimization_barrier(x.T)
+    return transposed @ y
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -125,6 +129,7 @@ class ActorCritic(nn.Module):
     initial_log_std: float = 0.0
 
     def setup(self) -> None:
+        """Create the parts; called by Flax."""
         width = self.distribution.width
         if self.distribution.state_independent_scale:
             width //= 2

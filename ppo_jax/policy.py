@@ -101,6 +101,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
     """Save the policy of one seed into `folder`, which is made if it is missing.
 
     Args:
+      folder: for two files, which replace those of an earlier policy.
       config: the configuration the weights were trained with.
       weights: of one seed, without a seed axis.
       extra: more to keep in the JSON, for example hyperparameters and scores.

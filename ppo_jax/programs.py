@@ -1,4 +1,12 @@
-"""The compiled programs: the one place where jit, vmap and sharding are applied."""
+"""The compiled programs: training and evaluation of many seeds at once.
+
+Here the pure functions of one seed are compiled; :class:`ppo_jax.devices.SeedMesh` applies
+``vmap`` over seeds and ``shard_map`` over devices. Two other kinds of ``vmap`` and ``jit`` are
+elsewhere: :mod:`ppo_jax.rollout` and :mod:`ppo_jax.evaluation` vmap over the parallel environments
+of a seed, and what runs outside of training is compiled where it is called, for one seed: keys
+(:mod:`ppo_jax.seeds`), acting (:mod:`ppo_jax.policy`), and playing a saved policy
+(:mod:`ppo_jax.evaluate`, :mod:`ppo_jax.playback.drawing`).
+"""
 
 import dataclasses
 import time
@@ -39,7 +47,8 @@ class Weights(NamedTuple):
 def lane_weights(state: TrainState, lane: int) -> Weights:
     """Return the weights of one lane of `state`."""
     weights = Weights(state.params, state.actors.observation_statistics)
-    return jax.tree.map(lambda x: np.asarray(x)[lane], weights)
+    of_lane: Weights = jax.tree.map(lambda x: np.asarray(x)[lane], weights)
+    return of_lane
 
 
 def _memory(program: jax.stages.Compiled) -> int:
@@ -47,7 +56,7 @@ def _memory(program: jax.stages.Compiled) -> int:
     if memory is None:  # Not every backend knows.
         return 0
     arguments, results = memory.argument_size_in_bytes, memory.output_size_in_bytes
-    return arguments + results + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return int(arguments + results + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
 @dataclasses.dataclass
@@ -139,7 +148,9 @@ class Programs:
         Args:
           keys: ``[n]``, n at most the number of seeds; lanes without one repeat the last.
         """
-        return self.mesh.put(self._call("initialisation", self.mesh.pad(keys)), STATE_AXES)
+        state = self._call("initialisation", self.mesh.pad(keys))
+        placed: TrainState = self.mesh.put(state, STATE_AXES)
+        return placed
 
     def train_until(
         self, state: TrainState, hyperparameters: Hyperparameters, steps: int, total_steps: int
@@ -179,10 +190,12 @@ class Programs:
         """Train and evaluate `keys`, ``[n]``, and yield at each of `checkpoints`.
 
         Args:
-          keys: one a seed, at most as many as seeds run at once.
+          keys: one for each seed, at most as many as seeds run at once.
+          hyperparameters: of all seeds.
           checkpoints: increasing nominal steps; the last is the training budget.
-          passed: checkpoints that an earlier call has passed, which yielded `state` at the
-            last of them; the rest is what that call would have yielded, bit for bit.
+          passed: number of checkpoints that an earlier call has yielded. This call yields
+            what that one would have yielded next, bit for bit.
+          state: what the earlier call yielded at the last of them; a fresh one if not given.
         """
         self.compile()
         state = self.init(keys) if state is None else self.mesh.put(state, STATE_AXES)
@@ -241,13 +254,13 @@ class Programs:
         self.compile_log.program_bytes[name] = _memory(compiled)
         return compiled
 
-    def _definitions(self) -> dict[str, tuple]:
+    def _definitions(self) -> dict[str, tuple[Any, ...]]:
         """Return program -> its function and the shapes of its arguments."""
 
         def init(keys: jax.Array) -> TrainState:
             # One seed after another: with jaxlib 0.10 a vmapped orthogonal initialiser
             # (a batched QR) can hang on CPU. It takes milliseconds either way.
-            states = jax.lax.map(partial(trainer.init, self.config), keys)
+            states: TrainState = jax.lax.map(partial(trainer.init, self.config), keys)
             return dataclasses.replace(states, iteration=states.iteration[0])
 
         def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:

@@ -12,6 +12,8 @@ from ppo_jax.environments import Environment
 from ppo_jax.networks import ActorCritic, policy_outputs, state_value
 from ppo_jax.normalization import RunningStatistics, normalized, scaled
 
+_Carry = tuple[Any, ...]
+
 
 class Transition(NamedTuple):
     """Transitions, stored as ``[T, num_envs, ...]``: T environment steps of each environment.
@@ -59,6 +61,7 @@ class EpisodeTotals(NamedTuple):
 
     @classmethod
     def zero(cls) -> "EpisodeTotals":
+        """Return the totals of no episodes."""
         return cls(jnp.float32(0), jnp.float32(0), jnp.float32(0))
 
 
@@ -120,6 +123,12 @@ def collect(
     as the wrappers of Gymnasium do.
 
     Args:
+      config: static.
+      environment: static.
+      network: static.
+      params: network parameters of the seed.
+      actors: where the environments were left.
+      key: of this rollout.
       n_steps: int32 scalar, traced; one of ``config.n_steps_choices``.
       gamma: discount of the returns by whose spread rewards are scaled.
 
@@ -144,7 +153,7 @@ def collect(
         block_start: tuple[Any, jax.Array] | None,
         carry: tuple[Actors, EpisodeTotals],
         randomness: StepRandomness,
-    ) -> tuple[tuple, tuple]:
+    ) -> tuple[_Carry, _Carry]:
         actors, totals = carry
         seen = _seen(actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
@@ -190,7 +199,7 @@ def collect(
         )
         return (actors, totals), (acted, _seen(observation_statistics, timestep.observation))
 
-    def block(index: jax.Array, carry: tuple[Actors, EpisodeTotals, Transition]) -> tuple:
+    def block(index: jax.Array, carry: _Carry) -> _Carry:
         actors, totals, buffer = carry
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.

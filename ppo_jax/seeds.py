@@ -41,7 +41,8 @@ def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
       purpose: what the seeds are for; each purpose has keys that no other has.
       count: static.
     """
-    return _derived_keys(jax.random.key(root), purpose, count)
+    keys: jax.Array = _derived_keys(jax.random.key(root), purpose, count)
+    return keys
 
 
 @partial(jax.jit, static_argnames="count")

@@ -47,7 +47,7 @@ class Tracker:
       name: of the run; a folder of OUTPUT/tensorboard, which itself is the run if it is empty.
       group: of runs that belong together.
       hyperparameters: to compare runs by.
-      environment_steps: of each seed that an earlier process has told of; its event files
+      environment_steps: of each seed that an earlier process has logged; its event files
         stay, while those of an earlier run are removed.
     """
 
@@ -107,6 +107,7 @@ def scalars(checkpoint: "Checkpoint", steps: int) -> dict[str, float]:
     """Return tag -> value.
 
     Args:
+      checkpoint: what to log.
       steps: environment steps of each seed since the last checkpoint.
     """
     metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
@@ -140,7 +141,7 @@ def _event_writer(folder: Path, hyperparameters: Mapping[str, Any], steps: int) 
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
     writer = SummaryWriter(str(folder), purge_step=steps + 1 if steps else None)
-    # `add_hparams` would make a run of its own of them.
+    # `add_hparams` would log them as a separate run.
     for summary in hparams(dict(hyperparameters), {RETURN: 0.0}):
         writer.file_writer.add_summary(summary)
     return writer

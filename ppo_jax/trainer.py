@@ -1,6 +1,6 @@
 """PPO for one seed, as pure functions: ``init`` and ``train_until``.
 
-Nothing here is jitted, vmapped or sharded; :mod:`ppo_jax.programs` does that once.
+Nothing here is jitted, sharded or vmapped over seeds; :mod:`ppo_jax.programs` does that.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ def train_until(
     environment = make(config.env, config.env_kwargs)
     network = make_network(config.agent, environment.spaces)
 
-    def iteration(index: jax.Array, carry: tuple) -> tuple:
+    def iteration(index: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
         params, optimizer_state, actors, finite, sums, episodes = carry
         rollout_key, shuffle_key = jax.random.split(iteration_key(state.key, index))
         rates = annealed(hyperparameters, index / total_iterations)

@@ -1,7 +1,7 @@
-"""Training states on disk: all that a run needs to go on as if it had never stopped.
+"""Training states on disk: everything that an interrupted run needs to continue bit for bit.
 
-Written by Orbax at checkpoints while training goes on. Reading them executes nothing. What
-acts is a policy (:mod:`ppo_jax.policy`), not a training state.
+Orbax writes them at checkpoints while training continues. Reading one executes nothing. A
+trained network to act with is a policy (:mod:`ppo_jax.policy`), not a training state.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ SECONDS_BETWEEN_SAVES = 5.0
 
 
 class OtherRunError(UserError):
-    """A training state is of another run than the one that asks for it."""
+    """A training state belongs to another run than the one that asks for it."""
 
 
 class TrainingStates:
-    """The training state of one run, in a folder of its own.
+    """The training state of one run, in a folder that holds nothing else.
 
-    A context manager: what is being written is complete after it.
+    A context manager that waits at its end for what is still being written.
 
     Args:
       folder: made at the first save.
@@ -48,7 +48,7 @@ class TrainingStates:
         self._every = SECONDS_BETWEEN_SAVES if every is None else every
         self._last_save = -math.inf
         self._manager: Any = None
-        # Orbax tells of every save, and that a folder for reading is not made.
+        # Orbax logs every save, and that it does not create a folder when reading.
         logging.getLogger("absl").setLevel(logging.ERROR)
 
     def __enter__(self) -> "TrainingStates":
@@ -64,11 +64,12 @@ class TrainingStates:
         return self._folder.is_dir() and any(p.name.isdecimal() for p in self._folder.iterdir())
 
     def save(self, tree: Any, progress: Mapping[str, Any], final: bool = False) -> None:
-        """Save a pytree of arrays and what else the run has come to, in place of the last.
+        """Save a pytree of arrays and the progress of the run, replacing the last save.
 
-        Returns when `tree` has been copied; it is written while training goes on.
+        Returns when `tree` has been copied; it is written while training continues.
 
         Args:
+          tree: a pytree of arrays.
           progress: strict JSON once numbers that are not finite have become null.
           final: save also when the last save was a moment ago.
         """
@@ -100,7 +101,7 @@ class TrainingStates:
           like: a pytree of the same structure, shapes and types.
 
         Raises:
-          OtherRunError: when it is of another run.
+          OtherRunError: when it belongs to another run.
           UserError: when it was damaged or altered.
         """
         import orbax.checkpoint as ocp
@@ -118,7 +119,7 @@ class TrainingStates:
             if description["format"] != FORMAT:
                 raise ValueError(f"format {description['format']!r} instead of {FORMAT}")
             if description["sha256"] != _digest(arrays, text):
-                raise ValueError("its checksum is another one")
+                raise ValueError("its checksum does not match")
             progress = json.loads(text)
         except Exception as error:  # Whatever Orbax makes of a damaged file.
             reason = str(error).partition("\n")[0][:200] or type(error).__name__
@@ -129,7 +130,7 @@ class TrainingStates:
         if stored_run != self._run:
             name, before, now = _first_difference(stored_run, self._run)
             raise OtherRunError(
-                f"the training state in {self._folder} is of a run with {name} = {before}, "
+                f"the training state in {self._folder} belongs to a run with {name} = {before}, "
                 f"but got {now}; remove the folder to begin anew"
             )
         return _unflatten(arrays, like, self._folder), progress
@@ -180,8 +181,8 @@ def _unflatten(arrays: Mapping[str, np.ndarray], like: Any, folder: Path) -> Any
             raise OtherRunError(
                 f"the training state in {folder} does not fit this run: "
                 f"{jax.tree_util.keystr(path)} is {described} instead of "
-                f"{shape.dtype}{list(shape.shape)}; it may be of a machine with another number of "
-                f"devices or of another version; remove the folder to begin anew"
+                f"{shape.dtype}{list(shape.shape)}; it may come from a machine with another "
+                f"number of devices or from another version; remove the folder to begin anew"
             )
         if _is_key(expected):
             return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(expected))

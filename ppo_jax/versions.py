@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""Versions and hardware, as recorded with every result."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

@@ -98,23 +98,11 @@ def _prove(
     if results.best is None or not (plan.select_top or plan.validate_steps):
         return results
     selection = _select(plan, results.study, programs, progress)
-    validation = Validation.load(folder, results.study, selection)
-    if plan.validate_steps:
-        candidates = rank(results.study, selection)
-        winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
-        progress.line(
-            f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} "
-            f"fresh seeds × {plan.validate_steps:,} steps"
-        )
-        validation = _validate(
-            winner,
-            baseline,
-            programs,
-            folder,
-            plan.validate_steps,
-            plan.validate_seeds,
-            progress.seeds_checkpoint,
-        )
+    validation = (
+        _prove_winner(plan, results.study, selection, programs, progress)
+        if plan.validate_steps
+        else Validation.load(folder, results.study, selection)  # Of an earlier session.
+    )
     record_compilations(study, programs.compile_log)
     record = dataclasses.replace(results.study, compilations=compilations(study))
     results = dataclasses.replace(results, study=record, selection=selection, validation=validation)
@@ -134,6 +122,31 @@ def _select(
     )
     return select_winner(
         study, programs, plan.folder, plan.select_top, plan.select_seeds, progress.seeds_checkpoint
+    )
+
+
+def _prove_winner(
+    plan: Plan,
+    study: StudyRecord,
+    selection: Selection | None,
+    programs: Programs,
+    progress: SessionProgress,
+) -> Validation:
+    """Train winner and baseline on validation seeds."""
+    candidates = rank(study, selection)
+    winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
+    progress.line(
+        f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} fresh seeds "
+        f"× {plan.validate_steps:,} steps"
+    )
+    return _validate(
+        winner,
+        baseline,
+        programs,
+        plan.folder,
+        plan.validate_steps,
+        plan.validate_seeds,
+        progress.seeds_checkpoint,
     )
 
 

@@ -87,7 +87,8 @@ def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
 
     try:
         if hasattr(made := factory(), "spaces"):  # It follows our own protocol.
-            return factory(**kwargs) if kwargs else made
+            own: Environment = factory(**kwargs) if kwargs else made
+            return own
         return GymnaxEnvironment.of(name, factory, kwargs)
     except UserError:
         raise

@@ -82,10 +82,12 @@ class GymnaxEnvironment:
         return cls(name, env, defaults.replace(**parameters))
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Return state and observation of a new episode."""
         observation, state = self._env.reset(key, self._params)
         return state, self._seen(observation)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
+        """Take one step; see :meth:`ppo_jax.environments.base.Environment.step`."""
         # `step` of gymnax would draw a fresh start with every step and mostly drop it.
         observation, state, reward, terminated, _ = self._env.step_env(
             key, state, action, self._params
@@ -103,7 +105,8 @@ class GymnaxEnvironment:
         if self.spaces.discrete_observations is not None:
             return jax.nn.one_hot(observation, self.spaces.discrete_observations)
         observation = jnp.asarray(observation, self.observation_dtype)
-        return observation.reshape(self.spaces.observation_shape)
+        shaped: jax.Array = observation.reshape(self.spaces.observation_shape)
+        return shaped
 
 
 def _spaces(name: str, observation_space: Any, action_space: Any) -> Spaces:

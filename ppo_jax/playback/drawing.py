@@ -49,6 +49,9 @@ def frames(policy: Policy, environment: Environment, seed: int, sample: bool) ->
     """Return a film of one episode of `environment`.
 
     Args:
+      policy: who plays.
+      environment: where; one that :func:`require_drawable` accepts.
+      seed: root of all random numbers.
       sample: draw actions from the policy's distribution in place of greedy ones.
     """
     fps = 10.0 if _is_grid(environment) else _DRAWINGS[environment.name][0]
@@ -189,4 +192,4 @@ _DRAWINGS: dict[str, tuple[float, Callable[[Pen, np.ndarray], None]]] = {
     "MountainCar-v0": (30.0, _mountain_car),
     "MountainCarContinuous-v0": (30.0, _mountain_car),
 }
-"""Environment -> frames per second of its own clock, and how to draw an observation."""
+"""Environment -> its frames per second, and how to draw an observation."""

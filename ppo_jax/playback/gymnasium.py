@@ -38,9 +38,11 @@ class Gymnasium:
             )
 
     def play(self, episodes: int, seed: int, sample: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Play `episodes` episodes side by side, each in an environment of its own.
+        """Play `episodes` episodes side by side, each in its own environment.
 
         Args:
+          episodes: how many.
+          seed: root of all random numbers.
           sample: draw actions from the policy's distribution in place of greedy ones.
 
         Returns:

@@ -21,9 +21,9 @@ class Preset:
 
     Attributes:
       env, env_kwargs: see :func:`ppo_jax.environments.make`.
-      total_steps: environment steps of a seed that it was proved with.
+      total_steps: environment steps of a seed in its validation.
       hyperparameters, agent: the configuration.
-      evidence: of the study that found it: its command and its scores.
+      evidence: command and scores of the study that found it.
     """
 
     env: str
@@ -43,7 +43,7 @@ def load(name: str) -> Preset:
     """Return the preset `name`.
 
     Raises:
-      UserError: when there is none of that name.
+      UserError: for an unknown name.
     """
     files = _files()
     if name not in files:

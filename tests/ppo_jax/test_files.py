@@ -17,7 +17,7 @@ def strict(path):
     """Parse as a strict parser does, which knows no NaN."""
 
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
 

@@ -73,7 +73,7 @@ def test_padding_changes_nothing():
         np.testing.assert_array_equal(ours, theirs[:3])
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("seeds", [1, 2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_any_number_of_seeds(seeds):
     returns, checkpoint = cached_run(seeds)
     assert returns.shape == (len(CHECKPOINTS), seeds)

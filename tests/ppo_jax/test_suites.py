@@ -1,6 +1,7 @@
 """Suites besides gymnax; each is tested where its package is installed: ``make test-suites``."""
 
 import importlib.util
+import sys
 import tomllib
 from pathlib import Path
 
@@ -116,9 +117,7 @@ def test_an_unknown_suite_is_refused(name, message):
 
 @pytest.mark.parametrize("suite", ["brax", "navix", "craftax"])
 def test_a_suite_that_is_not_installed_is_named_with_its_extra(suite, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, f"ppo_jax.environments.{suite}", None)
+    monkeypatch.setitem(sys.modules, f"ppo_jax.environments.suites.{suite}", None)
     with pytest.raises(UserError, match=rf"needs the package {suite}: .*ppo-jax-tune\[{suite}\]"):
         make(f"{suite}/anything")
 

@@ -139,5 +139,5 @@ def test_altered_progress_is_refused(tmp_path):
     description = json.loads(path.read_text())
     description["progress"] = description["progress"].replace("1.5", "9.5")
     path.write_text(json.dumps(description))
-    with pytest.raises(UserError, match="damaged: its checksum is another one"):
+    with pytest.raises(UserError, match="damaged: its checksum does not match"):
         restore(tmp_path / "s")

@@ -28,7 +28,7 @@ class BraxEnvironment:
 
     Those count a time limit as the end of an episode like any other, and begin every
     episode of an environment in the one state it was first reset to. Here a limit
-    truncates, and every episode starts in a state of its own.
+    truncates, and every episode starts in a new state.
 
     Args:
       name: without the suite, ``ant``.
@@ -60,10 +60,13 @@ class BraxEnvironment:
         self.spaces = Spaces((self._env.observation_size,), actions)
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Return state and observation of a new episode."""
         state = self._env.reset(key)
         return (state, jnp.int32(0)), self._observation(state)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
+        """Take one step; see :meth:`ppo_jax.environments.base.Environment.step`."""
+        del key  # Physics is deterministic.
         before, time = state
         after = self._env.step(before, action)
         return Timestep(

@@ -55,10 +55,12 @@ class CraftaxEnvironment:
         self.spaces = Spaces(shape, Discrete(int(self._env.action_space(self._params).n)))
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Return state and observation of a new episode."""
         observation, state = self._env.reset_env(key, self._params)
         return state, observation.astype(self.observation_dtype)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
+        """Take one step; see :meth:`ppo_jax.environments.base.Environment.step`."""
         observation, after, reward, _, _ = self._env.step_env(key, state, action, self._params)
         return Timestep(
             state=after,

@@ -66,9 +66,12 @@ class NavixEnvironment:
         self.spaces = Spaces(tuple(seen.shape), Discrete(len(self._env.action_set)))
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Return state and observation of a new episode."""
         return self._kept(self._env.reset(key))
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Timestep:
+        """Take one step; see :meth:`ppo_jax.environments.base.Environment.step`."""
+        del key  # MiniGrid's steps are deterministic, or draw from a key in the state.
         after = _step(self._env, state, action)
         kept, observation = self._kept(after)
         return Timestep(

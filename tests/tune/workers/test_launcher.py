@@ -35,6 +35,7 @@ def children(pid):
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_finish_exactly_the_total_and_stop_when_interrupted(tmp_path):
     """A killed worker is replaced, SIGINT stops the study, the same command continues it."""
     output = tmp_path / "a study with späces"
