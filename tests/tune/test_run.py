@@ -50,6 +50,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
     observation = [0.0, 0.0, 0.1, 0.0]
     assert policy.load(output / "policy").act(observation) in (0, 1)
     assert {path.name for path in output.iterdir()} == {
+        ".lock",
         "all_trials.json",
         "config.json",
         "optimization_results.json",

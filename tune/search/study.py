@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import make_folder
 from ppo_jax.identity import first_difference
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
@@ -31,7 +32,7 @@ from tune.search.objective import objective, shared_programs
 from tune.search.optuna_private import resume_trial, storage_of
 from tune.search.pruners import make_pruner
 from tune.search.samplers import has_configurations_left, make_sampler
-from tune.search.storage import is_shared, open_storage, sqlite_file
+from tune.search.storage import is_shared, open_storage, sqlite_file, storage_file
 
 
 class Progress(Protocol):
@@ -159,13 +160,18 @@ def open_study(
     with contextlib.ExitStack() as stack:
         if storage is not None:  # Before anything is created.
             backend = open_storage(address)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         stack.enter_context(folder.held(shared=is_shared(address)))
         file = sqlite_file(address)
         if file is not None and file.parent != folder.path.resolve():
             stack.enter_context(StudyFolder(file.parent).held(shared=False))
         if storage is None:
+            own = storage_file(address)
+            existed = own is not None and own.exists()
             backend = open_storage(address)
+            if existed:
+                names = [found.study_name for found in backend.get_all_studies()]
+                folder.require_study(study_name, names)
         study = _create_or_load(study_name, backend, settings, sampler, pruner)
         folder.write_config(study_name, settings)
         yield study
@@ -250,7 +256,6 @@ def _create_or_load(
         sampler=sampler,
         pruner=pruner,
     )
-    require_maximize(study)
     stored = settings_of(study)
     if stored is None:
         if study.get_trials(deepcopy=False):
@@ -259,6 +264,7 @@ def _create_or_load(
             )
     else:
         _require_same(study_name, stored, settings)
+    require_maximize(study)
     study.set_user_attr("settings", settings.to_dict())
     trials = study.get_trials(deepcopy=False)
     if not any(is_baseline(trial) for trial in trials):
