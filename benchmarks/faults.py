@@ -313,6 +313,7 @@ def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
                 if worker.returncode != 0:
                     for other in running:
                         other.kill()
+                        other.communicate()
                     raise UserError(f"a worker has failed: {text[-1000:]}")
         # When one worker has found the study finished, the others are about to stop.
         if len(running) < arguments.workers or time.monotonic() < next_kill:

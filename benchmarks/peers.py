@@ -203,6 +203,9 @@ class Contender:
         """End the process."""
         self._process.kill()
         self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # A message that was never read.
+            self._process.stdin.close()
 
     @staticmethod
     def _listen(stream: IO[str] | None, keep: Callable[[str], None]) -> threading.Thread:

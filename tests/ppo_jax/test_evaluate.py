@@ -235,7 +235,7 @@ def test_mistakes_are_found_before_anything_is_played(
 def test_a_missing_package_is_named_with_its_extra(
     tmp_path, run, options, module, extra, monkeypatch
 ):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     folder = balancing_policy(tmp_path / "policy")
     message = rf"{options[0]}.* needs the package {module}; .*ppo-jax-tune\[{extra}\]"
     with pytest.raises(UserError, match=message):

@@ -95,7 +95,7 @@ class Ramp:
         state = jnp.array([0, jax.random.randint(key, (), 1, 41)])
         return state, state[:1].astype(jnp.float32)
 
-    def step(self, key, state, action):
+    def step(self, _key, state, _action):
         after = state + jnp.array([1, 0])
         ended = after[0] == after[1]
         return Timestep(
@@ -108,7 +108,7 @@ class Ramp:
 
 
 def test_rewards_after_the_first_episode_do_not_count(monkeypatch):
-    monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Ramp())
+    monkeypatch.setattr(evaluation, "make", lambda *_: Ramp())
     config = TrainConfig(env="ramp", agent=AgentConfig(hidden_sizes=()), eval_episodes=30)
     params = make_network(config.agent, Ramp().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)
@@ -122,7 +122,7 @@ def test_rewards_after_the_first_episode_do_not_count(monkeypatch):
 class Dice(Ramp):
     """Pays a random number every step, for 40 steps."""
 
-    def reset(self, key):
+    def reset(self, _key):
         return jnp.array([0, 40]), jnp.zeros(1)
 
     def step(self, key, state, action):
@@ -130,7 +130,7 @@ class Dice(Ramp):
 
 
 def test_every_step_of_every_episode_has_a_key_of_its_own(monkeypatch):
-    monkeypatch.setattr(evaluation, "make", lambda name, kwargs: Dice())
+    monkeypatch.setattr(evaluation, "make", lambda *_: Dice())
     config = TrainConfig(env="dice", agent=AgentConfig(hidden_sizes=()), eval_episodes=3)
     params = make_network(config.agent, Dice().spaces).init(jax.random.key(0), jnp.zeros(1))
     key = jax.random.key(3)

@@ -68,7 +68,7 @@ def test_replacing_takes_the_place_of_the_old_file(tmp_path):
         assert temporary.parent == path.parent
         assert temporary.suffix == path.suffix
     assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["data.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 @pytest.mark.parametrize("existing", [True, False])
@@ -85,7 +85,7 @@ def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path, existing, erro
 
     with pytest.raises(error):
         fail()
-    assert os.listdir(tmp_path) == (["data.json"] if existing else [])
+    assert [path.name for path in tmp_path.iterdir()] == (["data.json"] if existing else [])
     assert not existing or path.read_text() == "old"
 
 
@@ -95,7 +95,7 @@ def test_data_that_is_no_json_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert read_json(path) == [1]
-    assert os.listdir(tmp_path) == ["data.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 def test_files_get_the_permissions_of_the_user(tmp_path):
@@ -125,13 +125,13 @@ def test_a_folder_is_no_json(tmp_path):
 @pytest.mark.parametrize("parts", [(), ("a",), ("a", "b", "c")])
 def test_require_writable_creates_nothing(tmp_path, parts):
     require_writable(tmp_path.joinpath(*parts))
-    assert os.listdir(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_require_writable_takes_a_relative_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     require_writable((tmp_path / "runs" / "x").relative_to(tmp_path))
-    assert os.listdir(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("parts", [("file",), ("file", "below")])

@@ -1,7 +1,6 @@
 """Policies on disk."""
 
 import json
-import os
 import pickle
 from functools import partial
 
@@ -105,7 +104,7 @@ def test_the_description_says_what_it_is(folder):
 
 def test_saving_replaces_an_older_policy_and_leaves_nothing_else(folder, params):
     save(folder, CONFIG, Weights(jax.tree.map(jnp.zeros_like, params), None))
-    assert sorted(os.listdir(folder)) == ["model.safetensors", "policy.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "policy.json"]
     assert not any(leaf.any() for leaf in jax.tree.leaves(load(folder).weights.params))
 
 

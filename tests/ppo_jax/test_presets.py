@@ -52,7 +52,7 @@ def pendulum(monkeypatch):
         agent=AgentConfig(num_envs=32, normalize_observations=True),
         evidence={},
     )
-    monkeypatch.setattr(presets, "load", lambda name: preset)
+    monkeypatch.setattr(presets, "load", lambda _: preset)
     return preset
 
 

@@ -39,7 +39,7 @@ class Probe:
         state = (jnp.int32(0), jax.random.rademacher(key, (), jnp.int32), jnp.int32(0))
         return state, self.observe(state)
 
-    def step(self, key, state, action):
+    def step(self, _key, state, action):
         time, sign, first_action = state
         first_action = jnp.where(time == 0, action, first_action)
         after = (time + 1, sign, first_action)
@@ -56,14 +56,14 @@ class Probe:
         """Show the time and nothing else."""
         return jnp.array([state[0] == 0, state[0] > 0], jnp.float32)
 
-    def reward(self, sign, first_action):
+    def reward(self, _sign, _first_action):
         return 1.0
 
 
 class Unchanging(Probe):
     """A probe that always looks the same."""
 
-    def observe(self, state):
+    def observe(self, _state):
         return jnp.ones(2, jnp.float32)
 
 
@@ -81,7 +81,7 @@ class Choice(Probe):
 def train(monkeypatch, environment, iterations=150, **settings):
     """Return what evaluates the trained network, and its parameters."""
     for module in (trainer, evaluation):
-        monkeypatch.setattr(module, "make", lambda name, kwargs: environment)
+        monkeypatch.setattr(module, "make", lambda *_: environment)
     hyperparameters = Hyperparameters(
         n_steps=64,
         batch_size=32,

@@ -41,7 +41,7 @@ class Counter:
         state = jnp.array([0, jax.random.randint(key, (), 3, 6), -1], jnp.float32)
         return state, state
 
-    def step(self, key, state, action):
+    def step(self, _key, state, action):
         time, length, _ = state
         after = jnp.array([time + 1, length, action], jnp.float32)
         ended = after[0] == length

@@ -150,8 +150,8 @@ def test_a_refusal_is_a_users_mistake(tmp_path, monkeypatch):
         (["--wandb", "mine"], r"--wandb needs the package wandb; .*ppo-jax-tune\[wandb\]"),
     ],
 )
-def test_a_missing_package_is_named_before_anything_starts(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_a_missing_package_is_named_before_anything_starts(monkeypatch, options, message):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     arguments = train.command_line.parse(train.Arguments, "train", options)
     with pytest.raises(UserError, match=message):
         train._run(arguments)

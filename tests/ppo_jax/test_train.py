@@ -38,6 +38,7 @@ def test_trains_and_saves(command, tmp_path):
     assert trained.description["environment"]["kwargs"] == {"max_steps_in_episode": 50}
 
 
+@pytest.mark.slow
 def test_many_devices_give_what_one_gives(command, tmp_path, monkeypatch):
     """As on a host with eight GPUs: ten seeds on sixteen lanes."""
     returns = {}

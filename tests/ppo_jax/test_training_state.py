@@ -1,7 +1,6 @@
 """Training states: what was saved comes back, and nothing else does."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +50,7 @@ def test_the_last_state_comes_back_with_its_progress(tmp_path):
     found, progress = restore(folder)
     assert_equal(found, tree(3.0))
     assert progress == {"number": 2, "returns": [1.5, None]}
-    assert [name for name in os.listdir(folder) if name.isdecimal()] == ["3"]
+    assert [path.name for path in folder.iterdir() if path.name.isdecimal()] == ["3"]
 
 
 def test_what_is_saved_does_not_change_with_the_arrays(tmp_path):
@@ -80,7 +79,7 @@ def test_exists_and_remove(tmp_path):
     save(tmp_path / "s", tree())
     assert states.exists()
     states.remove()
-    assert os.listdir(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_what_a_killed_process_has_left_is_no_state_and_goes(tmp_path):
@@ -89,7 +88,7 @@ def test_what_a_killed_process_has_left_is_no_state_and_goes(tmp_path):
     (half / "arrays").write_text("half")
     assert not TrainingStates(tmp_path / "s", RUN).exists()
     save(tmp_path / "s", tree())
-    assert sorted(os.listdir(tmp_path / "s")) == ["1"]
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["1"]
 
 
 def test_state_of_another_run_is_refused(tmp_path):

@@ -16,17 +16,25 @@ from tune.analysis.analysis import analyse
 collect_ignore = ["evidence/reproduce_statistics.py"]  # A script, run in a process of its own.
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _sqlite_without_fsync():
-    """Let SQLite leave its writes to the operating system: no test cuts the power."""
+@pytest.fixture(autouse=True)
+def _databases():
+    """Close what a test has opened; SQLite need not survive a power cut, which is faster."""
+    engines = set()  # Strong references: a collected engine leaves its connections open.
 
     def relax(connection, _):
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
 
+    def remember(connection):
+        engines.add(connection.engine)
+
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", relax)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "engine_connect", remember)
     yield
+    sqlalchemy.event.remove(sqlalchemy.Engine, "engine_connect", remember)
     sqlalchemy.event.remove(sqlalchemy.Engine, "connect", relax)
+    for engine in engines:
+        engine.dispose()
 
 
 class FakeActors(NamedTuple):
