@@ -50,6 +50,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
     observation = [0.0, 0.0, 0.1, 0.0]
     assert policy.load(output / "policy").act(observation) in (0, 1)
     assert {path.name for path in output.iterdir()} == {
+        ".lock",
         "all_trials.json",
         "config.json",
         "optimization_results.json",
@@ -220,3 +221,13 @@ def test_help_names_every_option_without_starting_a_backend(command):
         assert option in done.stdout
     for choices in (OBJECTIVES, SAMPLERS, PRUNERS):
         assert "{" + ",".join(choices) + "}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_study_runs_to_its_end_on_any_terminal(command, tmp_path, monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = command("tune.run", "--trials", 2, "--output", tmp_path, *SMALL, encoding=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout  # The γ of a configuration, for example.
+    assert (tmp_path / "report.html").exists()

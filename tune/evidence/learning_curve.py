@@ -13,7 +13,7 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.programs import Programs, Weights, lane_weights
-from ppo_jax.training_state import OtherRunError, TrainingStates
+from ppo_jax.training_state import DamagedStateError, OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
@@ -268,7 +268,7 @@ def _begin_or_restore(
     if states is not None and states.exists():
         try:
             tree, progress = states.restore({"state": state, "best_weights": best_weights})
-        except OtherRunError:  # Of an earlier winner, for example.
+        except (OtherRunError, DamagedStateError):  # Of an earlier winner, or half removed.
             states.remove()
         else:
             position = _Position(**progress)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_jax.errors import UserError, require_count
-from ppo_jax.files import read_json, write_json
+from ppo_jax.files import make_folder, read_json, write_json
 from ppo_jax.programs import Programs
 from ppo_jax.seeds import seed_keys
 from tune.evidence.candidate import SELECTION_SEEDS, Candidate
@@ -106,7 +106,7 @@ def select_winner(
         return None
     group = _seed_group(study.settings, seeds)
     keys = seed_keys(study.settings.seed, SELECTION, seeds)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     found, rows = _stored(folder)
     trained: list[Candidate] = []
     for candidate in candidates:

@@ -250,9 +250,9 @@ def _with_stored(candidate: Candidate, group: SeedGroup, found: Any, role: str) 
 
 
 def _has_policy(folder: StudyFolder, hyperparameters: Hyperparameters, num_steps: int) -> bool:
-    """Return whether `folder` holds the policy of this configuration at this budget."""
+    """Return whether `folder` holds the policy of this configuration at this budget, undamaged."""
     try:
-        found = read_json(folder.policy / "policy.json")
+        found = policy.load(folder.policy).description
         stored = {"hyperparameters": found["hyperparameters"], "steps": found["training"]["steps"]}
     except (UserError, KeyError, TypeError):
         return False

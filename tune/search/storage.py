@@ -10,7 +10,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -185,9 +185,11 @@ def _is_away(error: BaseException) -> bool:
         return code is not None and code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     if type(origin).__module__.startswith("sqlite3"):
         return "locked" in str(origin)
-    # In every driver (PEP 249) these blame the connection, not the statement.
+    if any(getattr(link, "connection_invalidated", False) for link in _chain(error)):
+        return True  # Whatever the driver calls it, SQLAlchemy knows that the connection is gone.
+    # In every driver (PEP 249) the first two blame the connection, not the statement.
     names = {kind.__name__ for kind in type(origin).__mro__}
-    return not names.isdisjoint({"OperationalError", "InterfaceError"})
+    return not names.isdisjoint({"OperationalError", "InterfaceError", "PendingRollbackError"})
 
 
 def _is_broken(error: BaseException) -> bool:
@@ -198,10 +200,28 @@ def _is_broken(error: BaseException) -> bool:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return the driver's own error."""
+    """Return the driver's own error.
+
+    Where a connection dies, Optuna's read of trials tries another query in the transaction that
+    has failed. SQLAlchemy refuses it (``PendingRollbackError``), and the error that says why is
+    its context. The call as a whole rolls back, so a second one gets a new connection.
+    """
+    origin: BaseException = error
+    for link in _chain(error):
+        origin = getattr(link, "orig", None) or link
+        if type(link).__name__ != "PendingRollbackError":
+            break
+    return origin
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error of SQLAlchemy, below Optuna's, and then those that have led to it."""
+    link: BaseException | None = error
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
-        error = error.__cause__
-    return getattr(error, "orig", None) or error
+        link = error.__cause__
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _reason(error: BaseException, address: str) -> str:

@@ -166,6 +166,24 @@ def test_worker_that_is_stopped_releases_its_trial_without_counting_an_attempt(s
     assert again.suggest_float("x", 0, 1) == trial.params["x"]
 
 
+def test_trial_that_raises_counts_as_an_attempt_and_is_abandoned_after_its_retries(study):
+    one = leases_on(study, max_retries=2)
+    seen = []
+
+    def fail():
+        trial = one.ask(1, always)
+        with one.lease(trial):
+            seen.append(trial.suggest_float("x", 0, 1))
+            raise RuntimeError("this configuration breaks the environment")
+
+    for _ in range(4):
+        with pytest.raises(RuntimeError):
+            fail()
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+    attempts = [trial.user_attrs.get("attempts", 0) for trial in study.trials]
+    assert attempts == [0, 1, 2, 0]
+
+
 def test_worker_that_is_stopped_while_it_asks_releases_the_trial_it_has_just_been_given(
     study, monkeypatch
 ):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
 
 from benchmarks import postgres
 from ppo_jax.errors import UserError
@@ -155,6 +156,29 @@ def test_calls_wait_for_a_storage_that_does_not_answer(monkeypatch, caplog):
     ]
 
 
+def test_read_whose_transaction_has_failed_is_rolled_back_and_read_again(monkeypatch, caplog):
+    """As Optuna raises it: a second query in the transaction of a connection that has died."""
+    pending = sqlalchemy.exc.PendingRollbackError("Can't reconnect until ... is rolled back")
+    pending.__context__ = sqlalchemy.exc.OperationalError(
+        "SELECT", {}, OperationalError("server closed the connection")
+    )
+    error = optuna.exceptions.StorageInternalError("during the commit")
+    error.__cause__ = pending
+    replace_sleep(monkeypatch, lambda _: None)
+    assert flaky(error).get_all_studies() == []
+    assert "does not answer (server closed the connection)" in caplog.records[0].getMessage()
+
+
+def test_connection_that_sqlalchemy_gives_up_counts_as_away_whatever_its_error(monkeypatch):
+    class InternalError(Exception):
+        """PyMySQL's, for a packet out of sequence."""
+
+    error = sqlalchemy.exc.DBAPIError("SELECT", {}, InternalError("packet sequence"))
+    error.connection_invalidated = True
+    replace_sleep(monkeypatch, lambda _: None)
+    assert flaky(error).get_all_studies() == []
+
+
 def test_patience_has_an_end(monkeypatch):
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
     replace_sleep(monkeypatch, lambda _: None)
@@ -180,8 +204,6 @@ def test_file_that_is_removed_under_a_study_is_named(tmp_path, scheme):
 
 
 def test_sqlite_that_is_read_only_or_full_is_reported(tmp_path):
-    import sqlalchemy
-
     address = f"sqlite:///{tmp_path / 'x.db'}"
     study = optuna.create_study(study_name="s", storage=open_storage(address))
     engine = storage_of(study)._backend.engine
@@ -224,6 +246,58 @@ def test_postgres_that_restarts_in_the_middle_loses_nothing(monkeypatch):
         study.tell(trial, 3.0)
         found = optuna.load_study(study_name="s", storage=open_storage(server.address)).trials
         assert [(t.value, t.intermediate_values) for t in found] == [(3.0, {1: 1.0, 2: 2.0})]
+
+
+@pytest.mark.slow
+@needs_postgres
+def test_connection_that_dies_at_any_statement_loses_and_doubles_nothing(monkeypatch):
+    replace_sleep(monkeypatch, lambda _: None)
+    no_pause = SimpleNamespace(sleep=lambda _: None)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time", no_pause)
+    with postgres.server() as server:
+        left = [0]  # Statements until the connection dies; below 1 for never.
+        sent = []
+        killer = sqlalchemy.create_engine(
+            server.address.replace("postgresql", "postgresql+psycopg"),
+            isolation_level="AUTOCOMMIT",
+        )
+        backend = open_storage(server.address)
+
+        @sqlalchemy.event.listens_for(backend._backend.engine, "before_cursor_execute")
+        def count(connection, _cursor, statement, *_):
+            sent.append(statement)
+            left[0] -= 1
+            if left[0] == 0:
+                process = connection.connection.driver_connection.info.backend_pid
+                with killer.connect() as other:
+                    other.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 5000)")
+
+        def work(name):
+            """Do everything that a worker asks of its storage."""
+            study = optuna.create_study(study_name=name, storage=backend, load_if_exists=True)
+            study.enqueue_trial({"x": 0.5})
+            trial = study.ask()
+            trial.suggest_float("x", 0, 1)
+            trial.set_user_attr("heartbeat", 1)
+            trial.report(1.0, 1)
+            study.get_trials(deepcopy=False)
+            study.tell(trial, 3.0)
+            (found,) = study.trials
+            assert (found.value, found.params, found.intermediate_values) == (
+                3.0,
+                {"x": 0.5},
+                {1: 1.0},
+            )
+
+        work("whole")
+        statements = len(sent)
+        assert statements > 20
+        for at in range(1, statements + 1):
+            left[0] = at
+            work(f"dies at {at}")
+        backend._backend.remove_session()
+        backend._backend.engine.dispose()
+        killer.dispose()
 
 
 @needs_postgres
