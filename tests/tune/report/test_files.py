@@ -177,7 +177,8 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
         (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
         (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
         (["runs", "--storage", "journal:nothing"], "nothing does not exist"),
-        (["runs", "--storage", "nonsense"], "cannot open the storage"),
+        (["runs", "--storage", "nonsense"], "write sqlite:///nonsense, or journal:nonsense"),
+        (["runs", "--storage", "nosuchdb://h/d"], "cannot open the storage"),
     ],
 )
 def test_mistakes_are_one_line_and_create_nothing(
