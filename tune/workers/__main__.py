@@ -18,11 +18,19 @@ def main() -> None:
     parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
     cores = parser.parse_args().cores
     if cores is not None:
-        os.sched_setaffinity(0, map(int, cores.split(",")))
+        _run_on([int(core) for core in cores.split(",")])
     line = sys.stdin.readline()
     if line:  # Else there is no launcher, and the missing request is reported.
         threading.Thread(target=_end_with_launcher, daemon=True).start()
     command_line.run(lambda: _work(line))
+
+
+def _run_on(cores: list[int]) -> None:
+    """Use these CPU cores, or where a process cannot be bound to cores, as many of any."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    else:  # macOS.
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(cores)))
 
 
 def _end_with_launcher() -> None:
