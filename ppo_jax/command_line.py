@@ -28,6 +28,7 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
     """
     import tyro
 
+    _accept_any_terminal()
     errors = io.StringIO()
     try:
         default = _preset_defaults(kind, args)
@@ -118,6 +119,7 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
       main: the program.
       how_to_continue: appended to the line that reports an interruption or a failing disk.
     """
+    _accept_any_terminal()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _interrupt_again
@@ -145,6 +147,17 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
             "smaller network, need less",
             status=1,
         )
+
+
+def _accept_any_terminal() -> None:
+    """Print a question mark for each character that the terminal's encoding lacks, as × in ASCII.
+
+    Python would raise a ``UnicodeEncodeError``. Streams that a caller has put in place and that
+    have no encoding are left alone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _interrupt(number: int, _: object) -> NoReturn:

@@ -1,12 +1,19 @@
-"""Result files: written completely or not at all, strict JSON, folder names."""
+"""Result files: written completely or not at all, strict JSON, folder names.
+
+A file counts as written once a power loss cannot undo it: its content and the entry in its
+folder are synced.
+"""
 
 import contextlib
+import errno
 import fcntl
 import glob
+import hashlib
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +39,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # Also integers beyond all bounds.
         raise UserError(f"cannot read {path}: {error}") from error
 
 
@@ -41,8 +48,74 @@ def folder_name(name: str) -> str:
 
     >>> folder_name("my_package.my_module:MyEnv")
     'my_package.my_module-MyEnv'
+    >>> folder_name("..")
+    '--'
+
+    Whatever `name` is, this is one folder below its parent, never the parent or one above it.
     """
-    return re.sub(r"[/:\\]", "-", name)
+    valid = name.encode("utf-8", "replace").decode()
+    readable = re.sub(r"[/:\\\x00-\x1f\x7f]", "-", valid)
+    if not readable.strip("."):
+        return "-" * max(1, len(readable))
+    encoded = readable.encode()
+    if len(encoded) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return f"{encoded[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
+    return readable
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, where they are missing."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder`, if it exists, completely or not at all.
+
+    A process that is killed meanwhile leaves nothing under its name; the next call removes
+    what it leaves under another.
+    """
+    doomed = folder.with_name(f".{folder.name}-removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        folder.replace(doomed)
+    except FileNotFoundError:
+        return
+    _sync(folder.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise a failing disk as an ``OSError``, as which not every library raises it.
+
+    Args:
+      path: what the block writes.
+
+    Raises:
+      OSError: when an error, or one that has led to it, says that the disk has failed.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:
+            for number in _DISK_ERRORS:
+                if getattr(link, "errno", None) == number or os.strerror(number) in str(link):
+                    raise OSError(number, os.strerror(number), str(path)) from error
+            link = link.__cause__ or link.__context__
+        raise
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255, and a file in preparation has a longer name than its final one."""
 
 
 @contextlib.contextmanager
@@ -58,7 +131,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private.
+        _sync(temporary)  # Else a power loss may leave the name with half of the content.
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
@@ -93,12 +168,24 @@ def _locked_temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path
 
 def _remove_unless_locked(path: Path) -> None:
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR)  # NFS locks no file that is open for reading.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
         finally:
             os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    """Return once the content of a file, or the entries of a folder, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # A file system without it.
+            raise
+    finally:
+        os.close(handle)
 
 
 def _exists(path: Path) -> bool:

@@ -19,7 +19,7 @@ from ppo_jax import normalization
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import ActionSpace, Continuous, Discrete, Spaces, make
 from ppo_jax.errors import UserError, is_number, require_count
-from ppo_jax.files import read_json, replacing, write_json
+from ppo_jax.files import disk_errors, make_folder, read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
 from ppo_jax.programs import Weights
@@ -107,8 +107,8 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
       extra: more to keep in the JSON, for example hyperparameters and scores.
     """
     spaces = make(config.env, config.env_kwargs).spaces
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / _TENSORS) as temporary:
+    make_folder(folder)
+    with replacing(folder / _TENSORS) as temporary, disk_errors(folder / _TENSORS):
         # `order`, since `ascontiguousarray` would give a number a dimension.
         flat = {k: np.array(leaf, order="C") for k, leaf in _flatten_weights(weights).items()}
         save_file(flat, temporary)

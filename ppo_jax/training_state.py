@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax.errors import UserError
-from ppo_jax.files import plain
+from ppo_jax.files import disk_errors, plain, remove_folder
 
 FORMAT = 1
 
@@ -29,6 +28,10 @@ SECONDS_BETWEEN_SAVES = 5.0
 
 class OtherRunError(UserError):
     """A training state belongs to another run than the one that asks for it."""
+
+
+class DamagedStateError(UserError):
+    """A training state cannot be read, or is not what was saved."""
 
 
 class TrainingStates:
@@ -48,16 +51,18 @@ class TrainingStates:
         self._every = SECONDS_BETWEEN_SAVES if every is None else every
         self._last_save = -math.inf
         self._manager: Any = None
-        # Orbax logs every save, and that it does not create a folder when reading.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs every save, that it does not create a folder when reading, and the traceback
+        # of an error that it raises as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
     def __enter__(self) -> "TrainingStates":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+            manager, self._manager = self._manager, None
+            with disk_errors(self._folder):
+                manager.close()
 
     def exists(self) -> bool:
         """Return whether anything has been saved."""
@@ -87,12 +92,13 @@ class TrainingStates:
             "progress": text,
             "sha256": _digest(arrays, text),
         }
-        manager.save(
-            (manager.latest_step() or 0) + 1,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays), description=ocp.args.JsonSave(description)
-            ),
-        )
+        with disk_errors(self._folder):
+            manager.save(
+                (manager.latest_step() or 0) + 1,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), description=ocp.args.JsonSave(description)
+                ),
+            )
 
     def restore(self, like: Any) -> tuple[Any, Any]:
         """Return what was saved last: the tree, of NumPy arrays and keys, and the progress.
@@ -102,7 +108,7 @@ class TrainingStates:
 
         Raises:
           OtherRunError: when it belongs to another run.
-          UserError: when it was damaged or altered.
+          DamagedStateError: when it was damaged or altered.
         """
         import orbax.checkpoint as ocp
 
@@ -123,7 +129,7 @@ class TrainingStates:
             progress = json.loads(text)
         except Exception as error:  # Whatever Orbax makes of a damaged file.
             reason = str(error).partition("\n")[0][:200] or type(error).__name__
-            raise UserError(
+            raise DamagedStateError(
                 f"the training state in {self._folder} is damaged: {reason}; "
                 f"remove the folder to begin anew"
             ) from error
@@ -138,7 +144,7 @@ class TrainingStates:
     def remove(self) -> None:
         """Remove the folder, when the run has ended."""
         self.__exit__()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
     def _open(self) -> Any:
         if self._manager is None:

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 
 from ppo_jax.environments import make
-from ppo_jax.files import require_writable, write_json
+from ppo_jax.files import make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
@@ -203,7 +203,7 @@ def train_best_config(
     make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     winner, baseline = _given(hyperparameters, settings, study, selection)
     programs = programs or shared_programs(config, settings.seeds)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)

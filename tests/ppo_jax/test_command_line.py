@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def test_second_sigint_ends_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    process.communicate()
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(
@@ -160,3 +162,34 @@ def test_options_are_parsed_and_help_is_shown(capsys):
         command_line.parse(Options, "prog", ["--help"])
     assert not stop.value.code
     assert "--wide-steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize(
+    ("main", "status"),
+    [
+        ("print('γ × \\udcff')", 0),
+        ("command_line.fail('γ × \\udcff')", 2),
+        ("from rich.console import Console; Console().print('γ × │')", 0),
+    ],
+)
+def test_characters_that_a_terminal_lacks_do_not_end_a_command(encoding, main, status):
+    done = subprocess.run(
+        [sys.executable, "-c", BODY.format(main=main)],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert done.returncode == status
+    shown = done.stderr if status else done.stdout
+    assert b"Traceback" not in done.stderr
+    assert ("γ ×".encode() if encoding == "utf-8" else b"? ") in shown
+
+
+def test_help_is_shown_by_any_terminal():
+    done = subprocess.run(
+        [sys.executable, "-m", "ppo_jax.train", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing, require_writable, write_json
+from ppo_jax.files import (
+    disk_errors,
+    folder_name,
+    read_json,
+    remove_folder,
+    replacing,
+    require_writable,
+    write_json,
+)
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -146,3 +154,55 @@ def test_a_folder_without_permission_is_refused(tmp_path):
             require_writable(tmp_path / "a")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "...", "/", "../..", "a/../b", "a\0b", "a\nb", "\ud800", "x" * 300, "λ" * 300],
+)
+def test_whatever_a_name_is_it_becomes_one_folder_of_its_own(tmp_path, name):
+    below = tmp_path / "runs" / folder_name(name)
+    below.mkdir(parents=True)
+    assert below.resolve().parent == tmp_path / "runs"
+    write_json(below / "data.json", 1)
+    with replacing(below.with_suffix(".json")) as temporary:  # Longer than the name itself.
+        temporary.write_text("1")
+
+
+def test_long_names_that_differ_at_their_end_have_folders_of_their_own():
+    assert folder_name("x" * 300 + "a") != folder_name("x" * 300 + "b")
+    assert folder_name("x" * 100) == "x" * 100
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"1" * 5000])
+def test_json_beyond_all_bounds_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*data\.json"):
+        read_json(tmp_path / "data.json")
+
+
+def test_removing_a_folder_takes_its_name_first_and_clears_up_after_a_kill(tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    (folder / "a").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # Killed before it did anything.
+        remove_folder(folder)
+    assert not folder.exists()
+    assert os.listdir(tmp_path)
+    (folder / "b").mkdir(parents=True)
+    remove_folder(folder)
+    remove_folder(folder)
+    assert not os.listdir(tmp_path)
+
+
+def test_failing_disks_are_os_errors_whatever_a_library_raises(tmp_path):
+    def fail(error, cause=None):
+        with disk_errors(tmp_path / "x"):
+            raise error from cause
+
+    for cause in (ValueError("writing: No space left on device [28]"), OSError(28, "full")):
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            fail(RuntimeError("a thread has failed"), cause)
+        assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "x"))
+    with pytest.raises(RuntimeError, match="something else"):
+        fail(RuntimeError("something else"))

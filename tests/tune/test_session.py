@@ -3,6 +3,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from ppo_jax import command_line, policy
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
-from ppo_jax.files import write_json
+from ppo_jax.files import read_json, write_json
 from ppo_jax.train import Arguments
 from tune import session
 from tune.evidence.selection import select_winner
@@ -319,6 +320,11 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
             folder.mkdir(exist_ok=True),
             write_json(folder / "policy.json", extra),
         ),
+    )
+    monkeypatch.setattr(
+        policy,
+        "load",
+        lambda folder: SimpleNamespace(description=read_json(folder / "policy.json")),
     )
 
     def trained(gamma, steps=100_000, **kwargs):

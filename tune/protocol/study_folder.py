@@ -2,19 +2,40 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ppo_jax.errors import UserError
-from ppo_jax.files import folder_name, read_json, require_writable, write_json
+from ppo_jax.files import folder_name, read_json, remove_folder, require_writable, write_json
 from tune.protocol.settings import Settings
 
 
 class FolderInUseError(UserError):
     """Another process holds the folder of the study."""
+
+
+LONGEST_STUDY_NAME = 512
+"""Characters that Optuna's tables have for it."""
+
+
+def require_study_name(name: str) -> None:
+    """Raise a ``UserError`` for a name that files and storages cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name of a study must be valid Unicode, but got {name[:40]!a}"
+        ) from error
+    if "\0" in name:
+        raise UserError(f"the name of a study must not hold NUL, but got {name[:40]!r}")
+    if len(name) > LONGEST_STUDY_NAME:
+        raise UserError(
+            f"the name of a study must have at most {LONGEST_STUDY_NAME} characters, "
+            f"but got {len(name)}: {name[:40]!r}..."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +119,18 @@ class StudyFolder:
         return self.path / "artifacts"
 
     @property
+    def lock(self) -> Path:
+        """An empty file that a process locks while it holds the folder."""
+        return self.path / ".lock"
+
+    @property
     def training_state(self) -> Path:
         """Where a selection or a validation continues, a folder; gone when it has ended."""
         return self.path / "training_state"
 
     def remove_training_state(self) -> None:
         """Remove the training states of a selection or a validation that has ended."""
-        shutil.rmtree(self.training_state, ignore_errors=True)
+        remove_folder(self.training_state)
 
     def default_storage(self, workers: int = 1) -> str:
         """Return the address of the storage in this folder.
@@ -137,13 +163,47 @@ class StudyFolder:
         Nothing is created.
         """
         require_writable(self.path)
-        if self.config.exists():
-            read_json(self.config)  # One that is damaged must not be overwritten unread.
+        if self.config.exists() and not self._has_torn_config():
+            read_json(self.config)  # Somebody else's must not be overwritten.
         found = self.study_name()
         if found not in (None, study_name):
             raise UserError(
                 f"{self.path} holds the study {found!r}, but got {study_name!r}; "
                 f"choose another --output"
+            )
+
+    def _has_torn_config(self) -> bool:
+        """Return whether ``config.json`` is what a power loss leaves of one of ours.
+
+        It is nothing, zeros, or the beginning of the file, and is written again from the study.
+        """
+        try:
+            rest = self.config.read_bytes().partition(b"\0")[0]
+        except OSError:
+            return False
+        start = b'{\n  "study_name": '
+        torn = rest.startswith(start) or start.startswith(rest)
+        return torn and self.study_name() is None
+
+    def require_study(self, study_name: str, names: Collection[str]) -> None:
+        """Raise a ``UserError`` unless the storage in this folder may hold a study.
+
+        Args:
+          study_name: of the study that is to be continued, or begun.
+          names: of the studies that a storage in this folder, which was there before, holds.
+        """
+        if study_name in names:
+            return
+        found = self.study_name()
+        if names and found is None:
+            raise UserError(
+                f"{self.path} holds the study {min(names)!r}, but got {study_name!r}; "
+                f"choose another --output"
+            )
+        if found is not None:
+            raise UserError(
+                f"the storage in {self.path} was damaged or replaced: it does not hold the "
+                f"study {found!r} of {self.config.name}; remove the folder to begin anew"
             )
 
     def write_config(self, study_name: str, settings: Settings) -> None:
@@ -160,12 +220,16 @@ class StudyFolder:
         Raises:
           FolderInUseError: when another process holds it.
         """
-        descriptor = os.open(self.path, os.O_RDONLY)
+        # A file that is open for writing: NFS locks no other exclusively, and no folder. It stays,
+        # since another process may have opened it already.
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             try:
                 fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise OSError(error.errno, error.strerror, str(self.lock)) from error
                 raise FolderInUseError(
                     f"another process is running a study in {self.path}; to work on one study "
                     f"together, use --workers, or a --storage that processes can share"

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from ppo_jax.files import replacing, write_json
+from ppo_jax.files import make_folder, replacing, write_json
 from tune.evidence.recommendation import Recommendation
 from tune.evidence.selection import Selection
 from tune.evidence.validation import Validation
@@ -52,7 +52,7 @@ def load_results(study: optuna.Study, folder: StudyFolder) -> StudyResults:
 
 def write_report(results: StudyResults, folder: StudyFolder) -> None:
     """Write everything that can be made from `results`; no file is read."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     write_json(folder.results, describe_study(results))
     write_json(folder.trials, [describe_trial(trial) for trial in results.trials])
     plot_optimization(results, folder.overview)

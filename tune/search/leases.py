@@ -52,8 +52,8 @@ class TrialLeases:
     A trial carries its lease in user attributes: ``worker`` (the process that runs it),
     ``heartbeat`` (a count), and once it has failed ``lost`` (to be retried), ``released`` (its
     worker stopped in good order) or ``withdrawn`` (nobody needs it). A retry carries
-    ``retry_of`` (number of the failed trial) and ``attempts`` (workers that have died with
-    this configuration).
+    ``retry_of`` (number of the failed trial) and ``attempts`` (workers that have died, or
+    raised an error, with this configuration).
 
     Args:
       study: in a storage that processes share.
@@ -112,8 +112,9 @@ class TrialLeases:
     def lease(self, trial: optuna.Trial) -> Iterator[None]:
         """Hold a lease on `trial` while the block trains it.
 
-        Sends heartbeats from a thread. A block that ends with an exception releases the trial,
-        so that another worker can retry it at once.
+        Sends heartbeats from a thread. A block that is interrupted releases the trial, so that
+        another worker can retry it at once. One that raises an error has made an attempt: a
+        configuration that always fails is abandoned after its retries.
 
         Raises:
           UpdateFinishedTrialError: when another worker has failed the trial already.
@@ -136,6 +137,10 @@ class TrialLeases:
             trial.set_user_attr("worker", _this_process())
             threading.Thread(target=send_heartbeats, name="heartbeat", daemon=True).start()
             yield
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._fail(identifier, lost=True)
+            raise
         except BaseException:
             with contextlib.suppress(Exception):
                 self._fail(identifier, lost=True, released=True)
@@ -241,7 +246,7 @@ class TrialLeases:
 
 
 def _attempts(trial: FrozenTrial) -> int:
-    """Return how many workers have died with the configuration of a lost `trial`."""
+    """Return how many workers have died or failed with the configuration of a lost `trial`."""
     attempts: int = attribute(trial, "attempts", 0)
     return attempts if attribute(trial, "released") else attempts + 1
 

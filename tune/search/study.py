@@ -12,14 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import make_folder
 from ppo_jax.identity import first_difference
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT
 from tune.protocol.settings import Settings
-from tune.protocol.study_folder import StudyFolder
+from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.protocol.trials import (
     FINISHED,
+    attribute,
     is_baseline,
     record_compilations,
     require_maximize,
@@ -30,7 +32,7 @@ from tune.search.objective import objective, shared_programs
 from tune.search.optuna_private import resume_trial, storage_of
 from tune.search.pruners import make_pruner
 from tune.search.samplers import has_configurations_left, make_sampler
-from tune.search.storage import is_shared, open_storage, sqlite_file
+from tune.search.storage import is_shared, open_storage, sqlite_file, storage_file
 
 
 class Progress(Protocol):
@@ -81,8 +83,8 @@ def run_optimization(
       progress: called as the study goes on.
       worker_timeout: seconds without a heartbeat after which another process on the study
         counts as dead.
-      max_retries: how often a configuration whose process died is run again, where
-        processes share the study.
+      max_retries: how often a configuration that raised an error is run again; where
+        processes share the study, also one whose process died.
 
     Returns:
       The study.
@@ -127,7 +129,7 @@ def run_trials(
         if is_shared(address_of(study)):
             _share_trials(study, n_trials, TrialLeases(study, worker_timeout, max_retries), run)
         else:
-            _run_own_trials(study, n_trials, run)
+            _run_own_trials(study, n_trials, max_retries, run)
     finally:
         record_compilations(study, programs.compile_log)
 
@@ -151,6 +153,7 @@ def open_study(
       workers: processes that are to work on it; decides what its storage is by default.
     """
     study_name = study_name or settings.env
+    require_study_name(study_name)
     make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
     sampler, pruner = make_sampler(settings), make_pruner(settings)
     folder.require_usable(study_name)
@@ -158,13 +161,18 @@ def open_study(
     with contextlib.ExitStack() as stack:
         if storage is not None:  # Before anything is created.
             backend = open_storage(address)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         stack.enter_context(folder.held(shared=is_shared(address)))
         file = sqlite_file(address)
         if file is not None and file.parent != folder.path.resolve():
             stack.enter_context(StudyFolder(file.parent).held(shared=False))
         if storage is None:
+            own = storage_file(address)
+            existed = own is not None and own.exists()
             backend = open_storage(address)
+            if existed:
+                names = [found.study_name for found in backend.get_all_studies()]
+                folder.require_study(study_name, names)
         study = _create_or_load(study_name, backend, settings, sampler, pruner)
         folder.write_config(study_name, settings)
         yield study
@@ -177,18 +185,31 @@ def address_of(study: optuna.Study) -> str:
 
 
 def _run_own_trials(
-    study: optuna.Study, n_trials: int, run: Callable[[optuna.Trial], None]
+    study: optuna.Study, n_trials: int, max_retries: int, run: Callable[[optuna.Trial], None]
 ) -> None:
     """Run trials in the only process that works on the study."""
     interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in interrupted:
+        if attribute(frozen, "attempts", 0) > max_retries:
+            study.tell(frozen.number, state=TrialState.FAIL)
+            continue
         trial = resume_trial(study, frozen)
         trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
-        run(trial)
+        _attempt(trial, run)
     while len(
         study.get_trials(deepcopy=False, states=FINISHED)
     ) < n_trials and has_configurations_left(study):
-        run(study.ask())
+        _attempt(study.ask(), run)
+
+
+def _attempt(trial: optuna.Trial, run: Callable[[optuna.Trial], None]) -> None:
+    """Run `trial`, and count an error, so that it does not stop every later process as well."""
+    try:
+        run(trial)
+    except Exception:
+        with contextlib.suppress(Exception):  # Where the storage fails, that is the error.
+            trial.set_user_attr("attempts", attribute(trial, "attempts", 0) + 1)
+        raise
 
 
 def _share_trials(
@@ -236,7 +257,6 @@ def _create_or_load(
         sampler=sampler,
         pruner=pruner,
     )
-    require_maximize(study)
     stored = settings_of(study)
     if stored is None:
         if study.get_trials(deepcopy=False):
@@ -245,6 +265,7 @@ def _create_or_load(
             )
     else:
         _require_same(study_name, stored, settings)
+    require_maximize(study)
     study.set_user_attr("settings", settings.to_dict())
     trials = study.get_trials(deepcopy=False)
     if not any(is_baseline(trial) for trial in trials):

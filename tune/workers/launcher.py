@@ -1,9 +1,13 @@
 """Starts the workers of ``python -m tune.run --workers N`` and replaces those that are killed.
 
+A worker that is killed again and again is replaced after pauses that grow, and then no more:
+what kills it, most often a lack of memory, would kill every other one.
+
 The launcher never starts a JAX backend, so that all devices are left to the workers. What a
 worker does is in :mod:`tune.workers.__main__`.
 """
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,22 +16,34 @@ import time
 from collections.abc import Callable, Sequence
 
 import optuna
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from ppo_jax.errors import UserError
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import Plan
-from tune.protocol.trials import StudyRecord
+from tune.protocol.trials import FINISHED, StudyRecord
 from tune.report.console import ConsoleProgress
 from tune.report.files import write_report
 from tune.report.results import StudyResults
 from tune.search.leases import TrialLeases
 from tune.search.study import address_of, open_study
-from tune.workers.devices import DeviceShare
+from tune.workers.devices import DeviceShare, require_divisible
 from tune.workers.request import WorkerRequest
 
 SHUTDOWN_SECONDS = 20.0
 """How long workers may take to release their trials when the study is interrupted."""
+
+
+QUICK_DEATH_SECONDS = 60.0
+"""A worker that is killed within these after its start is said to die at once."""
+
+MAX_DEATHS = 6
+"""Workers in a row that may die at once, or without any trial having finished meanwhile."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds before a worker is replaced, at most. The first pause is one second; each is twice
+the last one."""
 
 
 def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
@@ -38,6 +54,7 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
       count: workers at a time.
       tracking: where trials are logged.
     """
+    require_divisible(count)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     progress = ConsoleProgress(Console())
     with open_study(
@@ -59,7 +76,7 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
             tracking=tracking,
         )
         try:
-            run_workers(count, request, progress.line)
+            run_workers(count, request, progress.line, lambda: len(_finished(study)))
         except KeyboardInterrupt:
             # Workers that were stopped have released their trials, killed ones have not.
             TrialLeases(study, plan.worker_timeout, plan.max_retries).fail_stale_trials()
@@ -67,38 +84,93 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
             raise
 
 
-def run_workers(count: int, request: WorkerRequest, report: Callable[[str], None]) -> None:
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=FINISHED)
+
+
+@dataclasses.dataclass
+class _Slot:
+    """The place of one worker at a time.
+
+    Attributes:
+      worker: the process; None while the place is empty.
+      start: moment at which `worker` was started or is to be replaced.
+      deaths: workers in a row that have died at once or without progress of the study.
+      finished: trials of the study that had finished at the last death.
+    """
+
+    worker: "subprocess.Popen[str] | None"
+    start: float
+    deaths: int = 0
+    finished: int = -1
+
+    def count_death(self, finished: int) -> None:
+        """Take in that the worker was killed when `finished` trials of the study were."""
+        lived = time.monotonic() - self.start
+        goes_on = lived > QUICK_DEATH_SECONDS and finished > self.finished
+        self.deaths = 1 if goes_on else self.deaths + 1
+        self.finished = finished
+        self.worker = None
+        self.start = time.monotonic() + min(2.0 ** (self.deaths - 1), LONGEST_PAUSE)
+
+
+def run_workers(
+    count: int,
+    request: WorkerRequest,
+    report: Callable[[str], None],
+    finished: Callable[[], int],
+) -> None:
     """Run `count` workers until the study is finished, and replace those that are killed.
 
     Args:
       count: workers at a time.
       request: of each of them.
       report: called with a line when a worker has died or failed.
+      finished: returns how many trials of the study have finished.
 
     Raises:
       UserError: when every worker has failed.
     """
-    workers = {index: _start(index, count, request) for index in range(count)}
+    slots: dict[int, _Slot] = {}
     failed = 0
     try:
-        while workers:
+        for index in range(count):
+            slots[index] = _Slot(_start(index, count, request), time.monotonic())
+        while slots:
             time.sleep(0.2)
-            for index, worker in list(workers.items()):
-                status = worker.poll()
+            for index, slot in list(slots.items()):
+                if slot.worker is None:
+                    if time.monotonic() >= slot.start:
+                        slot.worker, slot.start = _start(index, count, request), time.monotonic()
+                    continue
+                status = slot.worker.poll()
                 if status is None:
                     continue
-                del workers[index]
                 if status < 0:
-                    name = signal.Signals(-status).name
-                    report(f"worker {index} was killed by {name}; another takes its place")
-                    workers[index] = _start(index, count, request)
+                    slot.count_death(finished())
+                    name = _signal_name(-status)
+                    if slot.deaths < MAX_DEATHS:
+                        report(f"worker {index} was killed by {name}; another takes its place")
+                        continue
+                    report(
+                        f"worker {index} was killed by {name}, as were the {slot.deaths - 1} "
+                        f"before it; no other takes its place"
+                    )
                 elif status > 0:
-                    failed += 1
                     report(f"worker {index} failed with status {status}")
+                failed += status != 0
+                del slots[index]
     finally:
-        _stop(list(workers.values()))
+        _stop([slot.worker for slot in slots.values() if slot.worker is not None])
     if failed == count:
         raise UserError("every worker has failed, see above; finished trials are kept")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # A real-time signal.
+        return f"signal {number}"
 
 
 def _start(index: int, count: int, request: WorkerRequest) -> "subprocess.Popen[str]":

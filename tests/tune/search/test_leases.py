@@ -104,6 +104,21 @@ def test_worker_of_another_host_is_stale_after_the_timeout_by_the_observers_cloc
     assert states(study) == ["FAIL"]
 
 
+def test_without_proc_workers_become_stale_by_their_heartbeats_alone(
+    study, clock, monkeypatch, tmp_path
+):
+    """As on macOS, which does not tell whether a process is the one that held the lease."""
+    monkeypatch.setattr(leases, "Path", lambda _: tmp_path / "no proc")
+    left_behind(study, leases._this_process())
+    observer = leases_on(study, timeout=60)
+    observer.fail_stale_trials()
+    assert states(study) == ["RUNNING"]
+    for _ in range(7):
+        clock.seconds += 10
+        observer.fail_stale_trials()
+    assert states(study) == ["FAIL"]
+
+
 def test_outage_of_the_storage_makes_no_worker_stale(study, clock):
     left_behind(study, on_another_host())
     observer = leases_on(study, timeout=60)
@@ -164,6 +179,24 @@ def test_worker_that_is_stopped_releases_its_trial_without_counting_an_attempt(s
     again = leases_on(study, max_retries=0).ask(1, always)
     assert again.user_attrs["attempts"] == 0
     assert again.suggest_float("x", 0, 1) == trial.params["x"]
+
+
+def test_trial_that_raises_counts_as_an_attempt_and_is_abandoned_after_its_retries(study):
+    one = leases_on(study, max_retries=2)
+    seen = []
+
+    def fail():
+        trial = one.ask(1, always)
+        with one.lease(trial):
+            seen.append(trial.suggest_float("x", 0, 1))
+            raise RuntimeError("this configuration breaks the environment")
+
+    for _ in range(4):
+        with pytest.raises(RuntimeError):
+            fail()
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+    attempts = [trial.user_attrs.get("attempts", 0) for trial in study.trials]
+    assert attempts == [0, 1, 2, 0]
 
 
 def test_worker_that_is_stopped_while_it_asks_releases_the_trial_it_has_just_been_given(

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import sqlalchemy
 
 from benchmarks import postgres
 from ppo_jax.errors import UserError
@@ -36,6 +37,21 @@ needs_postgres = pytest.mark.skipif(
         ("journal:/a/study.journal", "journal:/a/study.journal"),
         ("grpc://u:secret@host:13000", "grpc://host:13000"),
         ("nonsense", "nonsense"),
+        ("./a folder/study.db", "./a"),
+        ("postgresql://me:s3cret", "postgresql://me..."),
+        ("postgresql://me:1234", "postgresql://me..."),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        ("postgresql://me:s3cret/db", "postgresql://me..."),
+        ("postgresql://host/db;password=s3cret", "postgresql://host/db"),
+        ("postgresql://host/db password=s3cret", "postgresql://host/db"),
+        ("postgresql:///password=s3cret", "postgresql://..."),
+        ("postgresql:host=h password=s3cret", "postgresql:..."),
+        ("host=h password=s3cret", "..."),
+        ("password=s3cret", "..."),
+        ("sqlite:///x.db?password=s3cret", "sqlite:///x.db"),
+        ("journal:/a=b/study.journal", "journal:/a=b/study.journal"),
+        ("me:s3cret@host/db", "me:host/db"),
     ],
 )
 def test_addresses_are_shown_without_secrets(address, shown):
@@ -69,6 +85,58 @@ def test_storage_that_cannot_be_opened_is_one_line_without_its_password(address)
     assert "u:secret" not in str(caught.value)
     assert "secret@" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:s3cret",
+        "postgresql://me:s3cret/db",
+        "postgresql:host=127.0.0.1 port=1 password=s3cret",
+        "host=127.0.0.1 password=s3cret",
+        "postgresql://127.0.0.1:1/db?password=s3cret",
+        "postgresql://127.0.0.1:1/db?user=me&passwd=s3cret",
+        "postgresql://127.0.0.1:1/db;password=s3cret",
+        "postgresql://me:a%20s3cret@127.0.0.1:s3cret/db",
+        "mysql://me:s3cret",
+        "grpc://me:s3cret",
+        "nosuchdb://me:s3cret",
+    ],
+)
+def test_password_is_never_shown_whatever_form_the_address_has(address, capsys):
+    with pytest.raises(UserError) as caught:
+        open_storage(address)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("study.db", "write sqlite:///study.db, or journal:study.db for the workers"),
+        ("./journal.log", "write sqlite:///./journal.log, or journal:./journal.log"),
+        ("/a/study.db", "write sqlite:////a/study.db, or"),
+        ("", "write sqlite:///FILE or journal:FILE"),
+        ("sqlite:study.db", "sqlite:///FILE, with three slashes, but got 'sqlite:study.db'"),
+        ("sqlite://study.db", "sqlite:///FILE, with three slashes"),
+        ("journal:", "a journal storage is journal:FILE"),
+    ],
+)
+def test_path_in_place_of_an_address_is_told_what_to_write(address, message):
+    with pytest.raises(UserError) as caught:
+        open_storage(address)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["a@b", "a/b", "a?b", "a%b", "a#b"])
+def test_password_that_needs_encoding_is_told_how(password):
+    with pytest.raises(UserError, match="in a password write @ as %40, / as %2F") as caught:
+        open_storage(f"postgresql://me:{password}@127.0.0.1:1/db")
+    assert password not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        open_storage("postgresql://me:a%40b@127.0.0.1:1/db")
+    assert "%40" not in str(caught.value)
 
 
 def test_half_a_line_of_a_journal_is_cut_off(tmp_path):
@@ -155,6 +223,29 @@ def test_calls_wait_for_a_storage_that_does_not_answer(monkeypatch, caplog):
     ]
 
 
+def test_read_whose_transaction_has_failed_is_rolled_back_and_read_again(monkeypatch, caplog):
+    """As Optuna raises it: a second query in the transaction of a connection that has died."""
+    pending = sqlalchemy.exc.PendingRollbackError("Can't reconnect until ... is rolled back")
+    pending.__context__ = sqlalchemy.exc.OperationalError(
+        "SELECT", {}, OperationalError("server closed the connection")
+    )
+    error = optuna.exceptions.StorageInternalError("during the commit")
+    error.__cause__ = pending
+    replace_sleep(monkeypatch, lambda _: None)
+    assert flaky(error).get_all_studies() == []
+    assert "does not answer (server closed the connection)" in caplog.records[0].getMessage()
+
+
+def test_connection_that_sqlalchemy_gives_up_counts_as_away_whatever_its_error(monkeypatch):
+    class InternalError(Exception):
+        """PyMySQL's, for a packet out of sequence."""
+
+    error = sqlalchemy.exc.DBAPIError("SELECT", {}, InternalError("packet sequence"))
+    error.connection_invalidated = True
+    replace_sleep(monkeypatch, lambda _: None)
+    assert flaky(error).get_all_studies() == []
+
+
 def test_patience_has_an_end(monkeypatch):
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
     replace_sleep(monkeypatch, lambda _: None)
@@ -180,8 +271,6 @@ def test_file_that_is_removed_under_a_study_is_named(tmp_path, scheme):
 
 
 def test_sqlite_that_is_read_only_or_full_is_reported(tmp_path):
-    import sqlalchemy
-
     address = f"sqlite:///{tmp_path / 'x.db'}"
     study = optuna.create_study(study_name="s", storage=open_storage(address))
     engine = storage_of(study)._backend.engine
@@ -224,6 +313,58 @@ def test_postgres_that_restarts_in_the_middle_loses_nothing(monkeypatch):
         study.tell(trial, 3.0)
         found = optuna.load_study(study_name="s", storage=open_storage(server.address)).trials
         assert [(t.value, t.intermediate_values) for t in found] == [(3.0, {1: 1.0, 2: 2.0})]
+
+
+@pytest.mark.slow
+@needs_postgres
+def test_connection_that_dies_at_any_statement_loses_and_doubles_nothing(monkeypatch):
+    replace_sleep(monkeypatch, lambda _: None)
+    no_pause = SimpleNamespace(sleep=lambda _: None)
+    monkeypatch.setattr("optuna.storages._rdb.storage.time", no_pause)
+    with postgres.server() as server:
+        left = [0]  # Statements until the connection dies; below 1 for never.
+        sent = []
+        killer = sqlalchemy.create_engine(
+            server.address.replace("postgresql", "postgresql+psycopg"),
+            isolation_level="AUTOCOMMIT",
+        )
+        backend = open_storage(server.address)
+
+        @sqlalchemy.event.listens_for(backend._backend.engine, "before_cursor_execute")
+        def count(connection, _cursor, statement, *_):
+            sent.append(statement)
+            left[0] -= 1
+            if left[0] == 0:
+                process = connection.connection.driver_connection.info.backend_pid
+                with killer.connect() as other:
+                    other.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 5000)")
+
+        def work(name):
+            """Do everything that a worker asks of its storage."""
+            study = optuna.create_study(study_name=name, storage=backend, load_if_exists=True)
+            study.enqueue_trial({"x": 0.5})
+            trial = study.ask()
+            trial.suggest_float("x", 0, 1)
+            trial.set_user_attr("heartbeat", 1)
+            trial.report(1.0, 1)
+            study.get_trials(deepcopy=False)
+            study.tell(trial, 3.0)
+            (found,) = study.trials
+            assert (found.value, found.params, found.intermediate_values) == (
+                3.0,
+                {"x": 0.5},
+                {1: 1.0},
+            )
+
+        work("whole")
+        statements = len(sent)
+        assert statements > 20
+        for at in range(1, statements + 1):
+            left[0] = at
+            work(f"dies at {at}")
+        backend._backend.remove_session()
+        backend._backend.engine.dispose()
+        killer.dispose()
 
 
 @needs_postgres

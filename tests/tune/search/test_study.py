@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -6,9 +8,10 @@ import optuna
 import pytest
 
 from ppo_jax.errors import UserError
+from ppo_jax.files import write_json
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.study_folder import StudyFolder
+from tune.protocol.study_folder import FolderInUseError, StudyFolder
 from tune.protocol.trials import StudyRecord, settings_of
 from tune.search.study import open_study, run_optimization
 
@@ -121,7 +124,7 @@ def test_storage_that_cannot_be_opened_is_refused_without_its_password(programs,
 
 
 def test_two_processes_never_share_a_folder(programs, tmp_path):
-    descriptor = os.open(tmp_path, os.O_RDONLY)
+    descriptor = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(UserError, match="another process"):
@@ -129,6 +132,42 @@ def test_two_processes_never_share_a_folder(programs, tmp_path):
     finally:
         os.close(descriptor)
     assert len(run_optimization(1, output=tmp_path, programs=programs).trials) == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_locked_is_open_for_writing_as_nfs_asks_for(tmp_path, monkeypatch, shared):
+    lock = fcntl.flock
+
+    def nfs(descriptor, operation):
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and access == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", nfs)
+    (tmp_path / ".config-left behind.json").write_text("{")
+    with StudyFolder(tmp_path).held(shared=shared):
+        write_json(tmp_path / "config.json", {})
+        with pytest.raises(FolderInUseError), StudyFolder(tmp_path).held(shared=False):
+            pass
+        with contextlib.ExitStack() as stack:
+            if not shared:
+                stack.enter_context(pytest.raises(FolderInUseError))
+            stack.enter_context(StudyFolder(tmp_path).held(shared=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+def test_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(OSError, match="No locks available") as caught,
+        StudyFolder(tmp_path).held(shared=True),
+    ):
+        pass
+    assert caught.value.filename == str(tmp_path / ".lock")
 
 
 def test_best_trial_is_the_earliest_of_equals(programs, tmp_path):
@@ -158,7 +197,8 @@ def test_journal_in_the_folder_goes_on_by_itself(programs, tmp_path):
     with open_study(Settings(), StudyFolder(tmp_path), workers=2):
         pass
     assert len(run_optimization(4, output=tmp_path, programs=programs).trials) == 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "study.journal"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".lock", "config.json", "study.journal"]
 
 
 def test_workers_do_not_share_a_study_in_sqlite(programs, tmp_path):
@@ -185,3 +225,53 @@ def test_interrupted_trial_of_a_shared_study_is_run_again_as_another(programs, t
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     finished = [trial.params for trial in finished if trial.state.name != "FAIL"]
     assert finished == [trial.params for trial in uninterrupted.trials]
+
+
+@pytest.mark.parametrize("storage", [None, "journal:{}/study.journal"])
+def test_configuration_that_raises_is_given_up_after_its_retries(programs, tmp_path, storage):
+    storage = None if storage is None else storage.format(tmp_path)
+    failing = []
+
+    def returns(hyperparameters, step, seed):
+        gamma = hyperparameters.gamma
+        if failing == [gamma] or (not failing and gamma != 0.99):
+            failing[:] = [gamma]
+            raise RuntimeError("this configuration breaks the environment")
+        return 1.0
+
+    programs.returns = returns
+
+    def run():
+        return run_optimization(
+            3, output=tmp_path, storage=storage, programs=programs, max_retries=2
+        )
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            run()
+    states = [trial.state.name for trial in run().trials]
+    assert states.count("COMPLETE") == 3
+    assert states.count("FAIL") == (1 if storage is None else 3)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../..", "/", "x" * 300])
+def test_study_of_any_name_has_a_folder_of_its_own_below_runs(
+    programs, tmp_path, monkeypatch, name
+):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    run_optimization(1, study_name=name, programs=programs)
+    (config,) = tmp_path.rglob("config.json")
+    assert config.parent.parent == tmp_path / "a" / "b" / "runs"
+    with pytest.raises(UserError, match="but got"):
+        run_optimization(1, study_name=f"{name} 2", output=config.parent, programs=programs)
+    run_optimization(1, study_name=name, programs=programs)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 513])
+def test_name_that_a_storage_cannot_hold_is_refused(programs, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the name of a study must") as caught:
+        run_optimization(1, study_name=name, programs=programs)
+    assert len(str(caught.value).encode()) < 300
+    assert not any(tmp_path.iterdir())

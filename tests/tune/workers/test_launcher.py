@@ -6,8 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from ppo_jax.errors import UserError
+from tune.workers import __main__ as worker
+from tune.workers import launcher
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,8 +105,81 @@ def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, messa
     assert not (tmp_path / "out").exists()
 
 
+class FakeHost:
+    """Workers that end as `ends(index, number)` says: seconds that they live, and a status."""
+
+    def __init__(self, monkeypatch, ends):
+        self.now, self.starts, self.lines, self.ends, self.trials = 0.0, [], [], ends, 0
+        monkeypatch.setattr(launcher, "time", self)
+        monkeypatch.setattr(launcher, "_start", self.start)
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def start(self, index, count, request):
+        self.starts.append((index, self.now))
+        lived, status = self.ends(index, [i for i, _ in self.starts].count(index))
+        end = self.now + lived
+        return SimpleNamespace(poll=lambda: status if self.now >= end else None)
+
+    def run(self, count):
+        launcher.run_workers(count, None, self.lines.append, lambda: self.trials)
+
+
+def test_workers_that_die_at_once_are_replaced_after_growing_pauses_and_then_no_more(monkeypatch):
+    host = FakeHost(monkeypatch, lambda index, number: (0, -9))
+    with pytest.raises(UserError, match="every worker has failed"):
+        host.run(1)
+    pauses = np.diff([moment for _, moment in host.starts])
+    assert pauses == pytest.approx([1, 2, 4, 8, 16], abs=0.5)
+    assert host.lines[0] == "worker 0 was killed by SIGKILL; another takes its place"
+    assert host.lines[-1] == (
+        "worker 0 was killed by SIGKILL, as were the 5 before it; no other takes its place"
+    )
+
+
+def test_one_worker_that_dies_at_once_does_not_stop_the_others(monkeypatch):
+    host = FakeHost(monkeypatch, lambda index, number: (0, -9) if index else (500, 0))
+    host.run(2)
+    assert [index for index, _ in host.starts] == [0] + [1] * 6
+
+
+@pytest.mark.parametrize(("progress", "starts"), [(0, 6), (1, 20)])
+def test_worker_that_is_killed_late_is_replaced_as_long_as_trials_finish(
+    monkeypatch, progress, starts
+):
+    def ends(index, number):
+        host.trials += progress
+        return (100, -9) if number < 20 else (100, 0)
+
+    host = FakeHost(monkeypatch, ends)
+    if progress:
+        host.run(1)
+    else:
+        with pytest.raises(UserError, match="every worker has failed"):
+            host.run(1)
+    assert len(host.starts) == starts
+
+
+def test_signal_without_a_name_is_reported_by_its_number(monkeypatch):
+    host = FakeHost(monkeypatch, lambda index, number: (0, -35 if number == 1 else 0))
+    host.run(1)
+    assert host.lines == ["worker 0 was killed by signal 35; another takes its place"]
+
+
 def test_worker_that_is_started_by_hand_says_who_starts_it(command):
     done = command("tune.workers", stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert "python -m tune.run --workers N" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_worker_uses_as_many_cores_where_none_can_be_chosen(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "0")  # So that it is as before at the end.
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    worker._run_on([1, 3, 5])
+    assert os.environ["JAX_NUM_CPU_DEVICES"] == "3"
