@@ -17,7 +17,7 @@ from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
 from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.study_folder import StudyFolder
+from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.search.pruners import PRUNERS
 from tune.search.samplers import SAMPLERS
 
@@ -160,6 +160,7 @@ class Arguments:
         settings = self.settings()
         settings.checkpoints(self.validate_steps)
         study_name = self.study_name or settings.env
+        require_study_name(study_name)
         return Plan(
             settings=settings,
             n_trials=n_trials,

@@ -231,3 +231,54 @@ def test_study_runs_to_its_end_on_any_terminal(command, tmp_path, monkeypatch, e
     assert done.returncode == 0, done.stderr
     assert "?" in done.stdout  # The γ of a configuration, for example.
     assert (tmp_path / "report.html").exists()
+
+
+AS_ON_MACOS = """
+import builtins, io, os
+
+for name in ("sched_getaffinity", "sched_setaffinity"):
+    delattr(os, name)
+
+def without_proc(call):
+    def missing(path, *args, **kwargs):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return call(path, *args, **kwargs)
+    return missing
+
+builtins.open = io.open = without_proc(io.open)
+os.readlink = without_proc(os.readlink)
+"""
+"""Run at the start of every process: what macOS does not have is taken away."""
+
+
+@pytest.mark.slow
+def test_study_with_workers_and_its_report_need_nothing_that_macos_lacks(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(AS_ON_MACOS)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    output = str(tmp_path / "study")
+    for arguments in (
+        ["tune.run", "--trials", "3", "--workers", "2", "--output", output, *SMALL],
+        ["tune.report", output],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    assert states(tmp_path / "study").count("complete") >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 513, "at most 512 characters"),
+        ("\udcff", "must be valid Unicode"),
+    ],
+)
+def test_study_names_that_no_storage_takes_are_refused(command, tmp_path, name, message):
+    done = command("tune.run", "--study-name", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not any(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from ppo_jax.programs import Programs, Weights, lane_weights
 from ppo_jax.training_state import DamagedStateError, OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
 from tune.protocol.settings import Settings
+from tune.protocol.stored import number, numbers, table
 from tune.protocol.trials import TrialRecord
 
 SeedsObserver = Callable[[str, int, int, int, np.ndarray], None]
@@ -124,25 +125,33 @@ class SeedGroup:
 
         Returns:
           None where the file is of another protocol, or the row of another configuration.
+
+        Raises:
+          UserError: naming a key that was edited and has a value of another type.
         """
         own = self.to_dict()
-        try:
-            stored = {name: group[name] for name in own}
-            same = first_difference(
-                {**stored, "hyperparameters": row["hyperparameters"]},
-                {**own, "hyperparameters": hyperparameters.to_dict()},
-            )
-            if same is not None:
-                return None
-            return LearningCurve(
-                hyperparameters,
-                list(self.steps),
-                np.array(row["returns"], np.float64).reshape(len(self.steps), self.seeds),
-                row["environment_steps"],
-                row["seconds"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        stored = {name: group[name] for name in own if name in group}
+        for name, value in stored.items():
+            if isinstance(own[name], dict):
+                table(value, name)
+        numbers(stored.get("steps", []), "steps")
+        row = table(row, "the configuration")
+        same = first_difference(
+            {**stored, "hyperparameters": row.get("hyperparameters")},
+            {**own, "hyperparameters": hyperparameters.to_dict()},
+        )
+        if same is not None or not {"returns", "environment_steps", "seconds"} <= row.keys():
             return None
+        returns = numbers(row["returns"], "returns")
+        if returns.shape != (len(self.steps), self.seeds):
+            return None
+        return LearningCurve(
+            hyperparameters,
+            list(self.steps),
+            returns,
+            number(row["environment_steps"], "environment_steps"),
+            number(row["seconds"], "seconds"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

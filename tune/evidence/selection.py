@@ -17,6 +17,7 @@ from tune.evidence.learning_curve import SeedGroup, SeedsObserver, mean_of_finit
 from tune.evidence.statistics import summarize
 from tune.protocol.purposes import SELECTION
 from tune.protocol.settings import Settings
+from tune.protocol.stored import items, named, number, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, learning_area
 
@@ -55,15 +56,21 @@ class Selection:
         """Return the selection that `folder` holds of `study`.
 
         None where there is none, it was stopped, or the study's best trial came later.
+
+        Raises:
+          UserError: naming file and key where the file was edited and cannot be read.
         """
         found, rows = _stored(folder)
         best = study.best
         if best is None or best.number not in rows or found.get("complete") is not True:
             return None
-        seeds = _seed_group(study.settings, found["seeds"]["count"])
+        with named(folder.selection):
+            count: Any = table(found.get("seeds"), "seeds").get("count")
+            require_count("seeds.count", count)
+        seeds = _seed_group(study.settings, count)
         trials = {trial.number: trial for trial in study.ranked}
         candidates = [
-            _restored(Candidate.of_trial(trials[number], study.settings), seeds, found, row)
+            _restored(Candidate.of_trial(trials[number], study.settings), seeds, folder, found, row)
             for number, row in rows.items()
             if number in trials
         ]
@@ -110,7 +117,7 @@ def select_winner(
     found, rows = _stored(folder)
     trained: list[Candidate] = []
     for candidate in candidates:
-        stored = _restored(candidate, group, found, rows.get(candidate.number))
+        stored = _restored(candidate, group, folder, found, rows.get(candidate.number))
         trained.append(stored or _trained(candidate, programs, keys, group, folder, observer))
         selection = rank_candidates(trained, group, complete=len(trained) == len(candidates))
         write_json(folder.selection, selection.to_dict())
@@ -167,16 +174,32 @@ def _trained(
 
 
 def _stored(folder: StudyFolder) -> tuple[Any, dict[int | None, Any]]:
-    """Return the content of ``selection.json``, and trial number -> its row."""
+    """Return the content of ``selection.json``, and trial number -> its row.
+
+    Nothing where there is no such file, or a torn one.
+
+    Raises:
+      UserError: naming file and key where it was edited and a value has another type.
+    """
     try:
         found = read_json(folder.selection)
-        return found, {row["trial"]: row for row in found["candidates"]}
-    except (UserError, KeyError, TypeError):
+    except UserError:
         return {}, {}
+    with named(folder.selection):
+        rows = {}
+        for place, row in enumerate(items(table(found, "it").get("candidates", []), "candidates")):
+            rows[number(table(row, f"candidates[{place}]").get("trial"), "trial")] = row
+        return found, rows
 
 
-def _restored(candidate: Candidate, group: SeedGroup, found: Any, row: Any) -> Candidate | None:
-    curve = group.stored_curve(found, row, candidate.hyperparameters)
+def _restored(
+    candidate: Candidate, group: SeedGroup, folder: StudyFolder, found: Any, row: Any
+) -> Candidate | None:
+    """Return `candidate` with the curve of its `row`; None where that is of another protocol."""
+    if row is None:
+        return None
+    with named(f"{folder.selection}, trial {candidate.number}"):
+        curve = group.stored_curve(found, row, candidate.hyperparameters)
     return None if curve is None else dataclasses.replace(candidate, selection=curve)
 
 

@@ -1,7 +1,7 @@
 """The proof: winner and baseline trained in full on seeds that nothing before has used."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from tune.evidence.statistics import (
 from tune.evidence.verdict import Verdict
 from tune.protocol.purposes import VALIDATION
 from tune.protocol.settings import Settings
+from tune.protocol.stored import named, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 
@@ -101,22 +102,31 @@ class Validation:
         """Return the validation that `folder` holds of the winner of `study`.
 
         None where there is none, or it is of another winner.
+
+        Raises:
+          UserError: naming file and key where the file was edited and cannot be read.
         """
         candidates = rank(study, selection)
         if not candidates:
             return None
         winner, baseline = candidates[0], baseline_of(candidates, study.settings)
         found = _stored(folder)
+        if not {"num_steps", "seeds", "trial"} <= found.keys():
+            return None
+        with named(folder.validation):
+            require_count("num_steps", found["num_steps"], high=LARGEST_STEPS)
+            require_count("seeds.count", table(found["seeds"], "seeds").get("count"))
         try:
             config = config_for(study.settings, winner.hyperparameters)
             seeds = seed_group(config, study.settings, found["num_steps"], found["seeds"]["count"])
             current = found["trial"] == winner.number
-        except (KeyError, TypeError, UserError):
+        except UserError:
             return None
-        winner = _with_stored(winner, seeds, found, "winner")
-        baseline = (
-            winner if winner.is_baseline else _with_stored(baseline, seeds, found, "baseline")
-        )
+        winner = _with_stored(winner, seeds, folder, found, "winner")
+        if winner.is_baseline:
+            baseline = winner
+        else:
+            baseline = _with_stored(baseline, seeds, folder, found, "baseline")
         if not current or winner.validation is None or baseline.validation is None:
             return None
         return cls(Verdict(winner, baseline), seeds)
@@ -185,7 +195,7 @@ def validate(
         )
         return dataclasses.replace(candidate, validation=curve), best
 
-    proved = _with_stored(winner, group, found, "winner")
+    proved = _with_stored(winner, group, folder, found, "winner")
     if proved.validation is None or not _has_policy(folder, winner.hyperparameters, num_steps):
         proved, best = trained(winner, "winner")
         if np.isfinite(best.final_return):
@@ -199,7 +209,7 @@ def validate(
             )
     if winner is baseline:
         return Validation(Verdict(proved, proved), group)
-    default = _with_stored(baseline, group, found, "baseline")
+    default = _with_stored(baseline, group, folder, found, "baseline")
     if default.validation is None:
         default, _ = trained(baseline, "default")
     return Validation(Verdict(proved, default), group)
@@ -232,20 +242,24 @@ def config_for(settings: Settings, hyperparameters: Hyperparameters) -> TrainCon
     )
 
 
-def _stored(folder: StudyFolder) -> Any:
-    """Return the content of ``validation.json``; nothing where there is no such file."""
+def _stored(folder: StudyFolder) -> Mapping[str, Any]:
+    """Return the content of ``validation.json``; nothing where it is missing or torn."""
     try:
-        return read_json(folder.validation)
+        found = read_json(folder.validation)
     except UserError:
         return {}
+    with named(folder.validation):
+        return table(found, "it")
 
 
-def _with_stored(candidate: Candidate, group: SeedGroup, found: Any, role: str) -> Candidate:
+def _with_stored(
+    candidate: Candidate, group: SeedGroup, folder: StudyFolder, found: Any, role: str
+) -> Candidate:
     """Return `candidate` with the curve that ``validation.json`` holds of it, if any."""
-    try:
-        curve = group.stored_curve(found, found[role], candidate.hyperparameters)
-    except (KeyError, TypeError):
-        curve = None
+    curve = None
+    if role in found:
+        with named(f"{folder.validation}, {role}"):
+            curve = group.stored_curve(found, found[role], candidate.hyperparameters)
     return dataclasses.replace(candidate, validation=curve)
 
 

@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
-from ppo_jax.errors import LARGEST_STEPS, UserError, is_number, require_choice, require_count
+from ppo_jax.errors import (
+    LARGEST_STEPS,
+    UserError,
+    is_number,
+    nearest,
+    require_choice,
+    require_count,
+)
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.space import SearchSpace
+from tune.protocol.stored import table
 
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
 """Environment variable for a storage address with a password: everyone sees a command line."""
@@ -89,6 +97,9 @@ class Settings:
             )
         if self.reference_score is not None and not is_number(self.reference_score):
             raise UserError(f"reference_score must be a number, but got {self.reference_score!r}")
+        for name in ("env", "objective", "sampler", "pruner"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"{name} must be a name, but got {getattr(self, name)!r}")
         require_choice("objective", self.objective, OBJECTIVES)
         _ = self.config, self.checkpoints()
 
@@ -128,14 +139,30 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """Restore settings from :meth:`to_dict`."""
-        values = dict(values)
-        defaults = Hyperparameters.from_dict(values.pop("defaults", {}))
+        """Restore settings from :meth:`to_dict`.
+
+        Raises:
+          UserError: naming the setting that is missing, unknown or has a wrong value.
+        """
+        values = dict(table(values, "settings"))
+        defaults = Hyperparameters.from_dict(table(values.pop("defaults", {}), "defaults"))
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UserError(
+                    f"unknown setting {name!r}{nearest(name, known)}; "
+                    f"another version may have stored it"
+                )
+        for name in ("env_kwargs", "space"):
+            if name not in values:
+                raise UserError(f"the setting {name} is missing")
+        env_kwargs = table(values["env_kwargs"], "env_kwargs")
+        space = table(values["space"], "space")
         return cls(
             **{
                 **values,
-                "env_kwargs": tuple(sorted(values["env_kwargs"].items())),
-                "agent": AgentConfig.from_dict(values.get("agent", {})),
-                "space": SearchSpace(defaults=defaults).changed_by(values["space"]),
+                "env_kwargs": tuple(sorted(env_kwargs.items())),
+                "agent": AgentConfig.from_dict(table(values.get("agent", {}), "agent")),
+                "space": SearchSpace(defaults=defaults).changed_by(space),
             }
         )

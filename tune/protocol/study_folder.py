@@ -17,6 +17,27 @@ class FolderInUseError(UserError):
     """Another process holds the folder of the study."""
 
 
+LONGEST_STUDY_NAME = 512
+"""Characters that Optuna's tables have for it."""
+
+
+def require_study_name(name: str) -> None:
+    """Raise a ``UserError`` for a name that files and storages cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name of a study must be valid Unicode, but got {name[:40]!a}"
+        ) from error
+    if "\0" in name:
+        raise UserError(f"the name of a study must not hold NUL, but got {name[:40]!r}")
+    if len(name) > LONGEST_STUDY_NAME:
+        raise UserError(
+            f"the name of a study must have at most {LONGEST_STUDY_NAME} characters, "
+            f"but got {len(name)}: {name[:40]!r}..."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
     """Where the results of a study are.

@@ -22,6 +22,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import CompileLog
 from ppo_jax.versions import device_description, versions
 from tune.protocol.settings import Settings
+from tune.protocol.stored import named, number, numbers, table
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -77,10 +78,23 @@ class TrialRecord:
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRecord":
-        """Return the record of one of Optuna's trials."""
+        """Return the record of one of Optuna's trials.
+
+        Raises:
+          UserError: naming the trial and an attribute that somebody else has stored or edited.
+        """
         attributes = trial.user_attrs
-        configuration = attributes.get("hyperparameters")
-        returns = attribute(trial, "returns", {})
+        with named(f"trial {trial.number}"):
+            configuration = attributes.get("hyperparameters")
+            if configuration is not None:
+                table(configuration, "hyperparameters")
+            returns = _returns(attribute(trial, "returns", {}))
+            numbers(attributes.get("diverged_seeds", []), "diverged_seeds")
+            for name in ("environment_steps", "interrupted"):
+                number(attributes.get(name, 0), name)
+            for name in ("training_seconds", "evaluation_seconds"):
+                if attributes.get(name) is not None:
+                    number(attributes[name], name)
         return cls(
             number=trial.number,
             state=trial.state,
@@ -92,7 +106,7 @@ class TrialRecord:
             ),
             score=trial.value if trial.state == TrialState.COMPLETE else None,
             means=dict(sorted(trial.intermediate_values.items())),
-            returns={int(s): np.array(returns[s], np.float64) for s in sorted(returns, key=int)},
+            returns=returns,
             diverged_seeds=attributes.get("diverged_seeds", []),
             environment_steps=attributes.get("environment_steps", 0),
             training_seconds=attributes.get("training_seconds"),
@@ -128,6 +142,14 @@ class TrialRecord:
         if self.started is None or self.finished is None:
             return None
         return (self.finished - self.started).total_seconds()
+
+
+def _returns(stored: Any) -> dict[int, np.ndarray]:
+    """Return nominal step -> returns, as a trial stores them."""
+    for step in table(stored, "returns"):
+        if not (str(step).isascii() and str(step).isdecimal()):
+            raise UserError(f"returns must have steps as keys, but got {step!r}")
+    return {int(s): numbers(stored[s], f"returns.{s}") for s in sorted(stored, key=int)}
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -166,15 +188,17 @@ class StudyRecord:
         """Return the record of one of Optuna's studies.
 
         Raises:
-          UserError: for a study that does not maximize.
+          UserError: for a study that does not maximize, or whose attributes were edited.
         """
         require_maximize(study)
-        return cls(
-            name=study.study_name,
-            settings=settings_of(study) or Settings(),
-            trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
-            compilations=compilations(study),
-        )
+        settings = settings_of(study) or Settings()
+        with named(f"study {study.study_name!r}"):
+            return cls(
+                name=study.study_name,
+                settings=settings,
+                trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
+                compilations=compilations(study),
+            )
 
     @functools.cached_property
     def ranked(self) -> Sequence[TrialRecord]:
@@ -212,8 +236,20 @@ def record_compilations(study: optuna.Study, log: CompileLog) -> None:
 
 
 def compilations(study: optuna.Study) -> list[dict[str, Any]]:
-    """Return what each process has recorded with :func:`record_compilations`."""
-    return [log for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)]
+    """Return what each process has recorded with :func:`record_compilations`.
+
+    Raises:
+      UserError: naming what somebody else has stored or edited.
+    """
+    logs = [(name, log) for name, log in study.user_attrs.items() if name.startswith(_COMPILATIONS)]
+    for name, log in logs:
+        with named(name):
+            number(table(log, "the record").get("seconds"), "seconds")
+            for program, count in table(log.get("programs"), "programs").items():
+                number(count, f"programs.{program}")
+            for other in ("versions", "device"):
+                table(log.get(other, {}), other)
+    return [log for _, log in logs]
 
 
 def learning_area(steps: Sequence[int], means: Sequence[float]) -> float:
@@ -249,6 +285,13 @@ def is_baseline(trial: FrozenTrial | optuna.trial.BaseTrial) -> bool:
 
 
 def settings_of(study: optuna.Study) -> Settings | None:
-    """Return the settings stored with `study`, None where it has none."""
+    """Return the settings stored with `study`, None where it has none.
+
+    Raises:
+      UserError: when they are of another version, or were edited.
+    """
     stored = study.user_attrs.get("settings")
-    return None if stored is None else Settings.from_dict(stored)
+    if stored is None:
+        return None
+    with named(f"study {study.study_name!r}"):
+        return Settings.from_dict(stored)

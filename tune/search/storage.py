@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import optuna
 from optuna.storages import BaseStorage
@@ -51,11 +51,36 @@ def storage_file(address: str) -> Path | None:
 def without_secrets(address: str) -> str:
     """Return `address` without user, password and options, fit to print.
 
+    An address of another form is cut off where a password may begin.
+
     >>> without_secrets("postgresql://me:p@ssword@host:5432/studies?sslpassword=x")
     'postgresql://host:5432/studies'
+    >>> without_secrets("postgresql://me:s3cret")
+    'postgresql://me...'
+    >>> without_secrets("host=h password=s3cret")
+    '...'
     """
-    scheme, separator, rest = address.partition(":")
-    return scheme + separator + re.sub(r"^(//)?.*@", r"\1", rest).partition("?")[0]
+    scheme, rest = _parts(address)
+    rest = rest.removeprefix("//")
+    if scheme.startswith(("sqlite", "journal")) and "@" not in rest:
+        whole = file = rest.partition("?")[0]
+        kept = file.partition("=")[0] if "password" in file.lower() else file
+    else:
+        whole = re.split(r"[?#;&\s]", re.sub(r"^.*@", "", rest, flags=re.DOTALL), maxsplit=1)[0]
+        # A port is digits, and without a user or a database they may be a password.
+        port = r"(?::\d+)?" if "@" in rest or "/" in whole else ""
+        found = re.match(rf"(?:\[[\da-fA-F:.]*\]|[\w.+-]*){port}(?:/[^=]*(?!=))?", whole)
+        kept = found[0] if found else ""
+        kept = kept if "=" not in whole else ""
+    slashes = "//" if _parts(address)[1].startswith("//") else ""
+    return scheme + slashes + kept + ("..." if kept != whole else "")
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """Return the scheme of `address` with its colon, empty where there is none, and the rest."""
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", address)
+    end = found.end() if found else 0
+    return address[:end], address[end:]
 
 
 def open_storage(address: str) -> BaseStorage:
@@ -70,6 +95,7 @@ def open_storage(address: str) -> BaseStorage:
       UserError: when it cannot be opened; the message never holds the password.
     """
     scheme, _, rest = address.partition(":")
+    _require_address(address)
     try:
         if scheme == "journal":
             path = Path(rest.removeprefix("//")).absolute()
@@ -84,8 +110,36 @@ def open_storage(address: str) -> BaseStorage:
     except Exception as error:  # Whatever the database driver raises.
         raise UserError(
             f"cannot open the storage {without_secrets(address)}: {_reason(error, address)}"
+            f"{_encoding_hint(address)}"
         ) from error
     return storage
+
+
+def _require_address(address: str) -> None:
+    """Raise a ``UserError`` for a path in the place of an address, and for half of one."""
+    scheme, rest = _parts(address)
+    shown = without_secrets(address)
+    if not scheme:
+        what_to_write = (
+            "sqlite:///FILE or journal:FILE for a file"
+            if shown != address or not address
+            else f"sqlite:///{address}, or journal:{address} for the workers of one host"
+        )
+        raise UserError(f"a storage is an address, but got {shown!r}; write {what_to_write}")
+    if scheme.startswith("sqlite") and rest != "//" and not rest.startswith("///"):
+        raise UserError(
+            f"an SQLite storage is sqlite:///FILE, with three slashes, but got {shown!r}"
+        )
+    if scheme == "journal:" and not rest.removeprefix("//"):
+        raise UserError(f"a journal storage is journal:FILE, but got {shown!r}")
+
+
+def _encoding_hint(address: str) -> str:
+    """Return what to write where the password holds characters that end it in an address."""
+    user = _parts(address)[1].removeprefix("//").rpartition("@")[0]
+    if re.search(r"[@/?#]|%(?![0-9A-Fa-f]{2})", user.partition(":")[2]):
+        return "; in a password write @ as %40, / as %2F, ? as %3F, # as %23 and % as %25"
+    return ""
 
 
 def _open_database(address: str) -> optuna.storages.RDBStorage:
@@ -230,9 +284,30 @@ def _reason(error: BaseException, address: str) -> str:
     text = " ".join(str(origin).split()) or type(origin).__name__
     if isinstance(origin, OSError) and origin.strerror:
         text = origin.strerror
-    user = address.partition("//")[2].rpartition("@")[0]
-    secrets = re.split(r"[/:@&=?]+", f"{user.partition(':')[2]}?{address.partition('?')[2]}")
-    return type(origin).__name__ if any(secret and secret in text for secret in secrets) else text
+    return type(origin).__name__ if any(secret in text for secret in _secrets(address)) else text
+
+
+def _secrets(address: str) -> set[str]:
+    """Return what may be a password in `address`, or a part of one, in every spelling.
+
+    The user's name may be shown, since a database names it in the reasons that it gives.
+    """
+    rest = _parts(address)[1].removeprefix("//")
+    user, at, place = rest.rpartition("@")
+    hidden = [user.partition(":")[2]]
+    if not at and not is_shared(address):
+        place = place.partition("?")[2]
+    shown = set(_words(without_secrets(address)))
+    hidden += [word for word in _words(place) if word not in shown | _OPTION_NAMES]
+    words = {word for text in hidden for word in (text, *_words(text))}
+    return {spelling for word in words for spelling in (word, unquote(word)) if spelling}
+
+
+_OPTION_NAMES = {"password", "passwd", "user", "host", "port", "dbname", "sslmode"}
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[/:@&=?#;\s]+", text) if word]
 
 
 class _FileLock(BaseJournalFileLock):

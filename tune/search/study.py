@@ -18,7 +18,7 @@ from ppo_jax.networks import make_network
 from ppo_jax.programs import Checkpoint, Programs
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT
 from tune.protocol.settings import Settings
-from tune.protocol.study_folder import StudyFolder
+from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.protocol.trials import (
     FINISHED,
     attribute,
@@ -153,6 +153,7 @@ def open_study(
       workers: processes that are to work on it; decides what its storage is by default.
     """
     study_name = study_name or settings.env
+    require_study_name(study_name)
     make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
     sampler, pruner = make_sampler(settings), make_pruner(settings)
     folder.require_usable(study_name)

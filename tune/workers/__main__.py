@@ -17,12 +17,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tune.workers", description=__doc__)
     parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
     cores = parser.parse_args().cores
-    if cores is not None and hasattr(os, "sched_setaffinity"):  # Linux only.
-        os.sched_setaffinity(0, map(int, cores.split(",")))
+    if cores is not None:
+        _run_on([int(core) for core in cores.split(",")])
     line = sys.stdin.readline()
     if line:  # Else there is no launcher, and the missing request is reported.
         threading.Thread(target=_end_with_launcher, daemon=True).start()
     command_line.run(lambda: _work(line))
+
+
+def _run_on(cores: list[int]) -> None:
+    """Use these CPU cores, or where a process cannot be bound to cores, as many of any."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    else:  # macOS.
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(cores)))
 
 
 def _end_with_launcher() -> None:

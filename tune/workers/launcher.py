@@ -28,7 +28,7 @@ from tune.report.files import write_report
 from tune.report.results import StudyResults
 from tune.search.leases import TrialLeases
 from tune.search.study import address_of, open_study
-from tune.workers.devices import DeviceShare
+from tune.workers.devices import DeviceShare, require_divisible
 from tune.workers.request import WorkerRequest
 
 SHUTDOWN_SECONDS = 20.0
@@ -54,6 +54,7 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
       count: workers at a time.
       tracking: where trials are logged.
     """
+    require_divisible(count)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     progress = ConsoleProgress(Console())
     with open_study(

@@ -1,12 +1,19 @@
 import html
 import json
+import re
 
+import optuna
 import pytest
 
+from ppo_jax.errors import UserError
+from tune.evidence.selection import select_winner
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord
 from tune.report.__main__ import main
 from tune.report.files import save_optimization_results
+from tune.search.storage import open_storage
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
@@ -121,6 +128,7 @@ def test_no_temporary_file_stays(study, tmp_path):
     save_optimization_results(study, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
+        ".lock",
         "study.db",
         "config.json",
         "optimization_results.json",
@@ -132,7 +140,7 @@ def test_no_temporary_file_stays(study, tmp_path):
 
 def test_command_rebuilds_everything_from_the_study_alone(study, tmp_path, capsys):
     save_optimization_results(study, tmp_path)
-    kept = {"study.db", "config.json"}
+    kept = {"study.db", "config.json", ".lock"}
     first = {p.name: strict(p) for p in tmp_path.glob("*.json") if p.name not in kept}
     names = {path.name for path in tmp_path.iterdir()}
     for path in tmp_path.iterdir():
@@ -169,7 +177,8 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
         (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
         (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
         (["runs", "--storage", "journal:nothing"], "nothing does not exist"),
-        (["runs", "--storage", "nonsense"], "cannot open the storage"),
+        (["runs", "--storage", "nonsense"], "write sqlite:///nonsense, or journal:nonsense"),
+        (["runs", "--storage", "nosuchdb://h/d"], "cannot open the storage"),
     ],
 )
 def test_mistakes_are_one_line_and_create_nothing(
@@ -185,6 +194,144 @@ def test_mistakes_are_one_line_and_create_nothing(
     assert message in errors
     assert errors.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def edit(document, path, value):
+    """Set the value at `path` of a document, keys and indices."""
+    for key in path[:-1]:
+        document = document[key]
+    document[path[-1]] = value
+
+
+EDITED = [
+    ("selection", ["candidates", 0, "returns", 0, 0], "200", "returns must be numbers"),
+    ("selection", ["candidates", 0, "returns"], "many", "returns must be a list"),
+    ("selection", ["candidates", 0, "environment_steps"], "12", "environment_steps must be a"),
+    ("selection", ["candidates", 0, "seconds"], [], "seconds must be a number"),
+    ("selection", ["candidates", 0, "trial"], [1], "trial must be a number"),
+    ("selection", ["candidates", 0], [], r"candidates\[0\] must be a table"),
+    ("selection", ["candidates"], {}, "candidates must be a list"),
+    ("selection", ["seeds"], [1], "seeds must be a table"),
+    ("selection", ["seeds", "count"], "4", "seeds.count must be an integer"),
+    ("selection", ["steps", 0], "50000", "steps must be numbers"),
+    ("selection", ["config"], [], "config must be a table"),
+    ("validation", ["winner", "returns", 0], "1", "returns must be"),
+    ("validation", ["winner", "returns", 0], [1.0], "returns must be a list of lists of one l"),
+    ("validation", ["baseline", "seconds"], "1", "seconds must be a number"),
+    ("validation", ["winner"], [], "the configuration must be a table"),
+    ("validation", ["steps"], "50000", "steps must be a list"),
+    ("validation", ["num_steps"], "200000", "num_steps must be an integer"),
+    ("validation", ["seeds"], [], "seeds must be a table"),
+    *(
+        (name, [], value, "it must be a table")
+        for name in ("selection", "validation")
+        for value in ([], "{}", 5)
+    ),
+]
+"""File, path to a value, what it is changed to, and what is said then."""
+
+
+@pytest.mark.usefixtures("proved")
+def test_file_that_was_edited_is_named_with_its_key(tmp_path, capsys):
+    for name, path, value, message in EDITED:
+        file = tmp_path / f"{name}.json"
+        whole = file.read_text()
+        document = {"": json.loads(whole)}
+        edit(document, ["", *path], value)
+        file.write_text(json.dumps(document[""]))
+        with pytest.raises(SystemExit) as stop:
+            main([str(tmp_path)])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(file) in line
+        assert re.search(message, line)
+        file.write_text(whole)
+
+
+@pytest.fixture
+def proved(programs, tmp_path, monkeypatch):
+    """Return a small study in `tmp_path` with a selection and a validation."""
+    monkeypatch.setattr("ppo_jax.policy.save", lambda *_, **__: None)
+    monkeypatch.setattr("tune.report.files.plot_validation", lambda *_: None)
+    programs.returns = lambda hp, step, seed: step / 1000 - 100 * hp.gamma + seed
+    study = run_optimization(
+        2, Settings(sampler="random", pruner="none"), output=tmp_path, programs=programs
+    )
+    record = StudyRecord.of(study)
+    folder = StudyFolder(tmp_path)
+    selection = select_winner(record, programs, folder, 1, 4)
+    train_best_config(
+        selection.winner.hyperparameters,
+        200_000,
+        seeds=4,
+        output=tmp_path,
+        study=study,
+        selection=selection,
+        programs=programs,
+    )
+    # Else the winner, which is the baseline then, would be proved alone.
+    assert not selection.winner.is_baseline
+    return study
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("settings", [], "settings must be a table"),
+        ("settings", {}, "the setting env_kwargs is missing"),
+        ("settings", {**Settings().to_dict(), "a_setting_of_tomorrow": 1}, "unknown setting"),
+        ("settings", {**Settings().to_dict(), "env": 5}, "env must be a name"),
+        ("settings", {**Settings().to_dict(), "agent": []}, "agent must be a table"),
+        ("settings", {**Settings().to_dict(), "space": []}, "space must be a table"),
+        ("settings", {**Settings().to_dict(), "defaults": []}, "defaults must be a table"),
+        ("settings", {**Settings().to_dict(), "env_kwargs": []}, "env_kwargs must be a table"),
+        ("compilations:1", [], "the record must be a table"),
+        ("compilations:1", {"programs": {"a": "b"}, "seconds": 1}, "programs.a must be a number"),
+        ("compilations:1", {"programs": {}, "seconds": "1"}, "seconds must be a number"),
+    ],
+)
+def test_attribute_of_a_study_that_is_of_another_version_or_edited_is_one_line(
+    programs, tmp_path, capsys, attribute, value, message
+):
+    study = run_optimization(1, output=tmp_path, programs=programs)
+    study.set_user_attr(attribute, value)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "study 'CartPole-v1'" in line
+    assert message in line
+    if attribute == "settings":
+        with pytest.raises(UserError, match=message):
+            run_optimization(1, output=tmp_path, programs=programs)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("returns", [1.0], "returns must be a table"),
+        ("returns", {"x": [1.0]}, "returns must have steps as keys, but got 'x'"),
+        ("returns", {"50000": "200"}, "returns.50000 must be a list"),
+        ("returns", {"50000": ["200"]}, "returns.50000 must be numbers"),
+        ("hyperparameters", [], "hyperparameters must be a table"),
+        ("diverged_seeds", "none", "diverged_seeds must be a list"),
+        ("environment_steps", "many", "environment_steps must be a number"),
+        ("training_seconds", "1", "training_seconds must be a number"),
+    ],
+)
+def test_attribute_of_a_trial_that_was_edited_is_one_line(
+    programs, tmp_path, capsys, attribute, value, message
+):
+    run_optimization(1, output=tmp_path, programs=programs)
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    edited = optuna.load_study(study_name="CartPole-v1", storage=storage)
+    trial = edited.ask()
+    trial.set_user_attr(attribute, value)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"study 'CartPole-v1': trial 1: {message}" in line
 
 
 def test_dashboard_gets_note_and_artifacts(programs, study, tmp_path, capsys):

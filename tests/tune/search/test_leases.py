@@ -104,6 +104,21 @@ def test_worker_of_another_host_is_stale_after_the_timeout_by_the_observers_cloc
     assert states(study) == ["FAIL"]
 
 
+def test_without_proc_workers_become_stale_by_their_heartbeats_alone(
+    study, clock, monkeypatch, tmp_path
+):
+    """As on macOS, which does not tell whether a process is the one that held the lease."""
+    monkeypatch.setattr(leases, "Path", lambda _: tmp_path / "no proc")
+    left_behind(study, leases._this_process())
+    observer = leases_on(study, timeout=60)
+    observer.fail_stale_trials()
+    assert states(study) == ["RUNNING"]
+    for _ in range(7):
+        clock.seconds += 10
+        observer.fail_stale_trials()
+    assert states(study) == ["FAIL"]
+
+
 def test_outage_of_the_storage_makes_no_worker_stale(study, clock):
     left_behind(study, on_another_host())
     observer = leases_on(study, timeout=60)

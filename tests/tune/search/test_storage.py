@@ -37,6 +37,21 @@ needs_postgres = pytest.mark.skipif(
         ("journal:/a/study.journal", "journal:/a/study.journal"),
         ("grpc://u:secret@host:13000", "grpc://host:13000"),
         ("nonsense", "nonsense"),
+        ("./a folder/study.db", "./a"),
+        ("postgresql://me:s3cret", "postgresql://me..."),
+        ("postgresql://me:1234", "postgresql://me..."),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        ("postgresql://me:s3cret/db", "postgresql://me..."),
+        ("postgresql://host/db;password=s3cret", "postgresql://host/db"),
+        ("postgresql://host/db password=s3cret", "postgresql://host/db"),
+        ("postgresql:///password=s3cret", "postgresql://..."),
+        ("postgresql:host=h password=s3cret", "postgresql:..."),
+        ("host=h password=s3cret", "..."),
+        ("password=s3cret", "..."),
+        ("sqlite:///x.db?password=s3cret", "sqlite:///x.db"),
+        ("journal:/a=b/study.journal", "journal:/a=b/study.journal"),
+        ("me:s3cret@host/db", "me:host/db"),
     ],
 )
 def test_addresses_are_shown_without_secrets(address, shown):
@@ -70,6 +85,58 @@ def test_storage_that_cannot_be_opened_is_one_line_without_its_password(address)
     assert "u:secret" not in str(caught.value)
     assert "secret@" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:s3cret",
+        "postgresql://me:s3cret/db",
+        "postgresql:host=127.0.0.1 port=1 password=s3cret",
+        "host=127.0.0.1 password=s3cret",
+        "postgresql://127.0.0.1:1/db?password=s3cret",
+        "postgresql://127.0.0.1:1/db?user=me&passwd=s3cret",
+        "postgresql://127.0.0.1:1/db;password=s3cret",
+        "postgresql://me:a%20s3cret@127.0.0.1:s3cret/db",
+        "mysql://me:s3cret",
+        "grpc://me:s3cret",
+        "nosuchdb://me:s3cret",
+    ],
+)
+def test_password_is_never_shown_whatever_form_the_address_has(address, capsys):
+    with pytest.raises(UserError) as caught:
+        open_storage(address)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("study.db", "write sqlite:///study.db, or journal:study.db for the workers"),
+        ("./journal.log", "write sqlite:///./journal.log, or journal:./journal.log"),
+        ("/a/study.db", "write sqlite:////a/study.db, or"),
+        ("", "write sqlite:///FILE or journal:FILE"),
+        ("sqlite:study.db", "sqlite:///FILE, with three slashes, but got 'sqlite:study.db'"),
+        ("sqlite://study.db", "sqlite:///FILE, with three slashes"),
+        ("journal:", "a journal storage is journal:FILE"),
+    ],
+)
+def test_path_in_place_of_an_address_is_told_what_to_write(address, message):
+    with pytest.raises(UserError) as caught:
+        open_storage(address)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["a@b", "a/b", "a?b", "a%b", "a#b"])
+def test_password_that_needs_encoding_is_told_how(password):
+    with pytest.raises(UserError, match="in a password write @ as %40, / as %2F") as caught:
+        open_storage(f"postgresql://me:{password}@127.0.0.1:1/db")
+    assert password not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        open_storage("postgresql://me:a%40b@127.0.0.1:1/db")
+    assert "%40" not in str(caught.value)
 
 
 def test_half_a_line_of_a_journal_is_cut_off(tmp_path):

@@ -252,3 +252,26 @@ def test_configuration_that_raises_is_given_up_after_its_retries(programs, tmp_p
     states = [trial.state.name for trial in run().trials]
     assert states.count("COMPLETE") == 3
     assert states.count("FAIL") == (1 if storage is None else 3)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../..", "/", "x" * 300])
+def test_study_of_any_name_has_a_folder_of_its_own_below_runs(
+    programs, tmp_path, monkeypatch, name
+):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    run_optimization(1, study_name=name, programs=programs)
+    (config,) = tmp_path.rglob("config.json")
+    assert config.parent.parent == tmp_path / "a" / "b" / "runs"
+    with pytest.raises(UserError, match="but got"):
+        run_optimization(1, study_name=f"{name} 2", output=config.parent, programs=programs)
+    run_optimization(1, study_name=name, programs=programs)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 513])
+def test_name_that_a_storage_cannot_hold_is_refused(programs, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the name of a study must") as caught:
+        run_optimization(1, study_name=name, programs=programs)
+    assert len(str(caught.value).encode()) < 300
+    assert not any(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.errors import UserError
+from tune.workers import __main__ as worker
 from tune.workers import launcher
 
 ROOT = Path(__file__).parents[3]
@@ -174,3 +175,11 @@ def test_worker_that_is_started_by_hand_says_who_starts_it(command):
     assert done.returncode == 2
     assert "python -m tune.run --workers N" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_worker_uses_as_many_cores_where_none_can_be_chosen(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "0")  # So that it is as before at the end.
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
+    worker._run_on([1, 3, 5])
+    assert os.environ["JAX_NUM_CPU_DEVICES"] == "3"
