@@ -24,6 +24,7 @@ from benchmarks.measuring import Table, machine, make_console, setting
 from benchmarks.processes import module_command, module_environment
 from ppo_jax import command_line
 from ppo_jax.errors import UserError
+from tune.protocol.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -277,11 +278,13 @@ def read_strictly(path: Path) -> Any:
 
 
 def temporary_files(output: Path) -> list[Path]:
-    """Return files that a finished study should have removed."""
+    """Return files that a finished study should have removed; its lock is not one of them."""
+    lock = StudyFolder(output).lock
     return [
         path
         for path in output.rglob("*")
-        if path.name.startswith(".") or path.name in ("training_state", "study.db-journal")
+        if path.name in ("training_state", "study.db-journal")
+        or (path.name.startswith(".") and path != lock)
     ]
 
 
