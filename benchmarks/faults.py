@@ -18,12 +18,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.measuring import Table, machine, make_console, setting
 from benchmarks.processes import module_command, module_environment
 from ppo_jax import command_line
 from ppo_jax.errors import UserError
+from tune.protocol.study_folder import StudyFolder
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage, RDBStorage
 
 TRIALS_OF_ONE_PROCESS, TRIALS_OF_WORKERS = 15, 40
 """Trials of a study by default."""
@@ -212,14 +217,27 @@ def finished_trials(output: Path) -> dict[int, Any]:
         return {}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{output / 'study.db'}")
-        (study,) = optuna.get_all_study_names(storage) or (None,)
+        with database(f"sqlite:///{output / 'study.db'}") as storage:
+            (name,) = optuna.get_all_study_names(storage) or (None,)
+            if name is None:
+                return {}
+            trials = optuna.load_study(study_name=name, storage=storage).trials
     except Exception:  # Killed while the tables were created; the next start creates the rest.
         return {}
-    if study is None:
-        return {}
-    trials = optuna.load_study(study_name=study, storage=storage).trials
     return {trial.number: _plain(trial) for trial in trials if trial.state.is_finished()}
+
+
+@contextlib.contextmanager
+def database(address: str) -> "Iterator[RDBStorage]":
+    """Open a database for Optuna, and close its connections after the block."""
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage(address)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _plain(trial: Any) -> Any:
@@ -260,11 +278,13 @@ def read_strictly(path: Path) -> Any:
 
 
 def temporary_files(output: Path) -> list[Path]:
-    """Return files that a finished study should have removed."""
+    """Return files that a finished study should have removed; its lock is not one of them."""
+    lock = StudyFolder(output).lock
     return [
         path
         for path in output.rglob("*")
-        if path.name.startswith(".") or path.name in ("training_state", "study.db-journal")
+        if path.name in ("training_state", "study.db-journal")
+        or (path.name.startswith(".") and path != lock)
     ]
 
 
@@ -278,13 +298,20 @@ def workers(arguments: Arguments, folder: Path) -> Table:
             from benchmarks.postgres import server
 
             address = stack.enter_context(server()).address
+            driver = address.replace("postgresql", "postgresql+psycopg", 1)
+            storage: BaseStorage = stack.enter_context(database(driver))
         else:
+            from tune.search.storage import open_storage
+
             address = f"journal:{(folder / 'study.journal').absolute()}"
             (folder / "study.journal").unlink(missing_ok=True)
-        return _kill_workers(arguments, folder, address)
+            storage = open_storage(address)
+        return _kill_workers(arguments, folder, address, storage)
 
 
-def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
+def _kill_workers(
+    arguments: Arguments, folder: Path, address: str, storage: "BaseStorage"
+) -> Table:
     options = arguments.study_options(TRIALS_OF_WORKERS) | {
         "--select-top": 0,
         "--validate-steps": 0,
@@ -298,7 +325,7 @@ def _kill_workers(arguments: Arguments, folder: Path, address: str) -> Table:
     def start() -> subprocess.Popen[str]:
         return start_study(options, output, PPO_JAX_TUNE_STORAGE=address, JAX_NUM_CPU_DEVICES="1")
 
-    study = _study(address)
+    study = _study(storage)
     choice = random.Random(arguments.seed)
     running = [start() for _ in range(arguments.workers)]
     kills = finished = 0
@@ -336,17 +363,12 @@ def _finished(study: Any) -> int:
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
-def _study(address: str) -> Any:
+def _study(storage: "BaseStorage") -> "optuna.Study":
     import optuna
-
-    from tune.search.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
-        study_name="shared",
-        storage=open_storage(address),
-        direction="maximize",
-        load_if_exists=True,
+        study_name="shared", storage=storage, direction="maximize", load_if_exists=True
     )
 
 
