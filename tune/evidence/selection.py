@@ -65,7 +65,7 @@ class Selection:
         if best is None or best.number not in rows or found.get("complete") is not True:
             return None
         with named(folder.selection):
-            count = table(found.get("seeds"), "seeds").get("count")
+            count: Any = table(found.get("seeds"), "seeds").get("count")
             require_count("seeds.count", count)
         seeds = _seed_group(study.settings, count)
         trials = {trial.number: trial for trial in study.ranked}
