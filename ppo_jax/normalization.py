@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ppo_jax.compensated import CompensatedSum
+
 CLIP = 10.0
 """Normalised values are clipped to [-CLIP, CLIP], as in Gymnasium and Stable-Baselines3."""
 
@@ -16,30 +18,41 @@ class RunningStatistics(NamedTuple):
     """Mean and variance of all values seen; of the shape of one value.
 
     Attributes:
-      weight: float32 scalar, how many values have been seen. From 2^24 on a float32
-        counts in coarser steps, which then no longer matters.
+      mean: float32.
+      variance: float32.
+      weight: float32 scalar, how many values have been seen.
+      remainder: what rounding has cut off `mean`, `variance` and `weight`. With it, statistics
+        keep moving after 1e9 values; None once they are only used.
     """
 
     mean: jax.Array
     variance: jax.Array
     weight: jax.Array
+    remainder: tuple[jax.Array, jax.Array, jax.Array] | None = None
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> "RunningStatistics":
         """Return statistics of nothing: they leave values as they are."""
-        return cls(jnp.zeros(shape), jnp.ones(shape), jnp.float32(0))
+        zeros = jnp.zeros(shape)
+        return cls(zeros, jnp.ones(shape), jnp.float32(0), (zeros, zeros, jnp.float32(0)))
 
     def updated(self, batch: jax.Array) -> "RunningStatistics":
         """Take in `batch`, ``[n, ...]`` (Chan et al., 1979, the parallel algorithm)."""
+        assert self.remainder is not None, "these statistics are complete"
         batch = batch.astype(jnp.float32)
-        count = batch.shape[0]
-        total = self.weight + count
-        share = count / total
-        delta = batch.mean(axis=0) - self.mean
-        variance = (
-            self.variance * (1 - share) + batch.var(axis=0) * share + delta**2 * share * (1 - share)
-        )
-        return RunningStatistics(self.mean + delta * share, variance, total)
+        mean_remainder, variance_remainder, _ = self.remainder
+        share = batch.shape[0] / (self.weight + batch.shape[0])
+        delta = batch.mean(axis=0) - self.mean - mean_remainder
+        variance = jnp.where(self.weight > 0, self.variance, 0.0)  # Of nothing it is 1 by name.
+        spread = batch.var(axis=0) + delta**2 * (1 - share) - variance - variance_remainder
+        sums = CompensatedSum((self.mean, variance, self.weight), self.remainder)
+        value, remainder = sums.plus((delta * share, spread * share, jnp.float32(batch.shape[0])))
+        mean, variance, weight = value
+        return RunningStatistics(mean, variance, weight, remainder)
+
+    def completed(self) -> "RunningStatistics":
+        """Return the statistics without what only further updates need."""
+        return self._replace(remainder=None)
 
 
 def normalized(statistics: RunningStatistics, values: jax.Array) -> jax.Array:

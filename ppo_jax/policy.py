@@ -162,7 +162,7 @@ def load(folder: str | Path) -> Policy:
 def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) -> Any:
     shape = spaces.observation_shape
     params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
-    statistics = jax.eval_shape(lambda: RunningStatistics.empty(shape))
+    statistics = jax.eval_shape(lambda: RunningStatistics.empty(shape).completed())
     return Weights(params, statistics if agent.normalize_observations else None)
 
 
@@ -223,7 +223,7 @@ def _bounds(name: str, values: Any, none: float) -> tuple[float, ...]:
 def _flatten_weights(weights: Weights) -> dict[str, Any]:
     """Return ``params/actor/Dense_0/kernel`` or ``observation_statistics/mean`` -> leaf."""
     statistics = weights.observation_statistics
-    named = {} if statistics is None else {_STATISTICS: statistics._asdict()}
+    named = {} if statistics is None else {_STATISTICS: statistics.completed()._asdict()}
     return _flatten({**weights.params, **named})
 
 

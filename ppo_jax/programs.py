@@ -46,7 +46,8 @@ class Weights(NamedTuple):
 
 def lane_weights(state: TrainState, lane: int) -> Weights:
     """Return the weights of one lane of `state`."""
-    weights = Weights(state.params, state.actors.observation_statistics)
+    statistics = state.actors.observation_statistics
+    weights = Weights(state.params, None if statistics is None else statistics.completed())
     of_lane: Weights = jax.tree.map(lambda x: np.asarray(x)[lane], weights)
     return of_lane
 

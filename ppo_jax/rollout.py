@@ -15,6 +15,10 @@ from ppo_jax.normalization import RunningStatistics, normalized, scaled
 _Carry = tuple[Any, ...]
 
 
+_LAST = 2**32 - 1
+"""Blocks count down from it where steps count up: both are folded into the rollout's key."""
+
+
 class Transition(NamedTuple):
     """Transitions, stored as ``[T, num_envs, ...]``: T environment steps of each environment.
 
@@ -204,7 +208,10 @@ def collect(
         first = index * steps_per_block
         # A key per step of the rollout, whatever the block size.
         keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        start = _reset(config, environment, keys[0]) if environment.costly_reset else None
+        start = None
+        if environment.costly_reset:
+            start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
+            start = _reset(config, environment, start_key)
         (actors, totals), scanned = jax.lax.scan(
             partial(step, start), (actors, totals), jax.vmap(draw)(keys)
         )

@@ -24,8 +24,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-TRAINING = 0
-"""Purpose of the seeds of ``python -m ppo_jax.train``."""
+TRAINING = 3
+"""Purpose of the seeds of ``python -m ppo_jax.train``; :mod:`tune` numbers its own from 0 to 2."""
 
 EVALUATION = 2**32 - 1
 """Stands where the iterations of a training stand, all of which are smaller."""

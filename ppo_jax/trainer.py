@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ppo_jax.advantages import generalized_advantage_estimation
+from ppo_jax.compensated import CompensatedSum
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
@@ -109,7 +110,7 @@ def train_until(
     network = make_network(config.agent, environment.spaces)
 
     def iteration(index: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        params, optimizer_state, actors, finite, sums, episodes = carry
+        params, optimizer_state, actors, finite, sums = carry
         rollout_key, shuffle_key = jax.random.split(iteration_key(state.key, index))
         rates = annealed(hyperparameters, index / total_iterations)
 
@@ -124,25 +125,16 @@ def train_until(
             config, network, params, optimizer_state, experience, rates, shuffle_key
         )
 
-        means = (metrics, explained_variance)
-        finite &= all_finite((means, totals))
-        sums = jax.tree.map(jnp.add, sums, means)
-        episodes = jax.tree.map(jnp.add, episodes, totals)
-        return params, optimizer_state, actors, finite, sums, episodes
+        found = (metrics, explained_variance, totals)
+        finite &= all_finite(found)
+        return params, optimizer_state, actors, finite, sums.plus(found)
 
-    zeros = (LossMetrics.zero(), jnp.float32(0))
-    params, optimizer_state, actors, finite, sums, episodes = jax.lax.fori_loop(
+    sums = CompensatedSum.zero((LossMetrics.zero(), jnp.float32(0), EpisodeTotals.zero()))
+    params, optimizer_state, actors, finite, sums = jax.lax.fori_loop(
         state.iteration,
         target_iteration,
         iteration,
-        (
-            state.params,
-            state.optimizer_state,
-            state.actors,
-            state.finite,
-            zeros,
-            EpisodeTotals.zero(),
-        ),
+        (state.params, state.optimizer_state, state.actors, state.finite, sums),
     )
     new_state = TrainState(
         params=params,
@@ -153,7 +145,8 @@ def train_until(
         iteration=jnp.maximum(state.iteration, target_iteration),
     )
     done = (new_state.iteration - state.iteration).astype(jnp.float32)
-    loss, explained_variance = jax.tree.map(lambda total: total / done, sums)
+    *losses, episodes = sums.value
+    loss, explained_variance = jax.tree.map(lambda total: total / done, losses)
     return new_state, TrainMetrics(
         loss,
         explained_variance,

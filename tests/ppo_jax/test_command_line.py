@@ -74,7 +74,8 @@ def test_second_sigint_ends_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    process.communicate()
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,9 @@ def test_equal_returns_have_an_interval_of_width_zero(value):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
-@pytest.mark.parametrize("name", ["Breakout-MinAtar", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("Breakout-MinAtar", marks=pytest.mark.slow), "Pendulum-v1"]
+)
 def test_films_of_environments_that_do_not_draw_themselves(tmp_path, run, name, suffix, capsys):
     folder = random_policy(tmp_path / "policy", name)
     film = tmp_path / f"film{suffix}"

@@ -30,6 +30,38 @@ def test_many_small_batches_far_from_zero_keep_their_precision():
     np.testing.assert_allclose(statistics.variance, values.var(), rtol=0.01)
 
 
+def shifted(mean, weight, batches, shift=1.0):
+    """Return statistics of `weight` values with deviation 1, and then of shifted batches."""
+    statistics = RunningStatistics.empty(())
+    statistics = statistics._replace(
+        mean=jnp.float32(mean), variance=jnp.float32(1), weight=jnp.float32(weight)
+    )
+    batch = mean + shift + jnp.asarray(np.tile([-1.0, 1.0], 512), jnp.float32)
+
+    @jax.jit
+    def take_in(statistics):
+        return jax.lax.fori_loop(0, batches, lambda _, s: s.updated(batch), statistics)
+
+    return take_in(statistics), batches * len(batch)
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0, 1000.0])
+@pytest.mark.parametrize("weight", [1e7, 1e9])
+def test_statistics_of_many_values_keep_moving(weight, mean):
+    """A quarter more values, shifted by one deviation, move the mean by a fifth of it."""
+    statistics, added = shifted(mean, weight, round(weight / 4 / 1024))
+    share = added / (weight + added)
+    np.testing.assert_allclose(statistics.mean - mean, share, atol=1e-3 + 1e-7 * mean)
+    np.testing.assert_allclose(statistics.variance, 1 + share * (1 - share), rtol=1e-3)
+    np.testing.assert_allclose(statistics.weight, weight + added, rtol=1e-6)
+
+
+def test_tiny_spreads_are_not_lost():
+    values = np.float32(1e-5) * np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    statistics = RunningStatistics.empty((3,)).updated(jnp.asarray(values))
+    np.testing.assert_allclose(statistics.variance, values.var(axis=0), rtol=1e-4)
+
+
 def test_bytes_are_counted_as_numbers():
     statistics = RunningStatistics.empty((2,)).updated(jnp.array([[255, 0], [255, 1]], jnp.uint8))
     np.testing.assert_allclose(statistics.mean, [255, 0.5])

@@ -86,7 +86,7 @@ def test_an_environment_of_ones_own_trains(tmp_path, command):
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert results["config"]["env_kwargs"] == [["step_size", 0.5]]
+    assert results["config"]["env_kwargs"] == {"step_size": 0.5}
     # From -1 it takes four steps of 0.5, of 0.1 it would take twenty.
     assert np.min(results["returns"][-1]) >= -0.4 - 1e-5
     done = command("ppo_jax.evaluate", "out/policy", "--episodes", 10, cwd=tmp_path)

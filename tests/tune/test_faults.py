@@ -204,7 +204,6 @@ def test_disk_that_is_full_in_a_validation_is_an_os_error_and_the_same_call_cont
     programs, tmp_path, monkeypatch
 ):
     from orbax.checkpoint import CheckpointManager
-
     from safetensors import SafetensorError
 
     monkeypatch.setattr("ppo_jax.training_state.SECONDS_BETWEEN_SAVES", 0.0)
@@ -248,7 +247,7 @@ def test_files_and_folders_are_synced_around_a_rename(tmp_path, monkeypatch):
         return replace(source, target)
 
     def synced(handle):
-        done.append(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
 
     monkeypatch.setattr(Path, "replace", renamed)
     monkeypatch.setattr(os, "fsync", synced)

@@ -27,7 +27,7 @@ def require_study_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"the name of a study must be valid Unicode, but got {ascii(name[:40])}"
+            f"the name of a study must be valid Unicode, but got {name[:40]!a}"
         ) from error
     if "\0" in name:
         raise UserError(f"the name of a study must not hold NUL, but got {name[:40]!r}")

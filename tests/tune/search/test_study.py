@@ -101,7 +101,7 @@ def test_reference_may_change(programs, tmp_path):
 
 def test_study_of_somebody_else_is_left_alone(programs, tmp_path):
     storage = f"sqlite:///{tmp_path / 'other.db'}"
-    optuna.create_study(study_name="mine", storage=storage).add_trial(
+    optuna.create_study(study_name="mine", storage=storage, direction="maximize").add_trial(
         optuna.trial.create_trial(value=1.0)
     )
     with pytest.raises(UserError, match="not made by this tuner"):
