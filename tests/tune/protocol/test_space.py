@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import optuna
@@ -8,6 +9,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.settings import Settings
 from tune.protocol.space import Choices, Range, SearchSpace
+from tune.search.samplers import make_sampler
 
 
 def space(**tables):
@@ -56,6 +58,37 @@ def test_file_narrows_widens_fixes_drops_and_adds(tmp_path):
     hyperparameters = changed.complete(changed.baseline())
     assert hyperparameters.gamma == 0.995
     assert hyperparameters.value_coef == 0.5
+
+
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.01])
+@pytest.mark.parametrize(
+    ("tables", "baseline"),
+    [
+        ({"gae_lambda": {"choices": [0.0, 0.8, 1.0]}}, 1.0),
+        ({"gamma": {"choices": [0, 1]}}, 1.0),
+        ({"value_coef": {"choices": [0.0, 0.25]}}, 0.25),
+        ({"target_kl": {"choices": [0.02, 0.01]}}, 0.01),
+        ({"entropy_coef": {"choices": [0.001, 0.05]}}, 0.001),
+        ({"entropy_coef": {"choices": [0.0, 0.001]}}, 0.0),
+        ({"entropy_coef": {"low": 0.001, "high": 0.05, "log": True}}, 0.001),
+    ],
+)
+@pytest.mark.parametrize("sampler", ["grid", "qmc", "random", "tpe"])
+def test_studies_with_a_zero_among_choices_or_as_default_start(
+    entropy_coef, tables, baseline, sampler
+):
+    preset = dataclasses.replace(Hyperparameters(), entropy_coef=entropy_coef)
+    space = SearchSpace.around(preset, num_envs=16).changed_by(tables)
+    (name,) = tables
+    if entropy_coef == 0.0 or name != "entropy_coef":
+        assert space.baseline()[name] == baseline
+    settings = Settings(space=space, sampler=sampler, sampler_startup_trials=1)
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(settings))
+    study.enqueue_trial(space.baseline())
+    for _ in range(3):
+        trial = study.ask()
+        space.suggest(trial)
+        study.tell(trial, 1.0)
 
 
 def test_a_default_moves_to_the_nearest_choice_also_from_zero():
