@@ -152,7 +152,8 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
     assert errors.strip() == ("interrupted; finished trials are kept, the same command continues")
     assert states(output) == ["running"]
     assert (output / "report.html").exists()
-    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+    hidden = [path.name for path in output.iterdir() if path.name.startswith(".")]
+    assert hidden == [".lock"], "no temporary file is left"
 
 
 @pytest.mark.parametrize(
