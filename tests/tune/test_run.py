@@ -152,7 +152,7 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
     assert errors.strip() == ("interrupted; finished trials are kept, the same command continues")
     assert states(output) == ["running"]
     assert (output / "report.html").exists()
-    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+    assert {path.name for path in output.iterdir() if path.name.startswith(".")} == {".lock"}
 
 
 @pytest.mark.parametrize(
