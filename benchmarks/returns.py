@@ -272,7 +272,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
         for axes, result in zip(grid, results, strict=False):
             axes.set_visible(True)
             axes.plot(result.steps, result.returns, color=BLUE, alpha=0.25, linewidth=0.8)
-            axes.plot(result.steps, np.nanmean(result.returns, axis=1), color=BLUE)
+            axes.plot(result.steps, np.ma.masked_invalid(result.returns).mean(axis=1), color=BLUE)
             reference = REFERENCES.get(result.env)
             if reference is not None and reference.value is not None and not result.reduced:
                 axes.axhline(reference.value, color=GREY, linestyle="--")

@@ -78,7 +78,7 @@ def plot_learning_curve(title: str, steps: Sequence[int], returns: np.ndarray, p
     with picture(path, 10, 5.5) as figure:
         axes = figure.subplots()
         axes.plot(steps, returns, color=BLUE, alpha=0.35, linewidth=1)
-        mean = np.nanmean(np.where(np.isfinite(returns), returns, np.nan), axis=1)
+        mean = np.ma.masked_invalid(returns).mean(axis=1).filled(np.nan)
         axes.plot(steps, mean, color=BLUE, marker="o", linewidth=2.5, label="mean over seeds")
         axes.set_title(title)
         label_steps(axes)

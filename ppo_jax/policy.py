@@ -68,7 +68,7 @@ class Policy:
         Raises:
           UserError: when the observation has another shape.
         """
-        observation = np.asarray(observation)
+        observation = self._numbers(observation)
         n = self.spaces.discrete_observations
         if n is not None and np.issubdtype(observation.dtype, np.integer):
             if observation.size and not (observation.min() >= 0 and observation.max() < n):
@@ -80,7 +80,28 @@ class Policy:
                 f"observation must have shape [..., {', '.join(map(str, shape))}], "
                 f"but got {observation.shape}"
             )
+        batch = observation.shape[: observation.ndim - len(shape)]
+        if 0 in batch:  # Nothing to multiply.
+            action = self.act(np.zeros(shape))
+            return np.zeros((*batch, *action.shape), action.dtype)
         return np.asarray(_act(self.network, self.weights, np.float32(observation), key))
+
+    def _numbers(self, observation: Any) -> np.ndarray:
+        """Return `observation` as an array of numbers."""
+        sizes = ", ".join(map(str, self.spaces.observation_shape))
+        needed = f"observation must have shape [..., {sizes}]"
+        if isinstance(observation, tuple) and any(isinstance(x, Mapping) for x in observation):
+            raise UserError(
+                f"{needed}, but got a tuple; Gymnasium's reset returns (observation, info): "
+                "pass the first of them"
+            )
+        try:
+            array = np.asarray(observation)
+        except ValueError:  # Lists of different lengths.
+            raise UserError(f"{needed}, but got {observation!r:.60}") from None
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{needed} and hold numbers, but got {observation!r:.60}")
+        return array
 
 
 @functools.partial(jax.jit, static_argnames="network")

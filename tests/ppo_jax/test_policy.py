@@ -64,6 +64,30 @@ def test_one_observation_or_any_batch(folder, shape):
     assert sampled.dtype == np.int32
 
 
+@pytest.mark.parametrize("batch", [(0,), (3, 0)])
+@pytest.mark.parametrize(("name", "action"), [("CartPole-v1", ()), ("Pendulum-v1", (1,))])
+def test_an_empty_batch_gives_no_actions(tmp_path, name, action, batch):
+    _, _, loaded = saved(tmp_path, TrainConfig(name))
+    shape = loaded.spaces.observation_shape
+    actions = loaded.act(np.zeros((*batch, *shape)))
+    assert actions.shape == (*batch, *action)
+    assert actions.dtype == loaded.act(np.zeros(shape)).dtype
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        ((OBSERVATIONS[0, 0], {}), r"shape \[\.\.\., 6\], but got a tuple; Gymnasium's reset"),
+        ([[1, 2, 3, 4], [1, 2, 3]], r"shape \[\.\.\., 6\], but got \[\[1, 2"),
+        (["a"] * 6, r"shape \[\.\.\., 6\] and hold numbers, but got \['a'"),
+        (None, "hold numbers, but got None"),
+    ],
+)
+def test_what_is_no_observation_is_refused_in_a_line(folder, observation, message):
+    with pytest.raises(UserError, match=message):
+        load(folder).act(observation)
+
+
 def test_plain_lists_are_observations(folder):
     assert load(folder).act([0.0, 1, 2, 3, 4, 5]).shape == ()
 
