@@ -85,7 +85,7 @@ class TrialLeases:
             return self._ask(n_trials, may_draw)
         except BaseException:
             with contextlib.suppress(Exception):
-                self._release_unclaimed()
+                self.release_unclaimed()
             raise
 
     def _ask(self, n_trials: int, may_draw: Callable[[], bool]) -> optuna.Trial | None:
@@ -166,7 +166,7 @@ class TrialLeases:
             if silence > self._timeout or _has_ended(worker):
                 self._fail(trial_id(trial), lost=True)
 
-    def _release_unclaimed(self) -> None:
+    def release_unclaimed(self) -> None:
         """Fail the running trials that no worker has claimed; one may have been for this worker.
 
         Another worker that has just asked for one of them moves on to the next.

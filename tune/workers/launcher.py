@@ -78,8 +78,11 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
         try:
             run_workers(count, request, progress.line, lambda: len(_finished(study)))
         except KeyboardInterrupt:
-            # Workers that were stopped have released their trials, killed ones have not.
-            TrialLeases(study, plan.worker_timeout, plan.max_retries).fail_stale_trials()
+            # Workers that were stopped have released their trials, killed ones have not, and one
+            # that was killed right after it asked has not even claimed its trial.
+            leases = TrialLeases(study, plan.worker_timeout, plan.max_retries)
+            leases.fail_stale_trials()
+            leases.release_unclaimed()
             write_report(StudyResults.without_analysis(StudyRecord.of(study)), plan.folder)
             raise
 

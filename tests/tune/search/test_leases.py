@@ -221,7 +221,7 @@ def test_worker_that_is_stopped_while_it_asks_releases_the_trial_it_has_just_bee
 def test_worker_whose_unclaimed_trial_was_released_by_another_goes_on(study):
     one = leases_on(study)
     trial = one.ask(2, always)
-    one._release_unclaimed()
+    one.release_unclaimed()
     with pytest.raises(UpdateFinishedTrialError), one.lease(trial):
         pytest.fail("it must not train a trial that was released")
     assert one.ask(2, always).number != trial.number
