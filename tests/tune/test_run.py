@@ -240,9 +240,13 @@ import builtins, io, os
 for name in ("sched_getaffinity", "sched_setaffinity"):
     delattr(os, name)
 
+# Packages that know Linux by its name look their libraries up in it.
+ALLOWED = "/proc/self/maps"
+
 def without_proc(call):
     def missing(path, *args, **kwargs):
-        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith("/proc"):
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        if str(name).startswith("/proc") and name != ALLOWED:
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return call(path, *args, **kwargs)
     return missing
