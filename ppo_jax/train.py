@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
 from ppo_jax.errors import LARGEST_STEPS, require_count
-from ppo_jax.files import folder_name, require_writable, write_json
+from ppo_jax.files import folder_name, make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import Tracker, TrackingConfig
 
@@ -146,7 +146,7 @@ def _run(arguments: Arguments) -> None:
         f"{total / training_seconds:,.0f} steps/s in training"
     )
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     results = run | {
         "environment_steps_per_seed": taken,
         "returns": returns,

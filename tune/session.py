@@ -84,7 +84,7 @@ def _tune(plan: Plan, study: optuna.Study, programs: Programs, progress: Session
             max_retries=plan.max_retries,
         )
     except KeyboardInterrupt:
-        write_report(StudyResults.without_analysis(StudyRecord.of(study)), plan.folder)
+        write_report(load_results(study, plan.folder, analysed=False), plan.folder)
         raise
 
 

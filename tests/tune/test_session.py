@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -90,6 +91,25 @@ def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan
     assert better, "the seed of this study draws a gamma below the default's"
     assert found["recommended.json"]["hyperparameters"] == winner.hyperparameters.to_dict()
     assert found["recommended.json"]["trial"] == winner.number
+
+
+def test_an_interruption_keeps_the_verdict_of_an_earlier_session(programs, plan, progress):
+    session.run(plan, programs, progress)
+    before = json.loads(plan.folder.results.read_text())
+    assert before["verdict"] is not None
+    run = programs.run
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    programs.run = stop
+    with pytest.raises(KeyboardInterrupt):
+        session.run(dataclasses.replace(plan, n_trials=7), programs, progress)
+    programs.run = run
+    after = json.loads(plan.folder.results.read_text())
+    assert after["n_trials"]["running"] == 1
+    assert after["verdict"] == before["verdict"]
+    assert after["analysis"]["importances"] == {}
 
 
 def test_improved(programs, tmp_path, saved_policies):

@@ -43,11 +43,20 @@ def save_optimization_results(
     return describe_study(results)
 
 
-def load_results(study: optuna.Study, folder: StudyFolder) -> StudyResults:
-    """Return the results of a study, with the selection and the validation in `folder`."""
+def load_results(
+    study: optuna.Study, folder: StudyFolder, *, analysed: bool = True
+) -> StudyResults:
+    """Return the results of a study, with the selection and the validation in `folder`.
+
+    Args:
+      study: to read.
+      folder: of the study.
+      analysed: also analyse its trials, which takes seconds.
+    """
     record = StudyRecord.of(study)
     selection = Selection.load(folder, record)
-    return StudyResults.of(record, selection, Validation.load(folder, record, selection))
+    make = StudyResults.of if analysed else StudyResults.without_analysis
+    return make(record, selection, Validation.load(folder, record, selection))
 
 
 def write_report(results: StudyResults, folder: StudyFolder) -> None:

@@ -57,9 +57,15 @@ class StudyResults:
         return cls(study, analyse(study.trials, study.settings), selection, validation)
 
     @classmethod
-    def without_analysis(cls, study: StudyRecord) -> "StudyResults":
+    def without_analysis(
+        cls,
+        study: StudyRecord,
+        selection: Selection | None = None,
+        validation: Validation | None = None,
+    ) -> "StudyResults":
         """Return the results of a study that was interrupted, in no time."""
-        return cls(study, Analysis.skipped(study.trials, study.settings))
+        analysis = Analysis.skipped(study.trials, study.settings)
+        return cls(study, analysis, selection, validation)
 
     @property
     def name(self) -> str:

@@ -22,10 +22,9 @@ from rich.console import Console
 from ppo_jax.errors import UserError
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import Plan
-from tune.protocol.trials import FINISHED, StudyRecord
+from tune.protocol.trials import FINISHED
 from tune.report.console import ConsoleProgress
-from tune.report.files import write_report
-from tune.report.results import StudyResults
+from tune.report.files import load_results, write_report
 from tune.search.leases import TrialLeases
 from tune.search.study import address_of, open_study
 from tune.workers.devices import DeviceShare, require_divisible
@@ -83,7 +82,7 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
             leases = TrialLeases(study, plan.worker_timeout, plan.max_retries)
             leases.fail_stale_trials()
             leases.release_unclaimed()
-            write_report(StudyResults.without_analysis(StudyRecord.of(study)), plan.folder)
+            write_report(load_results(study, plan.folder, analysed=False), plan.folder)
             raise
 
 
