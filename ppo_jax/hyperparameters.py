@@ -136,7 +136,7 @@ class Hyperparameters:
 
     def to_dict(self) -> dict[str, bool | int | float]:
         """Return name -> plain Python number, in the order of the fields."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     def validated(self) -> "Hyperparameters":
         """Return the same hyperparameters as plain Python numbers of the right type.

@@ -69,9 +69,10 @@ class Arguments:
     objective: Annotated[str, _one_of("objective", OBJECTIVES)] = Settings.objective
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
     sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = Settings.sampler
-    """How configurations are chosen; cmaes and gp need the extra of their name."""
+    """How configurations are chosen: gp is this project's Gaussian process, all others are
+    Optuna's; cmaes and optuna-gp need the extra of their name."""
     sampler_startup_trials: int = Settings.sampler_startup_trials
-    """Random trials before TPE, CMA-ES or GP begin to model."""
+    """Trials spread over the space before a sampler begins to model."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner

@@ -152,10 +152,10 @@ def test_the_winner_is_the_one_that_the_tuner_would_select(curves, expected):
 
 def test_a_sampler_without_its_package_is_reported(path, monkeypatch):
     monkeypatch.setitem(samplers.__dict__, "SELECT_SEEDS", 2)
-    gp = dataclasses.replace(SAMPLERS["gp"], package="no_such_package")
-    monkeypatch.setitem(SAMPLERS, "gp", gp)
+    gp = dataclasses.replace(SAMPLERS["optuna-gp"], package="no_such_package")
+    monkeypatch.setitem(SAMPLERS, "optuna-gp", gp)
     setup = samplers.Setup("CartPole-v1", Records.load(path), {}, trials=5, studies=5)
-    strategy = samplers.measure(setup, "gp", sampler="gp")
+    strategy = samplers.measure(setup, "optuna-gp", sampler="optuna-gp")
     assert "no_such_package" in strategy.failure
     assert "no_such_package" in samplers.strategy_table("t", [strategy]).rows[0][1]
     assert np.isnan(samplers.outcome_array([strategy], 5)).all()

@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from tune.analysis.axes import common_axes
+from tune.protocol.axes import common_axes
 from tune.analysis.bounds import BoundHit, bounds_hit
 from tune.analysis.importance import (
     RESAMPLES,

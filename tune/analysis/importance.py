@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from tune.analysis.axes import Axis
+from tune.protocol.axes import Axis
 from tune.analysis.bounds import BEST_SHARE
 from tune.analysis.surrogate import Surrogate
 from tune.protocol.trials import TrialRecord

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, optimize, stats
 
-from tune.analysis.axes import Axis
+from tune.protocol.axes import Axis
 from tune.protocol.trials import TrialRecord
 
 MIN_TRIALS = 4

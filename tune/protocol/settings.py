@@ -55,10 +55,10 @@ class Settings:
     """Episodes of each seed at a checkpoint."""
     objective: str = "mean"
     """How checkpoints become a score: mean of all, final, or mean of the last third (tail)."""
-    sampler: str = "tpe"
+    sampler: str = "gp"
     """A name in :data:`tune.search.samplers.SAMPLERS`, where a study looks it up."""
-    sampler_startup_trials: int = 5
-    """Random trials before TPE, CMA-ES or GP begin to model."""
+    sampler_startup_trials: int = 10
+    """Trials spread over the space before a sampler begins to model."""
     grid_points: int = 3
     """Values of each range in a grid search."""
     pruner: str = "median"

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from ppo_jax.text import fixed
 from tune.analysis.analysis import Analysis
-from tune.analysis.axes import Axis, find_axis
+from tune.protocol.axes import Axis, find_axis
 from tune.analysis.importance import Importance, Interaction
 from tune.analysis.surrogate import GoodRange, Surrogate
 from tune.evidence.candidate import Candidate

@@ -24,13 +24,16 @@ __all__ = [
     "enqueued_params",
     "grid_point",
     "release_grid_point",
+    "remember_suggestion",
     "resume_trial",
     "storage_of",
+    "suggestion",
     "trial_id",
 ]
 
 _GRID_POINT = "grid_id"
 _ENQUEUED_PARAMS = "fixed_params"
+_SUGGESTION = "ppo_jax_tune:suggestion"
 
 
 def trial_id(trial: optuna.Trial | FrozenTrial) -> int:
@@ -84,6 +87,21 @@ def release_grid_point(storage: BaseStorage, trial_id: int) -> None:
     Optuna counts the point of a failed trial as visited.
     """
     storage.set_trial_system_attr(trial_id, _GRID_POINT, None)
+
+
+def suggestion(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """Return what :func:`remember_suggestion` has stored with `trial`."""
+    params: Mapping[str, Any] | None = trial.system_attrs.get(_SUGGESTION)
+    return params
+
+
+def remember_suggestion(study: optuna.Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+    """Store what a sampler suggests for `trial`, parameter -> value.
+
+    Optuna stores a parameter only when the objective asks for it, too late for a sampler of
+    another process that draws at the same moment.
+    """
+    storage_of(study).set_trial_system_attr(trial_id(trial), _SUGGESTION, dict(params))
 
 
 class QMCSampler(optuna.samplers.QMCSampler):

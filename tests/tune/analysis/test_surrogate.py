@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from tune.analysis.analysis import analyse
-from tune.analysis.axes import Axis
+from tune.protocol.axes import Axis
 from tune.analysis.surrogate import Surrogate, with_expected_scores
 from tune.protocol.settings import Settings
 

@@ -176,13 +176,17 @@ def test_grid_runs_every_point_once_and_stops_there(programs, tmp_path):
 
 def test_missing_package_says_what_to_install(programs, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"sampler 'gp' needs the package torch; .*tune\[gp\]"):
-        run_optimization(2, Settings(sampler="gp"), output=tmp_path / "out", programs=programs)
+    with pytest.raises(
+        UserError, match=r"sampler 'optuna-gp' needs the package torch; .*tune\[optuna-gp\]"
+    ):
+        run_optimization(
+            2, Settings(sampler="optuna-gp"), output=tmp_path / "out", programs=programs
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_sampler_is_refused_before_anything_is_created(programs, tmp_path):
-    with pytest.raises(UserError, match=r"sampler must be one of tpe, .*did you mean 'tpe'"):
+    with pytest.raises(UserError, match=r"sampler must be one of gp, tpe, .*did you mean 'tpe'"):
         run_optimization(2, Settings(sampler="tpee"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 
 from ppo_jax.errors import require_choice, require_package
 from tune.protocol.settings import Settings
+from tune.search.samplers.gp import GPSampler
 from tune.search.samplers.grid import make_grid
 from tune.search.samplers.seeded import draw_number, seeded_by_draw
 from tune.search.samplers.sobol import make_sobol
@@ -71,16 +72,17 @@ def _cmaes(settings: Settings, seed: int) -> BaseSampler:
     )
 
 
-def _gp(settings: Settings, seed: int) -> BaseSampler:
+def _optuna_gp(settings: Settings, seed: int) -> BaseSampler:
     return optuna.samplers.GPSampler(n_startup_trials=settings.sampler_startup_trials, seed=seed)
 
 
 SAMPLERS: Mapping[str, Sampler] = {
+    "gp": Sampler(GPSampler),
     "tpe": Sampler(seeded_by_draw(_tpe)),
     "random": Sampler(seeded_by_draw(_random)),
     "qmc": Sampler(seeded_by_draw(make_sobol)),
     "cmaes": Sampler(seeded_by_draw(_cmaes), package="cmaes", extra="cmaes"),
-    "gp": Sampler(seeded_by_draw(_gp), package="torch", extra="gp"),
+    "optuna-gp": Sampler(seeded_by_draw(_optuna_gp), package="torch", extra="optuna-gp"),
     "grid": Sampler(make_grid),
 }
 """Name, as in ``--sampler``, -> how it is made."""

@@ -1,7 +1,8 @@
 """Tuned parameters as axes of the unit cube.
 
 An :class:`Axis` maps the values of one parameter to [0, 1] and back, and integrates over it.
-The model over all axes is in :mod:`tune.analysis.surrogate`.
+The models over all axes are in :mod:`tune.search.model`, which proposes trials, and in
+:mod:`tune.analysis.surrogate`, which explains them.
 """
 
 import dataclasses
@@ -40,6 +41,14 @@ class Axis:
     def is_list(self) -> bool:
         """Whether the parameter is a choice from a list."""
         return isinstance(self.distribution, CategoricalDistribution)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether values that are close on the axis are alike; two values always are."""
+        if not isinstance(self.distribution, CategoricalDistribution):
+            return True
+        choices = self.distribution.choices
+        return len(choices) <= 2 or all(type(choice) in (int, float) for choice in choices)
 
     @property
     def low(self) -> Any:
@@ -81,6 +90,9 @@ class Axis:
 
     def from_unit(self, point: float) -> Any:
         """Return the value at `point` of [0, 1], an int for an integer parameter."""
+        if self.is_list:
+            assert self.values is not None
+            return self.values[min(int(point * len(self.values)), len(self.values) - 1)]
         if point in (0.0, 1.0):  # The exact bounds, without the rounding errors of the scale.
             return self.high if point else self.low
         low, high = self._ends
@@ -108,7 +120,7 @@ class Axis:
         assert isinstance(self.distribution, (FloatDistribution, IntDistribution))
         return self.distribution
 
-    @property
+    @functools.cached_property
     def _ends(self) -> tuple[float, float]:
         half = self._range.step / 2 if isinstance(self._range, IntDistribution) else 0.0
         return self._scale(self._range.low - half), self._scale(self._range.high + half)

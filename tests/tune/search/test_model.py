@@ -1,0 +1,138 @@
+"""What finished trials say about the score of their configurations."""
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.protocol.axes import Axis
+from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.protocol.trials import TrialRecord
+from tune.search.model import (
+    ScoreModel,
+    axes_of,
+    coordinates,
+    observe,
+    ranked_by_model,
+    unit_point,
+)
+
+SETTINGS = Settings()
+STEPS = SETTINGS.checkpoints()
+
+
+def trial(number, curve, **hyperparameters):
+    """Return a finished trial with returns ``[checkpoints, seeds]``; pruned where they end early."""
+    curve = np.array(curve, float)
+    complete = len(curve) == len(STEPS)
+    means = [float(np.ma.masked_invalid(row).mean()) for row in curve if np.isfinite(row).any()]
+    return TrialRecord(
+        number=number,
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        is_baseline=False,
+        params={},
+        distributions={},
+        hyperparameters=Hyperparameters(**hyperparameters),
+        score=SETTINGS.score(means) if complete else None,
+        means=dict(zip(STEPS, means, strict=False)),
+        returns=dict(zip(STEPS, curve, strict=False)),
+        diverged_seeds=[],
+        environment_steps=0,
+        training_seconds=0.0,
+        evaluation_seconds=0.0,
+        interrupted=0,
+        started=None,
+        finished=None,
+    )
+
+
+def steady(number, mean, spread, checkpoints=4, seeds=4, **hyperparameters):
+    """Return a trial whose seeds lie evenly around `mean` at each checkpoint."""
+    seeds = mean + spread * np.linspace(-1, 1, seeds)
+    return trial(number, np.tile(seeds, (checkpoints, 1)), **hyperparameters)
+
+
+def test_value_is_the_score_and_variance_that_of_a_mean_drawn_to_the_pool():
+    trials = [steady(0, 100, 3), steady(1, 200, 9)]
+    own = [np.var(s * np.linspace(-1, 1, 4), ddof=1) for s in (3, 9)]
+    pooled = np.mean(own)
+    found = observe(trials, SETTINGS)
+    assert [o.value for o in found] == [t.score for t in trials]
+    expected = [(2 * pooled + 3 * variance) / 5 / 4 for variance in own]
+    np.testing.assert_allclose([o.variance for o in found], expected)
+
+
+def test_a_single_seed_has_the_variance_of_the_others():
+    found = observe([steady(0, 100, 3), steady(1, 200, 0, seeds=1)], SETTINGS)
+    assert found[1].variance == pytest.approx(np.var(3 * np.linspace(-1, 1, 4), ddof=1))
+
+
+def test_a_pruned_curve_is_completed_as_the_others_went_on():
+    whole = [trial(i, np.outer([1, 2, 3, 4], np.full(4, 10.0 + i))) for i in range(8)]
+    found = observe([*whole, trial(8, np.full((1, 4), 13.0))], SETTINGS)
+    # As trial 3 went on, drawn a little towards the mean of all.
+    assert whole[3].score <= found[-1].value < np.mean([t.score for t in whole])
+    assert found[-1].variance > found[0].variance == pytest.approx(0.0)
+
+
+def test_without_complete_trials_a_curve_goes_on_flat():
+    (found,) = observe([trial(0, np.full((2, 4), 7.0))], SETTINGS)
+    assert found.value == 7.0
+
+
+def test_a_diverged_seed_counts_as_the_worst_return_of_any_trial():
+    bad = trial(1, [[90, 90, 90, np.nan]])
+    found = observe([steady(0, 50, 10), bad], SETTINGS)
+    assert found[1].value < 85
+    gone = trial(2, np.full((1, 4), np.nan))
+    assert observe([steady(0, 50, 10), gone], SETTINGS)[1].value <= 40
+
+
+def test_trials_that_say_nothing_are_left_out():
+    unfinished = trial(0, np.zeros((0, 4)))
+    assert observe([unfinished], SETTINGS) == []
+    assert ScoreModel.fit([unfinished] * 5, SETTINGS) is None
+
+
+def test_a_lucky_trial_does_not_rank_first():
+    rates = np.geomspace(1e-5, 1e-3, 14)
+    trials = [
+        steady(i, 100 * (2 + np.log10(rate)), 25, learning_rate=rate)
+        for i, rate in enumerate(rates)
+    ]
+    trials[5] = steady(5, trials[-1].score + 2, 300, learning_rate=rates[5])
+    assert max(trials, key=lambda t: t.score).number == 5
+    assert ranked_by_model(trials, SETTINGS)[0].number == 13
+
+
+def test_few_trials_rank_by_their_scores():
+    trials = [steady(i, mean, 1) for i, mean in enumerate([3, 9, 5])]
+    assert [t.number for t in ranked_by_model(trials, SETTINGS)] == [1, 2, 0]
+
+
+def test_points_outside_of_the_space_are_left_out():
+    axes = axes_of(SETTINGS)
+    assert unit_point(axes, Hyperparameters(learning_rate=0.5).to_dict()) is None
+    assert unit_point(axes, Hyperparameters(n_steps=64).to_dict()) is None
+    inside = unit_point(axes, Hyperparameters().to_dict())
+    assert all(0 <= place <= 1 for place in inside)
+
+
+def test_choices_without_an_order_are_all_equally_far_apart():
+    choices = optuna.distributions.CategoricalDistribution(("tanh", "relu", "gelu"))
+    points = coordinates([Axis("activation", choices)], np.array([[1 / 6], [1 / 2], [5 / 6]]))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.testing.assert_allclose(distances, 1 - np.eye(3))
+
+
+def test_a_space_with_a_switch_and_a_zero_has_its_axes():
+    space = SearchSpace.from_tables(
+        {"clip_value_loss": {"choices": [True, False]}, "entropy_coef": {"choices": [0.0, 0.01]}}
+    )
+    axes = {axis.name: axis for axis in axes_of(Settings(space=space))}
+    assert axes["clip_value_loss"].is_ordered
+    for axis in axes.values():
+        for place in axis.grid(len(axis.values) if axis.values else 5):
+            assert unit_point([axis], {axis.name: axis.from_unit(place)}) is not None

@@ -1,0 +1,230 @@
+"""What the trials of a study say about every configuration: a model of the score.
+
+The sampler proposes by it (:mod:`tune.search.samplers.gp`), and the finalists are chosen by it.
+A score is a mean over few seeds. The model knows how much they scatter, so one lucky trial does
+not look like a good configuration, and it learns from pruned trials as well.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import optuna
+
+from tune.protocol.axes import Axis
+from tune.protocol.settings import OBJECTIVES, Settings
+from tune.protocol.trials import TrialRecord, ranked
+from tune.search.gaussian_process import GaussianProcess
+
+_FEWEST_TRIALS = 4
+"""With fewer observations than this the scores themselves say as much as a model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What a finished trial says about the score of its configuration.
+
+    Attributes:
+      trial: the trial.
+      value: its score, or what it would have been had the trial not been pruned.
+      variance: of the value: that of a mean over its seeds, and of the prediction.
+    """
+
+    trial: TrialRecord
+    value: float
+    variance: float
+
+
+def observe(trials: Sequence[TrialRecord], settings: Settings) -> list[Observation]:
+    """Return what finished trials say; nothing of a trial without a checkpoint.
+
+    The learning curve of a pruned trial is completed by a regression on the complete ones. A
+    seed that has diverged counts as the worst return of any trial at that checkpoint.
+    """
+    steps = settings.checkpoints()
+    curves = {
+        trial.number: curve
+        for trial in trials
+        if trial.is_finished and len(curve := _curve(trial, steps))
+    }
+    seen = [trial for trial in trials if trial.number in curves]
+    finite = np.concatenate([curve[np.isfinite(curve)] for curve in curves.values()] or [[]])
+    if not len(finite):
+        return []
+    for place in range(len(steps)):
+        rows = [curve[place] for curve in curves.values() if len(curve) > place]
+        worst = np.min([r[np.isfinite(r)].min(initial=np.inf) for r in rows], initial=np.inf)
+        for row in rows:
+            row[~np.isfinite(row)] = worst if np.isfinite(worst) else finite.min()
+    whole = np.array([c.mean(axis=1) for c in curves.values() if len(c) == len(steps)])
+    counted = OBJECTIVES[settings.objective](len(steps))
+    noise = _noise([curves[trial.number][-counted:].mean(axis=0) for trial in seen])
+    observations = []
+    for trial, variance in zip(seen, noise, strict=True):
+        means, error = _completed(curves[trial.number].mean(axis=1), whole, len(steps), counted)
+        observations.append(Observation(trial, settings.score(means), variance + error**2))
+    return observations
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreModel:
+    """A Gaussian process of the score over the search space.
+
+    Attributes:
+      axes: the tuned parameters.
+      observations: what it was fitted to.
+      points: of the observations in the unit cube, float ``[observations, axes]``.
+      process: over :func:`coordinates` of the unit cube.
+    """
+
+    axes: Sequence[Axis]
+    observations: Sequence[Observation]
+    points: np.ndarray
+    process: GaussianProcess
+
+    @classmethod
+    def fit(cls, trials: Sequence[TrialRecord], settings: Settings) -> Self | None:
+        """Fit the model to the trials of a study.
+
+        Returns:
+          None where fewer than four trials, or no complete one, lie within the space.
+        """
+        axes = axes_of(settings)
+        inside = {
+            trial.number: place
+            for trial in trials
+            if trial.hyperparameters is not None
+            and (place := unit_point(axes, trial.hyperparameters.to_dict())) is not None
+        }
+        found = observe([trial for trial in trials if trial.number in inside], settings)
+        if len(found) < _FEWEST_TRIALS or not any(o.trial.is_complete for o in found):
+            return None
+        points = np.array([inside[o.trial.number] for o in found])
+        process = GaussianProcess.fit(
+            coordinates(axes, points),
+            np.array([o.value for o in found]),
+            np.array([o.variance for o in found]),
+        )
+        return cls(axes, found, points, process)
+
+    def expected_scores(self) -> Mapping[int, float]:
+        """Return number -> expected score of each trial that was observed."""
+        means, _ = self.process.predict(self.process.points)
+        numbers = [observation.trial.number for observation in self.observations]
+        return dict(zip(numbers, means.tolist(), strict=True))
+
+
+def ranked_by_model(trials: Sequence[TrialRecord], settings: Settings) -> list[TrialRecord]:
+    """Return the complete trials, the highest expected score first.
+
+    By their own scores where there are too few for a model.
+    """
+    order = ranked(trials)
+    model = ScoreModel.fit(trials, settings)
+    if model is None:
+        return order
+    expected = model.expected_scores()
+    return sorted(order, key=lambda t: expected.get(t.number, -np.inf), reverse=True)
+
+
+def axes_of(settings: Settings) -> list[Axis]:
+    """Return the tuned parameters of a study that have more than one value."""
+    trial = optuna.trial.FixedTrial(settings.space.baseline())
+    settings.space.suggest(trial)
+    return [Axis(name, d) for name, d in trial.distributions.items() if not d.single()]
+
+
+def unit_point(axes: Sequence[Axis], values: Mapping[str, Any]) -> list[float] | None:
+    """Return the point of a configuration in the unit cube; None where it is outside."""
+    point = []
+    for axis in axes:
+        value = values[axis.name]
+        if axis.is_list:
+            assert axis.values is not None
+            if value not in axis.values:
+                return None
+        elif not axis.low <= value <= axis.high:
+            return None
+        point.append(axis.to_unit(value))
+    return point
+
+
+def coordinates(axes: Sequence[Axis], points: np.ndarray) -> np.ndarray:
+    """Return what the process sees of points of the unit cube, float ``[points, coordinates]``.
+
+    A list without an order has a coordinate for each choice, so that all are equally far apart.
+    """
+    columns = []
+    for axis, column in zip(axes, points.T, strict=True):
+        if axis.is_ordered:
+            columns.append(column[:, None])
+        else:
+            cells: np.ndarray = np.equal.outer(column, axis.grid())
+            columns.append(cells / np.sqrt(2))
+    return np.concatenate(columns, axis=1)
+
+
+def _curve(trial: TrialRecord, steps: Sequence[int]) -> np.ndarray:
+    """Return the returns of a trial at its first checkpoints, float ``[reached, seeds]``.
+
+    NaN for a diverged seed. Where no returns of seeds are stored, their means.
+    """
+    known = trial.returns or {step: np.array([mean]) for step, mean in trial.means.items()}
+    reached = []
+    for step in steps:
+        if step not in known:
+            break
+        reached.append(known[step])
+    if not reached and trial.score is not None:
+        reached = [np.array([trial.score])] * len(steps)
+    return np.array(reached, np.float64)
+
+
+def _noise(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the variance of the mean of each trial's seeds, ``[trials]``.
+
+    The variance of few seeds is hardly known, so it is drawn towards that of all trials, which
+    counts as much as three seeds more.
+    """
+    own = [score.var(ddof=1) if len(score) > 1 else np.nan for score in scores]
+    known = [variance for variance in own if np.isfinite(variance)]
+    pooled = float(np.mean(known)) if known else 0.0
+    return np.array(
+        [
+            (2 * pooled + (len(score) - 1) * np.nan_to_num(variance))
+            / (len(score) + 1)
+            / len(score)
+            for score, variance in zip(scores, own, strict=True)
+        ]
+    )
+
+
+def _completed(
+    curve: np.ndarray, whole: np.ndarray, checkpoints: int, counted: int
+) -> tuple[list[float], float]:
+    """Return a learning curve continued to its end, and the error of its score.
+
+    Each later return is predicted from the last one by a ridge regression over the complete
+    trials, and is never better than the best of them.
+
+    Args:
+      curve: mean returns so far, float ``[reached]``.
+      whole: of the complete trials, float ``[trials, checkpoints]``.
+      checkpoints: of a complete trial.
+      counted: how many of the last checkpoints the score is the mean of.
+    """
+    reached, last = len(curve), float(curve[-1])
+    means, error = [float(mean) for mean in curve], 0.0
+    for place in range(reached, checkpoints):
+        if len(whole) < 2:
+            means.append(last)
+            continue
+        before, then = whole[:, reached - 1], whole[:, place]
+        away, rise = before - before.mean(), then - then.mean()
+        ridge = 0.5 * before.var() + 1e-9
+        slope = ((away * rise).mean() + ridge) / (before.var() + ridge)
+        means.append(min(float(then.mean() + slope * (last - before.mean())), float(then.max())))
+        if place >= checkpoints - counted:
+            error += float((rise - slope * away).std()) / counted
+    return means, error

@@ -1,0 +1,186 @@
+"""The default sampler: Bayesian optimisation with a Gaussian process that knows its noise.
+
+It begins with a scrambled Sobol sequence. Then each draw maximises the expected improvement
+(Jones et al., 1998, doi:10.1023/A:1008306431147) over the best *expected* score of a trial, not
+over the best score, which is partly luck; in logarithms, which do not underflow (Ament et al.,
+2023, arXiv:2310.20708).
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+from scipy import special, stats
+from threadpoolctl import threadpool_limits
+
+from tune.protocol.axes import Axis
+from tune.protocol.settings import Settings
+from tune.protocol.trials import TrialRecord
+from tune.search.model import ScoreModel, axes_of, coordinates, unit_point
+from tune.search.optuna_private import (
+    all_trials,
+    enqueued_params,
+    remember_suggestion,
+    suggestion,
+)
+from tune.search.samplers.seeded import draw_number
+
+UNIFORM = 700
+"""Candidates spread over the whole space."""
+NEAR = ((0.2, 120), (0.07, 120))
+"""(standard deviation, candidates) around each of the best trials."""
+CENTRES = 3
+
+
+class GPSampler(BaseSampler):
+    """Proposes configurations by a :class:`tune.search.model.ScoreModel`.
+
+    A draw depends on the seed, on the number of the draw and on the trials in the storage.
+    Trials that still run, of other workers or lanes, count as if they had done what is
+    expected of them, so nothing is drawn twice.
+
+    Args:
+      settings: of the study.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._axes = axes_of(settings)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        return {axis.name: axis.distribution for axis in self._axes}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        if not self._axes or enqueued_params(trial).keys() >= search_space.keys():
+            return {}
+        known = suggestion(trial)  # Of a run of this trial that was interrupted.
+        if known is None:
+            point = self._draw(study, trial)
+            known = {
+                axis.name: axis.from_unit(float(place))
+                for axis, place in zip(self._axes, point, strict=True)
+            }
+            remember_suggestion(study, trial, known)
+        return dict(known)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        entropy = [self._settings.seed, draw_number(study, trial), zlib.crc32(param_name.encode())]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def _draw(self, study: optuna.Study, trial: FrozenTrial) -> np.ndarray:
+        """Return a point of the unit cube, ``[axes]``."""
+        number = draw_number(study, trial)
+        others = [other for other in all_trials(study) if other.number != trial.number]
+        if number >= self._settings.sampler_startup_trials:
+            records = [TrialRecord.of(other) for other in others if other.state.is_finished()]
+            # One thread: the matrices are small, and the same sums on any number of cores.
+            with threadpool_limits(1, "blas"):
+                model = ScoreModel.fit(records, self._settings)
+                if model is not None:
+                    rng = np.random.default_rng([self._settings.seed, number])
+                    return propose(model, self._pending(others), rng)
+        return self._sobol(number)
+
+    def _sobol(self, number: int) -> np.ndarray:
+        sequence = stats.qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
+        points = sequence.random_base2(number.bit_length())  # At least number + 1 of them.
+        return _snapped(self._axes, points[[number]])[0]
+
+    def _pending(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
+        """Return the points of the trials that run or wait, ``[trials, axes]``."""
+        points = []
+        for trial in trials:
+            if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+                values = {**(suggestion(trial) or {}), **enqueued_params(trial), **trial.params}
+                if values:
+                    configuration = self._settings.space.complete(values).to_dict()
+                    points.append(unit_point(self._axes, configuration))
+        inside = [point for point in points if point is not None]
+        return np.array(inside).reshape(-1, len(self._axes))
+
+
+def propose(model: ScoreModel, pending: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the point of the unit cube with the highest expected improvement, ``[axes]``.
+
+    Args:
+      model: of the finished trials.
+      pending: points that are being tried, ``[trials, axes]``.
+      rng: draws the candidates.
+    """
+    axes, process, known = model.axes, model.process, model.points
+    if len(pending):
+        process = process.believing(coordinates(axes, pending))
+        known = np.concatenate([known, pending])
+    expected, _ = process.predict(process.points)
+    centres = known[np.argsort(-expected, kind="stable")[:CENTRES]]
+    candidates = _candidates(axes, centres, rng)
+    # The same configuration on the same seeds returns the same again.
+    new = ~(candidates[:, None] == known[None]).all(axis=2).any(axis=1)
+    if new.any():
+        candidates = candidates[new]
+    mean, deviation = process.predict(coordinates(axes, candidates))
+    improvement = log_expected_improvement((mean - expected.max()) / deviation)
+    best: np.ndarray = candidates[np.argmax(improvement + np.log(deviation))]
+    return best
+
+
+def log_expected_improvement(z: np.ndarray) -> np.ndarray:
+    """Return the logarithm of E[max(Z, 0)] for Z normal with mean `z` and deviation 1.
+
+    >>> round(float(log_expected_improvement(np.array([0.0]))[0]), 6)
+    -0.918939
+    """
+    density = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
+    # z Φ(z) / φ(z) by the scaled complementary error function: exact far below zero.
+    ratio = z * np.sqrt(np.pi / 2) * special.erfcx(-np.minimum(z, 0.0) / np.sqrt(2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = np.where(z > -1e3, np.log1p(ratio), -2 * np.log(np.abs(z)))
+        above = np.log(z * special.ndtr(z) + np.exp(density)) - density
+    return np.asarray(density + np.where(z < 0, below, above))
+
+
+def _candidates(axes: Sequence[Axis], centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return points all over the unit cube and around `centres`, ``[candidates, axes]``."""
+    count = len(axes)
+    parts = [rng.random((UNIFORM, count))]
+    ordered = np.array([axis.is_ordered and len(axis.values or range(3)) > 2 for axis in axes])
+    for centre in centres:
+        for deviation, number in NEAR:
+            near = centre + rng.normal(0.0, deviation, (number, count))
+            near = np.where(ordered, near, rng.random((number, count)))
+            moved = rng.random((number, count)) < max(0.3, 2 / count)
+            parts.append(np.where(moved, near, centre).clip(0.0, 1.0))
+    return _snapped(axes, np.concatenate(parts))
+
+
+def _snapped(axes: Sequence[Axis], points: np.ndarray) -> np.ndarray:
+    """Return `points` with each coordinate of integers and lists at the middle of its cell."""
+    columns = []
+    for axis, column in zip(axes, points.T, strict=True):
+        if axis.values is not None:
+            middles = axis.grid(len(axis.values))
+            column = middles[np.searchsorted((middles[1:] + middles[:-1]) / 2, column)]
+        columns.append(column)
+    return np.stack(columns, axis=1)
