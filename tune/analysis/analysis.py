@@ -9,7 +9,6 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from tune.protocol.axes import common_axes
 from tune.analysis.bounds import BoundHit, bounds_hit
 from tune.analysis.importance import (
     RESAMPLES,
@@ -19,6 +18,7 @@ from tune.analysis.importance import (
 )
 from tune.analysis.pruning import Savings, savings
 from tune.analysis.surrogate import MIN_TRIALS, GoodRange, Surrogate, with_expected_scores
+from tune.protocol.axes import common_axes
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
 

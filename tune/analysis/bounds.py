@@ -8,8 +8,8 @@ from scipy import stats
 
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import DOMAINS
-from tune.protocol.axes import Axis
 from tune.analysis.surrogate import GoodRange
+from tune.protocol.axes import Axis
 from tune.protocol.trials import TrialRecord
 
 BEST_SHARE = 0.25

@@ -13,9 +13,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from tune.protocol.axes import Axis
 from tune.analysis.bounds import BEST_SHARE
 from tune.analysis.surrogate import Surrogate
+from tune.protocol.axes import Axis
 from tune.protocol.trials import TrialRecord
 
 PAIRS = (

@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
 from ppo_jax.text import fixed
 from tune.analysis.analysis import Analysis
-from tune.protocol.axes import Axis, find_axis
 from tune.analysis.importance import Importance, Interaction
 from tune.analysis.surrogate import GoodRange, Surrogate
 from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import finite, summarize
 from tune.evidence.validation import Validation
+from tune.protocol.axes import Axis, find_axis
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
 from tune.report.results import StudyResults, shown_score

@@ -185,7 +185,7 @@ def _noise(scores: Sequence[np.ndarray]) -> np.ndarray:
     """Return the variance of the mean of each trial's seeds, ``[trials]``.
 
     The variance of few seeds is hardly known, so it is drawn towards that of all trials, which
-    counts as much as three seeds more.
+    counts as much as two degrees of freedom more.
     """
     own = [score.var(ddof=1) if len(score) > 1 else np.nan for score in scores]
     known = [variance for variance in own if np.isfinite(variance)]

@@ -7,8 +7,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from tune.analysis.analysis import analyse
-from tune.protocol.axes import Axis
 from tune.analysis.surrogate import Surrogate, with_expected_scores
+from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
 
 

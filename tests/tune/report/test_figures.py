@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState, create_trial
 
 from tune.analysis.analysis import analyse
-from tune.protocol.axes import Axis
 from tune.analysis.surrogate import Surrogate
+from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.trials import StudyRecord, TrialRecord

@@ -24,7 +24,7 @@ STEPS = SETTINGS.checkpoints()
 
 
 def trial(number, curve, **hyperparameters):
-    """Return a finished trial with returns ``[checkpoints, seeds]``; pruned where they end early."""
+    """Return a trial with returns ``[checkpoints, seeds]``; pruned where they end early."""
     curve = np.array(curve, float)
     complete = len(curve) == len(STEPS)
     means = [float(np.ma.masked_invalid(row).mean()) for row in curve if np.isfinite(row).any()]

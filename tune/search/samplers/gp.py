@@ -53,7 +53,7 @@ class GPSampler(BaseSampler):
         self._axes = axes_of(settings)
 
     def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
+        self, _study: optuna.Study, _trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """See :class:`optuna.samplers.BaseSampler`."""
         return {axis.name: axis.distribution for axis in self._axes}
@@ -105,7 +105,9 @@ class GPSampler(BaseSampler):
 
     def _sobol(self, number: int) -> np.ndarray:
         sequence = stats.qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
-        points = sequence.random_base2(number.bit_length())  # At least number + 1 of them.
+        points: np.ndarray = sequence.random_base2(
+            number.bit_length()
+        )  # At least number + 1 of them.
         return _snapped(self._axes, points[[number]])[0]
 
     def _pending(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
