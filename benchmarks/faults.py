@@ -98,8 +98,7 @@ def _run(arguments: Arguments) -> None:
 def one_process(arguments: Arguments, folder: Path) -> Table:
     """Kill and restart studies, and compare each with an uninterrupted one."""
     options = arguments.study_options(TRIALS_OF_ONE_PROCESS) | {
-        "--select-top": 2,
-        "--select-seeds": 4,
+        "--finalists": 2,
         "--validate-steps": arguments.validate_steps,
         "--validate-seeds": 4,
     }
@@ -175,7 +174,7 @@ def doing(text: str) -> str:
     for sign, moment in (
         ("compiling", "compiling or in the first trial"),
         ("trial", "in a trial"),
-        ("selection", "selecting"),
+        ("finalists", "training finalists"),
         ("validation", "validating"),
     ):
         if last.startswith(sign):
@@ -253,9 +252,9 @@ def outcome(output: Path) -> dict[str, Any]:
         "trials": finished_trials(output),
         "best": [results[name] for name in ("best_trial", "best_params", "best_value")],
         "counts": results["n_trials"],
-        "selection": [
+        "finalists": [
             [row["trial"], row["returns"]]
-            for row in read_strictly(output / "selection.json")["candidates"]
+            for row in read_strictly(output / "finalists.json")["finalists"]
         ],
         "returns": [validation[name]["returns"] for name in ("winner", "baseline")],
         "verdict": validation["verdict"],
@@ -313,7 +312,6 @@ def _kill_workers(
     arguments: Arguments, folder: Path, address: str, storage: "BaseStorage"
 ) -> Table:
     options = arguments.study_options(TRIALS_OF_WORKERS) | {
-        "--select-top": 0,
         "--validate-steps": 0,
         "--study-name": "shared",
         "--worker-timeout": 30,

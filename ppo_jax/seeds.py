@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 TRAINING = 3
-"""Purpose of the seeds of ``python -m ppo_jax.train``; :mod:`tune` numbers its own from 0 to 2."""
+"""Purpose of the seeds of ``python -m ppo_jax.train``; :mod:`tune` numbers its own from 0."""
 
 EVALUATION = 2**32 - 1
 """Stands where the iterations of a training stand, all of which are smaller."""

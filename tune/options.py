@@ -101,11 +101,10 @@ class Arguments:
     """Folder for all results. runs/STUDY_NAME if not given."""
     seed: int = Settings.seed
     """Root of all random numbers."""
-    select_top: int | None = None
-    """Best trials that are run once more, with the default, on seeds of their own before one is
-    named the winner; 0 to take the best trial as it is. 3 if not given."""
-    select_seeds: int = 10
-    """Fresh seeds for that choice. Each --seeds of them are trained at once."""
+    finalists: int | None = None
+    """Best trials that are trained, with the default, for --validate-steps on the tuning seeds
+    before one is named the winner; 0 to take the trial that the model expects most of. 3 if not
+    given."""
     validate_steps: int = 1_000_000
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
     validate_seeds: int = 10
@@ -136,14 +135,13 @@ class Arguments:
         n_trials = 5 if self.quick else self.trials
         require_count("--trials", n_trials)
         self.tracking.require_packages()
-        select_top = min(3, n_trials) if self.select_top is None else self.select_top
-        require_count("--select-top", select_top, low=0)
-        if select_top > n_trials:
+        finalists = min(3, n_trials) if self.finalists is None else self.finalists
+        require_count("--finalists", finalists, low=0)
+        if finalists > n_trials:
             raise UserError(
-                f"--select-top must be at most the number of trials, "
-                f"but got --select-top {select_top} with {n_trials} trials"
+                f"--finalists must be at most the number of trials, "
+                f"but got --finalists {finalists} with {n_trials} trials"
             )
-        require_count("--select-seeds", self.select_seeds)
         require_count("--validate-steps", self.validate_steps, low=0, high=LARGEST_STEPS)
         require_count("--validate-seeds", self.validate_seeds)
         require_count("--workers", self.workers)
@@ -168,8 +166,7 @@ class Arguments:
             study_name=study_name,
             folder=StudyFolder.of(self.output, study_name),
             storage=storage,
-            select_top=select_top,
-            select_seeds=self.select_seeds,
+            finalists=finalists,
             validate_steps=self.validate_steps,
             validate_seeds=self.validate_seeds,
             worker_timeout=self.worker_timeout,

@@ -1,4 +1,4 @@
-"""A study from its first trial to its report: tune, select, validate, write."""
+"""A study from its first trial to its report: tune, finalists, validate, write."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
 from tune.evidence.candidate import Candidate
+from tune.evidence.finalists import Finalists, train_finalists
 from tune.evidence.learning_curve import SeedsObserver
 from tune.evidence.recommendation import read_recommended
-from tune.evidence.selection import Selection, select_winner
 from tune.evidence.validation import Validation, baseline_of, config_for, rank, seed_group, validate
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
@@ -28,7 +28,7 @@ from tune.search.objective import shared_programs
 from tune.search.storage import is_shared
 from tune.search.study import Progress, open_study, run_trials
 
-_LEFT_TO_ANOTHER = "another process on this study selects and validates at its end"
+_LEFT_TO_ANOTHER = "another process on this study trains the finalists and validates at its end"
 
 
 class SessionProgress(Progress, Protocol):
@@ -37,7 +37,7 @@ class SessionProgress(Progress, Protocol):
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Report a checkpoint of a selection or a validation; see ``SeedsObserver``."""
+        """Report a checkpoint of a finalist or a validation; see ``SeedsObserver``."""
 
     def line(self, text: str) -> None:
         """Report what happens next, in a line."""
@@ -48,11 +48,11 @@ def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResul
 
     Args:
       plan: what to do.
-      programs: of the settings' configuration; tuning, selection and validation share them.
+      programs: of the settings' configuration; tuning, finalists and validation share them.
       progress: called as the session goes on.
 
     Returns:
-      The results; None where another process on the same study selects and validates.
+      The results; None where another process on the same study does so at its end.
     """
     folder = plan.folder
     shared = is_shared(plan.storage or folder.default_storage())
@@ -91,49 +91,50 @@ def _tune(plan: Plan, study: optuna.Study, programs: Programs, progress: Session
 def _prove(
     plan: Plan, study: optuna.Study, programs: Programs, progress: SessionProgress
 ) -> StudyResults:
-    """Select a winner and validate it, as far as `plan` asks for it, and write the results."""
+    """Name a winner and validate it, as far as `plan` asks for it, and write the results."""
     folder = plan.folder
     results = load_results(study, folder)
     write_report(results, folder)  # There is much to look at while the winner is proved.
-    if results.best is None or not (plan.select_top or plan.validate_steps):
+    if results.best is None or not plan.validate_steps:
         return results
-    selection = _select(plan, results.study, programs, progress)
-    validation = (
-        _prove_winner(plan, results.study, selection, programs, progress)
-        if plan.validate_steps
-        else Validation.load(folder, results.study, selection)  # Of an earlier session.
-    )
+    finalists = _train_finalists(plan, results, programs, progress)
+    validation = _prove_winner(plan, results.study, finalists, programs, progress)
     record_compilations(study, programs.compile_log)
     record = dataclasses.replace(results.study, compilations=compilations(study))
-    results = dataclasses.replace(results, study=record, selection=selection, validation=validation)
+    results = dataclasses.replace(results, study=record, finalists=finalists, validation=validation)
     write_report(results, folder)
     return results
 
 
-def _select(
-    plan: Plan, study: StudyRecord, programs: Programs, progress: SessionProgress
-) -> Selection | None:
-    """Train the best trials on selection seeds, if `plan` asks for it."""
-    if not plan.select_top:
-        return None
+def _train_finalists(
+    plan: Plan, results: StudyResults, programs: Programs, progress: SessionProgress
+) -> Finalists | None:
+    """Train the best trials as far as a validation, if that is farther than they have come."""
+    if not plan.finalists or plan.validate_steps <= plan.settings.total_steps:
+        return results.finalists  # Of an earlier session, if any.
     progress.line(
-        f"selection: the {plan.select_top} best trials and the defaults on "
-        f"{plan.select_seeds} fresh seeds × {plan.settings.total_steps:,} steps"
+        f"finalists: the {plan.finalists} best trials and the baseline on "
+        f"{plan.settings.seeds} tuning seeds × {plan.validate_steps:,} steps"
     )
-    return select_winner(
-        study, programs, plan.folder, plan.select_top, plan.select_seeds, progress.seeds_checkpoint
+    return train_finalists(
+        results.study,
+        programs,
+        plan.folder,
+        plan.validate_steps,
+        plan.finalists,
+        progress.seeds_checkpoint,
     )
 
 
 def _prove_winner(
     plan: Plan,
     study: StudyRecord,
-    selection: Selection | None,
+    finalists: Finalists | None,
     programs: Programs,
     progress: SessionProgress,
 ) -> Validation:
     """Train winner and baseline on validation seeds."""
-    candidates = rank(study, selection)
+    candidates = rank(study, finalists)
     winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
     progress.line(
         f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} fresh seeds "
@@ -158,7 +159,7 @@ def train_best_config(
     seeds: int = 10,
     output: str | Path | None = None,
     study: optuna.Study | None = None,
-    selection: Selection | None = None,
+    finalists: Finalists | None = None,
     programs: Programs | None = None,
     observer: SeedsObserver | None = None,
 ) -> Validation:
@@ -176,10 +177,10 @@ def train_best_config(
       num_steps: environment steps of each seed.
       settings: of the study; by default those of `study`, of the file, or the defaults
         (CartPole-v1).
-      seeds: validation seeds. None of them is a tuning or a selection seed.
+      seeds: validation seeds. None of them is a tuning seed.
       output: a folder; ``runs/<environment>`` by default.
       study: where `params` come from, to tell how much tuning flattered them.
-      selection: likewise.
+      finalists: likewise.
       programs: that can run the configuration; compiled in this process when not given.
       observer: called at each checkpoint of each group of seeds.
 
@@ -204,7 +205,7 @@ def train_best_config(
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
     make_folder(folder.path)
-    winner, baseline = _given(hyperparameters, settings, study, selection)
+    winner, baseline = _given(hyperparameters, settings, study, finalists)
     programs = programs or shared_programs(config, settings.seeds)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
     write_conclusion(validation, folder)
@@ -215,7 +216,7 @@ def _given(
     hyperparameters: Hyperparameters,
     settings: Settings,
     study: optuna.Study | None,
-    selection: Selection | None,
+    finalists: Finalists | None,
 ) -> tuple[Candidate, Candidate]:
     """Return a configuration given from outside, and the baseline.
 
@@ -223,7 +224,7 @@ def _given(
     them; from here on, records point to each other.
     """
     record = StudyRecord(settings.env, settings, ()) if study is None else StudyRecord.of(study)
-    known = [*(selection.candidates if selection else ()), *rank(record, None)]
+    known = [*(finalists.candidates if finalists else ()), *rank(record, None)]
     baseline = baseline_of(known, settings)
     for candidate in [baseline, *known]:
         if candidate.hyperparameters == hyperparameters:

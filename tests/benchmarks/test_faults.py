@@ -39,7 +39,7 @@ def test_workers_on_postgresql_survive_kills(tmp_path):
         ("", "starting"),
         ("study 's'\ncompiling the programs, once", "compiling or in the first trial"),
         ("compiling\ntrial  0  1.0", "in a trial"),
-        ("trial  0\nselection: the 2 best\n", "selecting"),
+        ("trial  0\nfinalists: the 2 best\n", "training finalists"),
         ("trial  0\nvalidation: trial 3\n", "validating"),
     ],
 )

@@ -74,7 +74,7 @@ VOLATILE = {
     "all_trials.json",
     "optimization_results.json",
     "report.html",
-    "selection.json",
+    "finalists.json",
     "validation.json",
 }
 """They hold moments and seconds."""
@@ -91,7 +91,6 @@ def test_every_file_of_a_study_that_is_damaged_is_written_again(programs, tmp_pa
         3,
         "CartPole-v1",
         folder,
-        select_seeds=4,
         validate_steps=200_000,
         validate_seeds=4,
     )

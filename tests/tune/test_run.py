@@ -18,16 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALL = (
     *("--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4", "--seeds", "3"),
-    *(
-        "--pruner-startup-trials",
-        "1",
-        "--validate-steps",
-        "4096",
-        "--validate-seeds",
-        "4",
-        "--select-seeds",
-        "4",
-    ),
+    *("--pruner-startup-trials", "1", "--validate-steps", "8192", "--validate-seeds", "4"),
 )
 
 
@@ -58,7 +49,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
         "policy",
         "recommended.json",
         "report.html",
-        "selection.json",
+        "finalists.json",
         "study.db",
         "validation.json",
         "validation.png",
@@ -173,9 +164,8 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
         (["--storage", "nosuchdb://x"], "cannot open the storage nosuchdb"),
         (["--validate-steps", "-1"], "--validate-steps"),
         (["--validate-seeds", "0"], "--validate-seeds must be an integer of at least 1"),
-        (["--select-top", "-1"], "--select-top must be an integer of at least 0, but got -1"),
-        (["--select-top", "9", "--trials", "8"], "--select-top must be at most the number of tri"),
-        (["--select-seeds", "0"], "--select-seeds must be an integer of at least 1"),
+        (["--finalists", "-1"], "--finalists must be an integer of at least 0, but got -1"),
+        (["--finalists", "9", "--trials", "8"], "--finalists must be at most the number of trials"),
     ],
 )
 def test_mistakes_give_one_line_and_status_2(command, tmp_path, arguments, message):

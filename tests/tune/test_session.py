@@ -17,7 +17,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, write_json
 from ppo_jax.train import Arguments
 from tune import session
-from tune.evidence.selection import select_winner
+from tune.evidence.finalists import train_finalists
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
@@ -45,9 +45,9 @@ def plan(tmp_path):
     return Plan(settings, 6, "CartPole-v1", StudyFolder(tmp_path), validate_steps=300_000)
 
 
-def test_tuning_selection_and_validation_have_seeds_of_their_own(programs, plan, progress):
-    """Whatever one purpose trains on, no other has seen: luck cannot be carried over."""
-    seen = {"tuning": set(), "selection": set(), "validation": set()}
+def test_a_validation_has_seeds_of_its_own(programs, plan, progress):
+    """What the winner is proved on, neither trials nor finalists have seen."""
+    seen = {"tuning": set(), "finalists": set(), "validation": set()}
     run = programs.run
 
     def record(keys, *rest):
@@ -58,12 +58,13 @@ def test_tuning_selection_and_validation_have_seeds_of_their_own(programs, plan,
 
     programs.run = record
     session.run(plan, programs, progress)
-    assert [len(keys) for keys in seen.values()] == [4, 10, 10]
-    assert len(set.union(*seen.values())) == 24
+    assert seen["finalists"] == seen["tuning"]
+    assert [len(keys) for keys in seen.values()] == [4, 4, 10]
+    assert not seen["validation"] & seen["tuning"]
 
 
-def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan, progress):
-    """On fresh seeds the order turns round: what is validated is what did best there."""
+def test_the_best_finalist_is_validated_and_recommended(programs, plan, progress):
+    """After the steps of a trial the order turns round: the validated one did best at the end."""
     phase = []
     programs.returns = lambda hp, step, seed: 1000 * hp.gamma * (-1 if phase else 1) + seed
     line = progress.line
@@ -82,9 +83,9 @@ def test_the_winner_of_the_selection_is_validated_and_recommended(programs, plan
     assert winner.number != study.best.number
     found = {
         path.name: json.loads(path.read_text())
-        for path in (plan.folder.selection, plan.folder.validation, plan.folder.recommended)
+        for path in (plan.folder.finalists, plan.folder.validation, plan.folder.recommended)
     }
-    assert found["selection.json"]["winner"] == winner.number
+    assert found["finalists.json"]["winner"] == winner.number
     assert found["validation.json"]["trial"] == winner.number
     better = winner.hyperparameters.gamma < study.trials[0].hyperparameters.gamma
     assert found["validation.json"]["recommended"] == ("winner" if better else "baseline")
@@ -170,24 +171,23 @@ def test_optimism_compares_the_same_configuration_at_equal_steps(programs, tmp_p
     study = run_optimization(6, settings, output=tmp_path, programs=programs)
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 20
     record = StudyRecord.of(study)
-    selection = select_winner(record, programs, StudyFolder(tmp_path), 2, 4)
+    finalists = train_finalists(record, programs, StudyFolder(tmp_path), 400_000, 2)
     programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed - 50
-    params = selection.winner.hyperparameters
+    params = finalists.winner.hyperparameters
     result = train_best_config(
         params,
         400_000,
         seeds=4,
         output=tmp_path,
         study=study,
-        selection=selection,
+        finalists=finalists,
         programs=programs,
     )
-    assert result.winner.number == selection.winner.number == record.best.number
+    assert result.winner.number == finalists.winner.number == record.best.number
     for known in (result.winner, result.baseline):
         gamma = known.hyperparameters.gamma
         score = np.mean([50, 100, 150, 200]) + 1000 * gamma + np.arange(4)
         np.testing.assert_allclose(known.scores["tuning"], score)
-        np.testing.assert_allclose(known.scores["selection"], score - 20)
         np.testing.assert_allclose(known.scores["validation"], score - 50)
         assert known.optimism.value == pytest.approx(50.0)
         assert known.optimism.interval[0] < 50.0 < known.optimism.interval[1]
@@ -262,7 +262,7 @@ def test_an_outside_script_reproduces_every_statistic(programs, tmp_path, object
     study = run_optimization(4, settings, output=tmp_path, programs=programs)
     seeds = 1 if case == "one seed" else 7
     record = StudyRecord.of(study)
-    selection = select_winner(record, programs, StudyFolder(tmp_path), 2, seeds)
+    finalists = train_finalists(record, programs, StudyFolder(tmp_path), 300_000, 2)
     params = study.trials[1].user_attrs["hyperparameters"]
     train_best_config(
         params,
@@ -270,7 +270,7 @@ def test_an_outside_script_reproduces_every_statistic(programs, tmp_path, object
         seeds=seeds,
         output=tmp_path,
         study=study,
-        selection=selection,
+        finalists=finalists,
         programs=programs,
     )
     script, path = (

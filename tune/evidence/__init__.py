@@ -1,1 +1,1 @@
-"""What is known of a configuration: learning curves, statistics, selection and validation."""
+"""What is known of a configuration: learning curves, statistics, finalists and validation."""

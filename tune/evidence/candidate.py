@@ -10,7 +10,7 @@ from tune.evidence.statistics import Estimate, Summary, compare, summarize
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
 
-TUNING_SEEDS, SELECTION_SEEDS, VALIDATION_SEEDS = "tuning", "selection", "validation"
+TUNING_SEEDS, VALIDATION_SEEDS = "tuning", "validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +22,16 @@ class Candidate:
       hyperparameters: the configuration.
       is_baseline: whether it is the default configuration.
       trial: the trial that found it; None for a configuration that no trial has run.
-      selection, validation: returns on those seeds; None where it has not been trained there.
+      finalist: returns on the tuning seeds, trained as far as a validation; None where it was
+        no finalist.
+      validation: returns on the validation seeds; None where it has not been trained there.
     """
 
     settings: Settings
     hyperparameters: Hyperparameters
     is_baseline: bool = False
     trial: TrialRecord | None = None
-    selection: LearningCurve | None = None
+    finalist: LearningCurve | None = None
     validation: LearningCurve | None = None
 
     @classmethod
@@ -44,10 +46,10 @@ class Candidate:
         return None if self.trial is None else self.trial.number
 
     @property
-    def selected(self) -> LearningCurve:
-        """Returns on the selection seeds of a candidate that has been trained there."""
-        assert self.selection is not None, "it has not been trained on selection seeds"
-        return self.selection
+    def finals(self) -> LearningCurve:
+        """Returns on the tuning seeds of a candidate that has been trained as a finalist."""
+        assert self.finalist is not None, "it has not been trained as a finalist"
+        return self.finalist
 
     @property
     def validated(self) -> LearningCurve:
@@ -59,12 +61,11 @@ class Candidate:
     def scores(self) -> dict[str, np.ndarray]:
         """The study's objective of each seed, group of seeds -> float ``[seeds]``.
 
-        ``tuning``, ``selection`` and ``validation``, as far as they are known, all at equal
-        steps; NaN for a diverged seed.
+        ``tuning`` and ``validation``, as far as they are known, all at equal steps; NaN for a
+        diverged seed.
         """
         curves = {
             TUNING_SEEDS: None if self.trial is None else LearningCurve.of_trial(self.trial),
-            SELECTION_SEEDS: self.selection,
             VALIDATION_SEEDS: self.validation,
         }
         scores = {

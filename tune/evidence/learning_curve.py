@@ -47,6 +47,14 @@ class LearningCurve:
         return np.asarray(self.returns[-1])
 
     @property
+    def level(self) -> np.ndarray:
+        """Mean of the last three returns of each seed, ``[seeds]``; NaN for a diverged one.
+
+        A single checkpoint scatters: of Pendulum-v1 the last alone by 78, the last three by 57.
+        """
+        return np.asarray(self.returns[-3:].mean(axis=0))
+
+    @property
     def diverged_seeds(self) -> list[int]:
         """Seeds that have diverged."""
         return np.flatnonzero(~np.isfinite(self.final)).tolist()
@@ -91,7 +99,7 @@ class SeedGroup:
 
     Attributes:
       config: what the programs are compiled for.
-      purpose: what the seeds are for: ``selection`` or ``validation``.
+      purpose: what the seeds are for: ``tuning`` or ``validation``.
       root: root seed of the study.
       seeds: how many.
       steps: nominal steps of the checkpoints; the last is the budget.
@@ -286,6 +294,12 @@ def _begin_or_restore(
             position.rank = final, mean
             return position, tree["state"], tree["best_weights"]
     return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_weights
+
+
+def training_steps(settings: Settings, num_steps: int) -> list[int]:
+    """Return the checkpoints of a long run: the study's own come first, to compare with."""
+    own = [step for step in settings.checkpoints() if step < num_steps]
+    return sorted({*own, *settings.checkpoints(num_steps)})
 
 
 def mean_of_finite(values: np.ndarray) -> float:

@@ -16,13 +16,14 @@ from ppo_jax.programs import Programs
 from ppo_jax.seeds import seed_keys
 from ppo_jax.versions import device_description, versions
 from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
+from tune.evidence.finalists import Finalists
 from tune.evidence.learning_curve import (
     BestSeed,
     SeedGroup,
     SeedsObserver,
     train_seeds,
+    training_steps,
 )
-from tune.evidence.selection import Selection
 from tune.evidence.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -36,6 +37,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.stored import named, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
+from tune.search.model import ranked_by_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Validation:
 
     @classmethod
     def load(
-        cls, folder: StudyFolder, study: StudyRecord, selection: Selection | None
+        cls, folder: StudyFolder, study: StudyRecord, finalists: Finalists | None
     ) -> "Validation | None":
         """Return the validation that `folder` holds of the winner of `study`.
 
@@ -106,7 +108,7 @@ class Validation:
         Raises:
           UserError: naming file and key where the file was edited and cannot be read.
         """
-        candidates = rank(study, selection)
+        candidates = rank(study, finalists)
         if not candidates:
             return None
         winner, baseline = candidates[0], baseline_of(candidates, study.settings)
@@ -132,14 +134,16 @@ class Validation:
         return cls(Verdict(winner, baseline), seeds)
 
 
-def rank(study: StudyRecord, selection: Selection | None) -> Sequence[Candidate]:
+def rank(study: StudyRecord, finalists: Finalists | None) -> Sequence[Candidate]:
     """Return the configurations of `study`, the winner first.
 
-    By the returns on selection seeds, where there was a selection, else by their scores.
+    By the level that the finalists reach, where there are any, else by what the trials are
+    expected to score.
     """
-    if selection is not None:
-        return selection.candidates
-    return [Candidate.of_trial(trial, study.settings) for trial in study.ranked]
+    if finalists is not None:
+        return finalists.candidates
+    order = ranked_by_model(study.trials, study.settings)
+    return [Candidate.of_trial(trial, study.settings) for trial in order]
 
 
 def baseline_of(candidates: Sequence[Candidate], settings: Settings) -> Candidate:
@@ -172,7 +176,7 @@ def validate(
       programs: of a configuration that can run both.
       folder: of the study.
       num_steps: environment steps of each seed.
-      seeds: validation seeds. None of them is a tuning or a selection seed.
+      seeds: validation seeds. None of them is a tuning seed.
       observer: called at each checkpoint of each group of seeds.
 
     Returns:
@@ -219,14 +223,8 @@ def seed_group(config: TrainConfig, settings: Settings, num_steps: int, seeds: i
     """Return the seeds of a validation, with what their returns depend on."""
     require_count("num_steps", num_steps, high=LARGEST_STEPS)
     require_count("seeds", seeds)
-    steps = validation_steps(settings, num_steps)
+    steps = training_steps(settings, num_steps)
     return SeedGroup(config, VALIDATION_SEEDS, settings.seed, seeds, steps)
-
-
-def validation_steps(settings: Settings, num_steps: int) -> list[int]:
-    """Return the checkpoints of a validation: the study's own come first, to compare with."""
-    own = [step for step in settings.checkpoints() if step < num_steps]
-    return sorted({*own, *settings.checkpoints(num_steps)})
 
 
 def config_for(settings: Settings, hyperparameters: Hyperparameters) -> TrainConfig:

@@ -19,8 +19,8 @@ class Plan:
       study_name: name of the study in its storage.
       folder: for all results.
       storage: address of the study; in the folder where it is None.
-      select_top: best trials that are run once more before one is the winner; 0 for none.
-      select_seeds: fresh seeds for that.
+      finalists: best trials that are trained as far as a validation before one is the winner;
+        0 for none.
       validate_steps: environment steps of a validation seed; 0 for no validation.
       validate_seeds: fresh seeds for that.
       worker_timeout: seconds without a heartbeat after which a worker counts as dead.
@@ -32,8 +32,7 @@ class Plan:
     study_name: str
     folder: StudyFolder
     storage: str | None = None
-    select_top: int = 3
-    select_seeds: int = 10
+    finalists: int = 3
     validate_steps: int = 1_000_000
     validate_seeds: int = 10
     worker_timeout: float = WORKER_TIMEOUT

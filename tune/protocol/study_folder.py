@@ -84,9 +84,9 @@ class StudyFolder:
         return self.path / "optimization_results.png"
 
     @property
-    def selection(self) -> Path:
-        """Returns on the selection seeds."""
-        return self.path / "selection.json"
+    def finalists(self) -> Path:
+        """Returns of the finalists."""
+        return self.path / "finalists.json"
 
     @property
     def validation(self) -> Path:
@@ -125,11 +125,11 @@ class StudyFolder:
 
     @property
     def training_state(self) -> Path:
-        """Where a selection or a validation continues, a folder; gone when it has ended."""
+        """Where the finalists or a validation continue, a folder; gone when it has ended."""
         return self.path / "training_state"
 
     def remove_training_state(self) -> None:
-        """Remove the training states of a selection or a validation that has ended."""
+        """Remove the training states of finalists or of a validation that has ended."""
         remove_folder(self.training_state)
 
     def default_storage(self, workers: int = 1) -> str:

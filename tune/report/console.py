@@ -114,7 +114,7 @@ class ConsoleProgress:
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Show a checkpoint of a selection or validation run on the status line.
+        """Show a checkpoint of a finalist or a validation run on the status line.
 
         Args:
           name: of the run.

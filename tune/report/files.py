@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 
 from ppo_jax.files import make_folder, replacing, write_json
+from tune.evidence.finalists import Finalists
 from tune.evidence.recommendation import Recommendation
-from tune.evidence.selection import Selection
 from tune.evidence.validation import Validation
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
@@ -26,8 +26,8 @@ def save_optimization_results(
     """Write ``report.html`` and the other result files of a study, whatever state it is in.
 
     These are ``optimization_results.json``, ``all_trials.json`` and
-    ``optimization_results.png``. A selection or a validation that the folder holds is shown if
-    it is of this study's winner.
+    ``optimization_results.png``. Finalists and a validation that the folder holds are shown if
+    they are of this study's winner.
 
     Args:
       study: of :func:`tune.run_optimization`, or any study that optimized
@@ -46,7 +46,7 @@ def save_optimization_results(
 def load_results(
     study: optuna.Study, folder: StudyFolder, *, analysed: bool = True
 ) -> StudyResults:
-    """Return the results of a study, with the selection and the validation in `folder`.
+    """Return the results of a study, with the finalists and the validation in `folder`.
 
     Args:
       study: to read.
@@ -54,9 +54,9 @@ def load_results(
       analysed: also analyse its trials, which takes seconds.
     """
     record = StudyRecord.of(study)
-    selection = Selection.load(folder, record)
+    finalists = Finalists.load(folder, record)
     make = StudyResults.of if analysed else StudyResults.without_analysis
-    return make(record, selection, Validation.load(folder, record, selection))
+    return make(record, finalists, Validation.load(folder, record, finalists))
 
 
 def write_report(results: StudyResults, folder: StudyFolder) -> None:

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.plots import inline_svg
 from ppo_jax.text import interval_text
-from tune.evidence.candidate import SELECTION_SEEDS, TUNING_SEEDS, Candidate
-from tune.evidence.selection import Selection
+from tune.evidence.candidate import TUNING_SEEDS, Candidate
+from tune.evidence.finalists import Finalists
 from tune.evidence.statistics import Comparison, Estimate, Summary, summarize
 from tune.evidence.validation import Validation
 from tune.protocol.trials import TrialRecord
@@ -84,13 +84,13 @@ class ValidatedRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class CandidateRow:
-    """A candidate in the table of the selection."""
+class FinalistRow:
+    """A finalist in their table."""
 
     trial: int | None
     is_baseline: bool
     tuning_score: float | None
-    selection_score: Estimate | None
+    level: Estimate | None
     diverged_seeds: int
 
 
@@ -127,7 +127,7 @@ def render_html(results: StudyResults) -> str:
         text.plural,
     ):
         environment.filters[convert.__name__] = convert
-    settings, validation, selection = results.settings, results.validation, results.selection
+    settings, validation, finalists = results.settings, results.validation, results.finalists
     return environment.get_template("report.html").render(
         results=results,
         settings=settings,
@@ -140,8 +140,8 @@ def render_html(results: StudyResults) -> str:
         validated=[] if validation is None else _validated_rows(validation),
         comparisons=[] if validation is None else _comparisons(validation),
         validation_figures=[] if validation is None else _validation_figures(validation),
-        candidates=[] if selection is None else _candidate_rows(selection),
-        selection=selection,
+        finalist_rows=[] if finalists is None else _finalist_rows(finalists),
+        finalists=finalists,
         study_figures=_study_figures(results),
         interaction_figures=_interaction_figures(results),
         slice_figures=_slice_figures(results),
@@ -204,7 +204,7 @@ def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) 
 
 def _chosen(results: StudyResults) -> tuple[str, Hyperparameters | None]:
     """Return the configuration to show beside the baseline, with its name."""
-    for proof in (results.validation, results.selection):
+    for proof in (results.validation, results.finalists):
         if proof is not None:
             return "winner", proof.winner.hyperparameters
     best = results.best
@@ -294,17 +294,17 @@ def _validation_figures(validation: Validation) -> list[Figure]:
     ]
 
 
-def _candidate_rows(selection: Selection) -> list[CandidateRow]:
+def _finalist_rows(finalists: Finalists) -> list[FinalistRow]:
     rows = []
-    for candidate in selection.candidates:
-        summary = summarize(candidate.scores[SELECTION_SEEDS])
+    for candidate in finalists.candidates:
+        summary = summarize(candidate.finals.level)
         rows.append(
-            CandidateRow(
+            FinalistRow(
                 trial=candidate.number,
                 is_baseline=candidate.is_baseline,
                 tuning_score=None if candidate.trial is None else candidate.trial.score,
-                selection_score=None if summary is None else summary.mean,
-                diverged_seeds=len(candidate.selected.diverged_seeds),
+                level=None if summary is None else summary.mean,
+                diverged_seeds=len(candidate.finals.diverged_seeds),
             )
         )
     return rows
@@ -397,11 +397,11 @@ def _trial_row(trial: TrialRecord, results: StudyResults) -> TrialRow:
 def _seed_groups(results: StudyResults) -> list[tuple[str, int, int]]:
     """Return (purpose, root, number of seeds) of each group."""
     settings = results.settings
-    proofs = [p.seeds for p in (results.selection, results.validation) if p is not None]
-    return [
-        (TUNING_SEEDS, settings.seed, settings.seeds),
-        *((group.purpose, group.root, group.seeds) for group in proofs),
-    ]
+    groups = [(TUNING_SEEDS, settings.seed, settings.seeds)]
+    if results.validation is not None:
+        seeds = results.validation.seeds
+        groups.append((seeds.purpose, seeds.root, seeds.seeds))
+    return groups
 
 
 def _median_seconds(finished: Sequence[TrialRecord]) -> float | None:
@@ -411,11 +411,11 @@ def _median_seconds(finished: Sequence[TrialRecord]) -> float | None:
 
 
 def _proof_steps(results: StudyResults) -> dict[str, int]:
-    """Return the environment steps of selection and validation, all seeds together."""
+    """Return the environment steps of finalists and validation, all seeds together."""
     found = {}
-    if results.selection is not None:
-        curves = [candidate.selected for candidate in results.selection.candidates]
-        found["selection"] = sum(curve.environment_steps for curve in curves)
+    if results.finalists is not None:
+        curves = [candidate.finals for candidate in results.finalists.candidates]
+        found["finalists"] = sum(curve.environment_steps for curve in curves)
     if results.validation is not None:
         runs: list[Candidate] = [results.validation.winner]
         if not results.validation.verdict.is_baseline:

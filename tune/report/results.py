@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis, analyse
+from tune.evidence.finalists import Finalists
 from tune.evidence.recommendation import Recommendation
-from tune.evidence.selection import Selection
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
 from tune.protocol.trials import StudyRecord, TrialRecord
@@ -31,14 +31,15 @@ class StudyResults:
     Attributes:
       study: its trials and what its processes compiled.
       analysis: of the trials.
-      selection: of the winner; None if there is none, or it is of an earlier state of the study.
+      finalists: and the winner among them; None if there are none, or they are of an earlier
+        state of the study.
       validation: of the winner; None likewise.
       written: the moment of the results.
     """
 
     study: StudyRecord
     analysis: Analysis
-    selection: Selection | None = None
+    finalists: Finalists | None = None
     validation: Validation | None = None
     written: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
 
@@ -46,7 +47,7 @@ class StudyResults:
     def of(
         cls,
         study: StudyRecord,
-        selection: Selection | None = None,
+        finalists: Finalists | None = None,
         validation: Validation | None = None,
     ) -> "StudyResults":
         """Analyse the trials of `study` and return its results.
@@ -54,18 +55,18 @@ class StudyResults:
         The analysis takes seconds. Once there is more to show of the same trials, use
         :func:`dataclasses.replace` instead of a second call.
         """
-        return cls(study, analyse(study.trials, study.settings), selection, validation)
+        return cls(study, analyse(study.trials, study.settings), finalists, validation)
 
     @classmethod
     def without_analysis(
         cls,
         study: StudyRecord,
-        selection: Selection | None = None,
+        finalists: Finalists | None = None,
         validation: Validation | None = None,
     ) -> "StudyResults":
         """Return the results of a study that was interrupted, in no time."""
         analysis = Analysis.skipped(study.trials, study.settings)
-        return cls(study, analysis, selection, validation)
+        return cls(study, analysis, finalists, validation)
 
     @property
     def name(self) -> str:

@@ -79,7 +79,7 @@ class TrackedProgress:
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Pass the call on: selection and validation are not tracked."""
+        """Pass the call on: finalists and validation are not tracked."""
         self._progress.seeds_checkpoint(name, first, stop, step, returns)
 
     def line(self, text: str) -> None:

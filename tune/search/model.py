@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import optuna
+from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
 from tune.protocol.settings import OBJECTIVES, Settings
@@ -121,7 +122,8 @@ def ranked_by_model(trials: Sequence[TrialRecord], settings: Settings) -> list[T
     By their own scores where there are too few for a model.
     """
     order = ranked(trials)
-    model = ScoreModel.fit(trials, settings)
+    with threadpool_limits(1, "blas"):  # The same sums on any number of cores.
+        model = ScoreModel.fit(trials, settings)
     if model is None:
         return order
     expected = model.expected_scores()

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 
 from ppo_jax.seeds import seed_keys
-from tune.protocol.purposes import SELECTION, TUNING, VALIDATION
+from tune.protocol.purposes import TUNING, VALIDATION
 
 
 def test_purposes_are_disjoint_and_keep_their_numbers():
-    keys = [jax.random.key_data(seed_keys(0, p, 100)) for p in (TUNING, VALIDATION, SELECTION)]
-    assert len(np.unique(np.concatenate(keys), axis=0)) == 300
+    keys = [jax.random.key_data(seed_keys(0, p, 100)) for p in (TUNING, VALIDATION)]
+    assert len(np.unique(np.concatenate(keys), axis=0)) == 200
     # Stored studies are resumed by these numbers.
-    assert (TUNING, VALIDATION, SELECTION) == (0, 1, 2)
+    assert (TUNING, VALIDATION) == (0, 1)

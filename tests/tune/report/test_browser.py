@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from tune.evidence.selection import select_winner
+from tune.evidence.finalists import train_finalists
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
@@ -41,10 +41,11 @@ def folder(programs, tmp_path):
     study = run_optimization(
         9, settings, output=tmp_path, study_name="<b>study</b>", programs=programs
     )
-    selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
-    winner = selection.winner.hyperparameters
+    record, folder = StudyRecord.of(study), StudyFolder(tmp_path)
+    finalists = train_finalists(record, programs, folder, 400_000, 2)
+    winner = finalists.winner.hyperparameters
     train_best_config(
-        winner, 400_000, output=tmp_path, study=study, selection=selection, programs=programs
+        winner, 400_000, output=tmp_path, study=study, finalists=finalists, programs=programs
     )
     main([str(tmp_path), "--dashboard"])
     return tmp_path

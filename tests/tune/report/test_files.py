@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from ppo_jax.errors import UserError
-from tune.evidence.selection import select_winner
+from tune.evidence.finalists import train_finalists
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
@@ -204,17 +204,16 @@ def edit(document, path, value):
 
 
 EDITED = [
-    ("selection", ["candidates", 0, "returns", 0, 0], "200", "returns must be numbers"),
-    ("selection", ["candidates", 0, "returns"], "many", "returns must be a list"),
-    ("selection", ["candidates", 0, "environment_steps"], "12", "environment_steps must be a"),
-    ("selection", ["candidates", 0, "seconds"], [], "seconds must be a number"),
-    ("selection", ["candidates", 0, "trial"], [1], "trial must be a number"),
-    ("selection", ["candidates", 0], [], r"candidates\[0\] must be a table"),
-    ("selection", ["candidates"], {}, "candidates must be a list"),
-    ("selection", ["seeds"], [1], "seeds must be a table"),
-    ("selection", ["seeds", "count"], "4", "seeds.count must be an integer"),
-    ("selection", ["steps", 0], "50000", "steps must be numbers"),
-    ("selection", ["config"], [], "config must be a table"),
+    ("finalists", ["finalists", 0, "returns", 0, 0], "200", "returns must be numbers"),
+    ("finalists", ["finalists", 0, "returns"], "many", "returns must be a list"),
+    ("finalists", ["finalists", 0, "environment_steps"], "12", "environment_steps must be a"),
+    ("finalists", ["finalists", 0, "seconds"], [], "seconds must be a number"),
+    ("finalists", ["finalists", 0, "trial"], [1], "trial must be a number"),
+    ("finalists", ["finalists", 0], [], r"finalists\[0\] must be a table"),
+    ("finalists", ["finalists"], {}, "finalists must be a list"),
+    ("finalists", ["seeds"], [1], "seeds must be a table"),
+    ("finalists", ["steps", 0], "50000", "steps must be numbers"),
+    ("finalists", ["config"], [], "config must be a table"),
     ("validation", ["winner", "returns", 0], "1", "returns must be"),
     ("validation", ["winner", "returns", 0], [1.0], "returns must be a list of lists of one l"),
     ("validation", ["baseline", "seconds"], "1", "seconds must be a number"),
@@ -224,7 +223,7 @@ EDITED = [
     ("validation", ["seeds"], [], "seeds must be a table"),
     *(
         (name, [], value, "it must be a table")
-        for name in ("selection", "validation")
+        for name in ("finalists", "validation")
         for value in ([], "{}", 5)
     ),
 ]
@@ -250,7 +249,7 @@ def test_file_that_was_edited_is_named_with_its_key(tmp_path, capsys):
 
 @pytest.fixture
 def proved(programs, tmp_path, monkeypatch):
-    """Return a small study in `tmp_path` with a selection and a validation."""
+    """Return a small study in `tmp_path` with finalists and a validation."""
     monkeypatch.setattr("ppo_jax.policy.save", lambda *_, **__: None)
     monkeypatch.setattr("tune.report.files.plot_validation", lambda *_: None)
     programs.returns = lambda hp, step, seed: step / 1000 - 100 * hp.gamma + seed
@@ -259,18 +258,18 @@ def proved(programs, tmp_path, monkeypatch):
     )
     record = StudyRecord.of(study)
     folder = StudyFolder(tmp_path)
-    selection = select_winner(record, programs, folder, 1, 4)
+    finalists = train_finalists(record, programs, folder, 300_000, 1)
     train_best_config(
-        selection.winner.hyperparameters,
+        finalists.winner.hyperparameters,
         200_000,
         seeds=4,
         output=tmp_path,
         study=study,
-        selection=selection,
+        finalists=finalists,
         programs=programs,
     )
     # Else the winner, which is the baseline then, would be proved alone.
-    assert not selection.winner.is_baseline
+    assert not finalists.winner.is_baseline
     return study
 
 

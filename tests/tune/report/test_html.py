@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from ppo_jax.plots import inline_svg
-from tune.evidence.selection import select_winner
+from tune.evidence.finalists import train_finalists
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
@@ -29,13 +29,14 @@ def page(programs, tmp_path):
     study = run_optimization(
         8, Settings(sampler="random"), output=tmp_path, study_name=HOSTILE, programs=programs
     )
-    selection = select_winner(StudyRecord.of(study), programs, StudyFolder(tmp_path), 2, 4)
+    record, folder = StudyRecord.of(study), StudyFolder(tmp_path)
+    finalists = train_finalists(record, programs, folder, 400_000, 2)
     train_best_config(
-        selection.winner.hyperparameters,
+        finalists.winner.hyperparameters,
         400_000,
         output=tmp_path,
         study=study,
-        selection=selection,
+        finalists=finalists,
         programs=programs,
     )
     save_optimization_results(study, tmp_path)
@@ -44,7 +45,7 @@ def page(programs, tmp_path):
 
 def test_page_has_everything_and_needs_nothing(page):
     for section in (
-        *("configuration", "validation", "selection", "study", "importance", "interactions"),
+        *("configuration", "validation", "finalists", "study", "importance", "interactions"),
         *("slices", "trials", "protocol", "cost"),
     ):
         assert f'<h2 id="{section}">' in page
@@ -56,9 +57,8 @@ def test_page_has_everything_and_needs_nothing(page):
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
     assert not re.search(r"url\((?!#)|@import|fetch\(|https?://(?!www\.w3\.org/)", page)
     assert page.count("<svg") == 4 + 3 + 8 + 10
-    assert re.findall(r"<td class=\"text\">(tuning|selection|validation)</td>", page) == [
+    assert re.findall(r"<td class=\"text\">(tuning|validation)</td>", page) == [
         "tuning",
-        "selection",
         "validation",
     ]
 

@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 SMALL = (
     *("--total-steps", 4096, "--eval-every", 2048, "--eval-episodes", 4, "--seeds", 2),
-    *("--select-top", 0, "--validate-steps", 0, "--trials", 2, "--hidden-sizes", 8),
+    *("--validate-steps", 0, "--trials", 2, "--hidden-sizes", 8),
 )
 
 

@@ -1,0 +1,229 @@
+"""The choice of a winner: the best trials and the baseline, trained for as long as it counts.
+
+What learns fastest in the steps of a trial need not be what is best in the end. So the trials
+that the model of the study expects most of are trained again, on the tuning seeds, for the
+steps of a validation; the validation, on seeds that nothing has used, then shows what the
+winner is worth.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import make_folder, read_json, write_json
+from ppo_jax.programs import Programs
+from ppo_jax.seeds import seed_keys
+from tune.evidence.candidate import TUNING_SEEDS, Candidate
+from tune.evidence.learning_curve import (
+    SeedGroup,
+    SeedsObserver,
+    mean_of_finite,
+    train_seeds,
+    training_steps,
+)
+from tune.evidence.statistics import summarize
+from tune.protocol.purposes import TUNING
+from tune.protocol.settings import Settings
+from tune.protocol.stored import items, named, number, numbers, table
+from tune.protocol.study_folder import StudyFolder
+from tune.protocol.trials import StudyRecord, learning_area
+from tune.search.model import ranked_by_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Finalists:
+    """The finalists, ranked by the level that they reach.
+
+    Attributes:
+      candidates: the best first.
+      seeds: the tuning seeds.
+      complete: whether every finalist has been trained.
+    """
+
+    candidates: Sequence[Candidate]
+    seeds: SeedGroup
+    complete: bool
+
+    @property
+    def winner(self) -> Candidate:
+        """The best finalist."""
+        return self.candidates[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``finalists.json``."""
+        return {
+            **self.seeds.to_dict(),
+            "complete": self.complete,
+            "winner": self.winner.number,
+            "finalists": [_to_dict(candidate) for candidate in self.candidates],
+        }
+
+    @classmethod
+    def load(cls, folder: StudyFolder, study: StudyRecord) -> "Finalists | None":
+        """Return the finalists that `folder` holds of `study`.
+
+        None where there are none, their training was stopped, or the trials say by now that
+        others are the best.
+
+        Raises:
+          UserError: naming file and key where the file was edited and cannot be read.
+        """
+        found, rows = _stored(folder)
+        if found.get("complete") is not True:
+            return None
+        with named(folder.finalists):
+            steps = [int(step) for step in numbers(found.get("steps"), "steps")]
+            seeds = _seed_group(study.settings, steps)
+        top = len([number for number in rows if number != _baseline_number(study)])
+        chosen = choose_finalists(study, top)
+        if {candidate.number for candidate in chosen} != set(rows):
+            return None
+        restored = [
+            known
+            for candidate in chosen
+            if (known := _restored(candidate, seeds, folder, found, rows[candidate.number]))
+        ]
+        return rank_finalists(restored, seeds) if len(restored) == len(rows) else None
+
+
+def train_finalists(
+    study: StudyRecord,
+    programs: Programs,
+    folder: StudyFolder,
+    num_steps: int = 1_000_000,
+    top: int = 3,
+    observer: SeedsObserver | None = None,
+) -> Finalists | None:
+    """Train the `top` best trials and the baseline on the tuning seeds and rank them.
+
+    Writes ``finalists.json`` after each of them; what it holds already is not trained again,
+    so the same call continues one that was stopped, at its last checkpoint.
+
+    Args:
+      study: whose complete trials are ranked; see
+        :func:`tune.search.model.ranked_by_model`.
+      programs: of its configuration.
+      folder: of the study.
+      num_steps: environment steps of each seed.
+      top: complete trials that are finalists, the baseline apart.
+      observer: called at each checkpoint of each group of seeds.
+
+    Returns:
+      The finalists in order, or None where no trial is complete.
+
+    Raises:
+      UserError: when `top` is not a positive integer.
+    """
+    require_count("top", top)
+    chosen = choose_finalists(study, top)
+    if not chosen:
+        return None
+    group = _seed_group(study.settings, training_steps(study.settings, num_steps))
+    keys = seed_keys(study.settings.seed, TUNING, study.settings.seeds)
+    make_folder(folder.path)
+    found, rows = _stored(folder)
+    trained: list[Candidate] = []
+    for candidate in chosen:
+        stored = _restored(candidate, group, folder, found, rows.get(candidate.number))
+        trained.append(stored or _trained(candidate, programs, keys, group, folder, observer))
+        finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
+        write_json(folder.finalists, finalists.to_dict())
+    folder.remove_training_state()
+    return finalists
+
+
+def choose_finalists(study: StudyRecord, top: int) -> list[Candidate]:
+    """Return the `top` trials that most is expected of, the baseline apart, and the baseline."""
+    order = ranked_by_model(study.trials, study.settings)
+    best = [trial for trial in order if not trial.is_baseline][:top]
+    baselines = [trial for trial in order if trial.is_baseline]
+    return [Candidate.of_trial(trial, study.settings) for trial in best + baselines]
+
+
+def rank_finalists(
+    candidates: Sequence[Candidate], seeds: SeedGroup, *, complete: bool = True
+) -> Finalists:
+    """Return candidates that have been trained as finalists, the best first."""
+    return Finalists(sorted(candidates, key=_rank, reverse=True), seeds, complete)
+
+
+def _rank(candidate: Candidate) -> tuple[int, float, float, int]:
+    """Larger is better: fewer diverged seeds, level, area under the curve, earlier trial."""
+    curve, trial = candidate.finals, candidate.trial
+    assert trial is not None, "a study has found it"
+    area = learning_area(curve.steps, [mean_of_finite(row) for row in curve.returns])
+    return -len(curve.diverged_seeds), mean_of_finite(curve.level), area, -trial.number
+
+
+def _baseline_number(study: StudyRecord) -> int | None:
+    return None if study.baseline is None else study.baseline.number
+
+
+def _seed_group(settings: Settings, steps: Sequence[int]) -> SeedGroup:
+    return SeedGroup(settings.config, TUNING_SEEDS, settings.seed, settings.seeds, steps)
+
+
+def _trained(
+    candidate: Candidate,
+    programs: Programs,
+    keys: Any,
+    group: SeedGroup,
+    folder: StudyFolder,
+    observer: SeedsObserver | None,
+) -> Candidate:
+    name = f"finalist, trial {candidate.number}"
+    curve, _ = train_seeds(
+        programs,
+        keys,
+        candidate.hyperparameters,
+        group.steps,
+        name,
+        observer,
+        folder.training_state,
+    )
+    return dataclasses.replace(candidate, finalist=curve)
+
+
+def _stored(folder: StudyFolder) -> tuple[Any, dict[int | None, Any]]:
+    """Return the content of ``finalists.json``, and trial number -> its row.
+
+    Nothing where there is no such file, or a torn one.
+
+    Raises:
+      UserError: naming file and key where it was edited and a value has another type.
+    """
+    try:
+        found = read_json(folder.finalists)
+    except UserError:
+        return {}, {}
+    with named(folder.finalists):
+        rows = {}
+        for place, row in enumerate(items(table(found, "it").get("finalists", []), "finalists")):
+            rows[number(table(row, f"finalists[{place}]").get("trial"), "trial")] = row
+        return found, rows
+
+
+def _restored(
+    candidate: Candidate, group: SeedGroup, folder: StudyFolder, found: Any, row: Any
+) -> Candidate | None:
+    """Return `candidate` with the curve of its `row`; None where that is of another protocol."""
+    if row is None:
+        return None
+    with named(f"{folder.finalists}, trial {candidate.number}"):
+        curve = group.stored_curve(found, row, candidate.hyperparameters)
+    return None if curve is None else dataclasses.replace(candidate, finalist=curve)
+
+
+def _to_dict(candidate: Candidate) -> dict[str, Any]:
+    """Return a finalist as ``finalists.json`` holds it."""
+    trial, curve = candidate.trial, candidate.finals
+    assert trial is not None, "a study has found it"
+    summary = summarize(curve.level)
+    return {
+        "trial": trial.number,
+        "is_baseline": trial.is_baseline,
+        "tuning_score": trial.score,
+        **curve.to_dict(),
+        "level": None if summary is None else dataclasses.asdict(summary),
+    }
