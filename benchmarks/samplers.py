@@ -1,9 +1,10 @@
 """``python -m benchmarks.samplers``: which tuning strategy finds the best configuration.
 
-Every study spends the same number of environment steps, selection included, and its winner
-is judged on seeds that the study has not seen. Hundreds of studies take only minutes because
+Every study spends the same number of environment steps, and its winner is judged on seeds that
+the study has not seen. Hundreds of studies take only minutes because
 :mod:`benchmarks.surrogate`, a model of recorded trials, answers in place of the compiled
-programs. Sampler, pruner, objective and selection are those of ``tune.run``.
+programs. Sampler, pruner, objective and the choice of a winner are those of ``tune.run`` without
+finalists: what is compared is how well the steps of the trials are spent.
 """
 
 import dataclasses
@@ -27,29 +28,34 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.surrogate import Records, Surrogate
-    from tune.evidence.candidate import Candidate
     from tune.evidence.statistics import Estimate
-    from tune.protocol.trials import StudyRecord
+    from tune.protocol.trials import StudyRecord, TrialRecord
 
-SELECT_TOP, SELECT_SEEDS = 3, 10
-"""The defaults of ``tune.run``."""
+RERUN_TOP, RERUN_SEEDS = 3, 10
+"""How many of the best trials, and on how many fresh seeds, the winner rule ``rerun`` trains."""
+
+WINNERS = {
+    "model": "the complete trial that the model expects most of, as in ``tune.run``",
+    "score": "the trial with the best score",
+    "rerun": "the best of three trials and the default, run again on ten fresh seeds each",
+}
+"""Rule that names the winner of a study -> what it takes."""
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {"seeds": 2},
     {"seeds": 8},
     {"objective": "final"},
     {"objective": "tail"},
-    {"sampler_startup_trials": 2},
-    {"sampler_startup_trials": 10},
+    {"sampler_startup_trials": 5},
+    {"sampler_startup_trials": 20},
     {"pruner": "percentile", "pruner_percentile": 25.0},
     {"pruner": "hyperband"},
     {"pruner_startup_trials": 2},
     {"pruner_startup_trials": 8},
     {"pruner_warmup_checkpoints": 0},
     {"pruner_warmup_checkpoints": 2},
-    {"select_top": 0},
-    {"select_top": 1},
-    {"select_top": 5},
+    {"winner": "score"},
+    {"winner": "rerun"},
 )
 """Changes to the defaults, compared one at a time."""
 
@@ -63,8 +69,9 @@ class Arguments:
 
     env: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
     """Environments with recorded trials: one that is easy to tune and one that is not."""
-    trials: int = 20
-    """Trials of a default study; every study spends the environment steps of that one."""
+    trials: int = 30
+    """Trials of a default study; every study spends the environment steps of that many that are
+    not pruned."""
     studies: int = 40
     """Studies per strategy."""
     samplers: tuple[str, ...] = tuple(SAMPLERS)
@@ -136,7 +143,7 @@ class Setup:
     def budget(self) -> int:
         """Environment steps that a study may spend."""
         default = Settings(env=self.env)
-        return default.total_steps * (self.trials * default.seeds + (SELECT_TOP + 1) * SELECT_SEEDS)
+        return default.total_steps * self.trials * default.seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,23 +170,22 @@ class Strategy:
 
 
 def run_study(
-    settings: Settings, surrogate: "Surrogate", judge: "Surrogate", budget: int, select_top: int
+    settings: Settings, surrogate: "Surrogate", judge: "Surrogate", budget: int, winner: str
 ) -> Outcome:
     """Run a study as ``tune.run`` does, until its environment steps are spent.
 
     Args:
       settings: of the study.
-      surrogate: answers in tuning and selection.
+      surrogate: answers in tuning.
       judge: answers for the winner's fresh seeds.
-      budget: environment steps of tuning and selection together.
-      select_top: candidates of the selection besides the baseline; 0 for no selection, where
-        the best trial on tuning seeds wins.
+      budget: environment steps of everything together.
+      winner: a rule in :data:`WINNERS`.
     """
     import optuna
     from optuna.trial import TrialState
 
-    from tune.evidence.candidate import Candidate
     from tune.protocol.trials import StudyRecord
+    from tune.search.model import ranked_by_model
     from tune.search.objective import objective
     from tune.search.pruners import make_pruner
     from tune.search.samplers import has_configurations_left, make_sampler
@@ -190,8 +196,8 @@ def run_study(
     )
     study.set_user_attr("settings", settings.to_dict())
     study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
-    if select_top:
-        budget -= (select_top + 1) * SELECT_SEEDS * settings.total_steps
+    if winner == "rerun":
+        budget -= (RERUN_TOP + 1) * RERUN_SEEDS * settings.total_steps
     while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
         trial = study.ask()
         try:
@@ -201,42 +207,37 @@ def run_study(
         (*_, finished) = study.get_trials(deepcopy=False)
         budget -= finished.user_attrs["environment_steps"]
     record = StudyRecord.of(study)
-    assert record.best is not None, "the default configuration is never pruned"
-    if select_top:
-        winner = select_winner(record, surrogate, select_top)
-    else:
-        winner = Candidate.of_trial(record.best, settings)
-    assert winner.trial is not None
-    assert winner.trial.score is not None
-    curve = judge.draw(winner.hyperparameters, 400).mean(axis=1)
+    found = {
+        "model": lambda: ranked_by_model(record.trials, settings)[0],
+        "score": lambda: record.ranked[0],
+        "rerun": lambda: rerun(record, surrogate),
+    }[winner]()
+    assert found.hyperparameters is not None
+    assert found.score is not None
+    curve = judge.draw(found.hyperparameters, 400).mean(axis=1)
     return Outcome(
         len(record.finished),
-        winner.trial.score,
+        found.score,
         float(curve.mean()),
         float(curve[-1]),
         time.perf_counter() - start,
     )
 
 
-def select_winner(study: "StudyRecord", surrogate: "Surrogate", top: int) -> "Candidate":
-    """Return the winner of a study's selection.
+def rerun(study: "StudyRecord", surrogate: "Surrogate") -> "TrialRecord":
+    """Return the best of the best trials and the baseline on fresh seeds.
 
-    Candidates and ranks are those of :mod:`tune.evidence.selection`. Only the training differs:
-    the surrogate has no training state to keep, so nothing is written to files.
+    It was once the tuner's own way to correct for luck; the model does that without steps.
     """
-    from tune.evidence.candidate import SELECTION_SEEDS
-    from tune.evidence.learning_curve import LearningCurve, SeedGroup
-    from tune.evidence.selection import choose_candidates, rank_candidates
+    best = [trial for trial in study.ranked if not trial.is_baseline][:RERUN_TOP]
+    candidates = [*best, *(trial for trial in study.ranked if trial.is_baseline)]
 
-    settings, steps = study.settings, study.settings.checkpoints()
-    trained = []
-    for candidate in choose_candidates(study, top):
-        returns = surrogate.draw(candidate.hyperparameters, SELECT_SEEDS)
-        taken = SELECT_SEEDS * settings.total_steps
-        curve = LearningCurve(candidate.hyperparameters, steps, returns, taken, seconds=0.0)
-        trained.append(dataclasses.replace(candidate, selection=curve))
-    group = SeedGroup(settings.config, SELECTION_SEEDS, settings.seed, SELECT_SEEDS, steps)
-    return rank_candidates(trained, group).winner
+    def score(trial: "TrialRecord") -> float:
+        assert trial.hyperparameters is not None
+        curve = surrogate.draw(trial.hyperparameters, RERUN_SEEDS).mean(axis=1)
+        return study.settings.score(curve.tolist())
+
+    return max(candidates, key=score)
 
 
 def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
@@ -244,7 +245,7 @@ def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
     from benchmarks.surrogate import Surrogate, halves, regressors
     from tune.search.samplers import require_sampler
 
-    select_top = changes.pop("select_top", SELECT_TOP)
+    winner = changes.pop("winner", "model")
     settings = Settings(env=setup.env, **changes)
     try:
         require_sampler(settings.sampler)
@@ -259,7 +260,7 @@ def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
         surrogate.reseed(seed)
         judge.reseed(seed)
         settings = dataclasses.replace(settings, seed=seed)
-        outcomes.append(run_study(settings, surrogate, judge, setup.budget, select_top))
+        outcomes.append(run_study(settings, surrogate, judge, setup.budget, winner))
     return Strategy(name, tuple(outcomes))
 
 
@@ -403,7 +404,7 @@ def _run(arguments: Arguments) -> None:
         "samplers",
         f"`python -m benchmarks.samplers`, {measuring.machine(measured_with)}; "
         f"{arguments.studies} studies in each row, all with the environment steps of "
-        f"{arguments.trials} trials and a selection, on a surrogate of recorded trials.",
+        f"{arguments.trials} trials, on a surrogate of recorded trials.",
         "Tuning strategies",
         sections,
         {
@@ -437,6 +438,9 @@ def run_studies(
         for pruner, pruning in (("median", "pruned"), ("none", "not pruned")):
             changes = {"sampler": sampler, "pruner": pruner}
             groups["samplers"].append((f"{sampler}, {pruning}", changes))
+    if "tpe" in arguments.samplers:
+        classic = {"sampler": "tpe", "sampler_startup_trials": 5, "winner": "rerun"}
+        groups["samplers"].append(("tpe, pruned, best rerun", classic))
     if arguments.changes:
         groups["one change from the defaults"] = [("defaults", {})]
         for changes in CHANGES:

@@ -105,10 +105,9 @@ class GPSampler(BaseSampler):
 
     def _sobol(self, number: int) -> np.ndarray:
         sequence = stats.qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
-        points: np.ndarray = sequence.random_base2(
-            number.bit_length()
-        )  # At least number + 1 of them.
-        return _snapped(self._axes, points[[number]])[0]
+        points = sequence.random_base2(number.bit_length())  # At least number + 1 of them.
+        (point,) = _snapped(self._axes, points[[number]])
+        return np.asarray(point)
 
     def _pending(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the points of the trials that run or wait, ``[trials, axes]``."""
