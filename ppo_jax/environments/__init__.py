@@ -20,6 +20,7 @@ from ppo_jax.environments.base import (
     Spaces,
     Timestep,
 )
+from ppo_jax.environments.contract import check_contract
 from ppo_jax.errors import UserError, nearest
 
 __all__ = ["ActionSpace", "Continuous", "Discrete", "Environment", "Spaces", "Timestep", "make"]
@@ -37,13 +38,16 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
       kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
 
     Raises:
-      UserError: for an unknown name, an environment that is not supported, or a
-        parameter that the environment does not have.
+      UserError: for an unknown name, an environment that is not supported, a parameter
+        that the environment does not have, or a user's own environment that does not keep to
+        the protocol; see :mod:`ppo_jax.environments.contract`.
     """
     # An environment may hold arrays; made inside a trace they would not outlive it.
     with jax.ensure_compile_time_eval():
         if ":" in name:
-            return _custom(name, dict(kwargs))
+            environment = _custom(name, dict(kwargs))
+            check_contract(environment)
+            return environment
         if "/" in name:
             return _of_suite(name, dict(kwargs))
         from ppo_jax.environments.gymnax import GymnaxEnvironment

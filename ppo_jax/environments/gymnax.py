@@ -97,15 +97,26 @@ class GymnaxEnvironment:
             observation=self._seen(observation),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=jnp.asarray(terminated, jnp.bool_).reshape(()),
-            truncated=jnp.asarray(self._env.is_truncated(state, self._params), jnp.bool_),
+            truncated=jnp.asarray(self._env.is_truncated(state, self._params), jnp.bool_).reshape(
+                ()
+            ),
         )
 
     def _seen(self, observation: Any) -> jax.Array:
         """Return what the network sees."""
-        if self.spaces.discrete_observations is not None:
-            return jax.nn.one_hot(observation, self.spaces.discrete_observations)
-        observation = jnp.asarray(observation, self.observation_dtype)
-        shaped: jax.Array = observation.reshape(self.spaces.observation_shape)
+        shape = self.spaces.observation_shape
+        discrete = self.spaces.discrete_observations
+        observation = jnp.asarray(observation)
+        # A lone number may come as an array of one; nothing else may change its shape unseen.
+        expected = () if discrete is not None or shape == (1,) else shape
+        if observation.shape not in (expected, expected or (1,)):
+            raise UserError(
+                f"environment {self.name!r}: an observation must have the shape {expected} of its "
+                f"space, but got {observation.shape}"
+            )
+        if discrete is not None:
+            return jax.nn.one_hot(observation.reshape(()), discrete)
+        shaped: jax.Array = observation.astype(self.observation_dtype).reshape(shape)
         return shaped
 
 
