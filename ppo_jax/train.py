@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
-from ppo_jax.errors import LARGEST_STEPS, require_count
-from ppo_jax.files import folder_name, make_folder, require_writable, write_json
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
+from ppo_jax.files import folder_name, make_folder, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.identity import first_difference
 from ppo_jax.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Arguments:
     """Train PPO with given hyperparameters on several seeds at once.
 
     Prints the return of every seed at every checkpoint, and saves the policy of the best
-    seed and a picture of the learning curve.
+    seed and a picture of the learning curve. The same command continues a training that was
+    stopped, bit for bit; results of another one are never overwritten.
     """
 
     hyperparameters: Annotated[Hyperparameters, tyro.conf.arg(name="")] = Hyperparameters()
@@ -50,16 +52,12 @@ class Arguments:
     output: Path | None = None
     """Folder for the results. runs/train/ENV if not given."""
     tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
-    resume: bool = False
-    """Go on where the same command was stopped, bit for bit; begin where nothing was saved."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m ppo_jax.train``."""
     arguments = command_line.parse(Arguments, "python -m ppo_jax.train", args)
-    command_line.run(
-        lambda: _run(arguments), "; the same command with --resume goes on at the last checkpoint"
-    )
+    command_line.run(lambda: _run(arguments), "; the same command goes on at the last checkpoint")
 
 
 def _run(arguments: Arguments) -> None:
@@ -90,6 +88,13 @@ def _run(arguments: Arguments) -> None:
     require_writable(output)
     keys = seed_keys(arguments.seed, TRAINING, arguments.seeds)
     steps = checkpoint_steps(arguments.eval_every, arguments.total_steps)
+    run = {
+        "hyperparameters": hyperparameters.to_dict(),
+        "config": config.to_dict(),
+        "seeds": {"root": arguments.seed, "count": arguments.seeds},
+        "steps": steps,
+    }
+    _require_no_other_run(output / "training.json", run)
     print(f"{config.env}: {arguments.seeds} seeds × {arguments.total_steps:,} steps", flush=True)
 
     start = time.perf_counter()
@@ -97,20 +102,12 @@ def _run(arguments: Arguments) -> None:
     training_seconds = 0.0
     programs.compile()
     state = programs.init(keys)
-    run = {
-        "hyperparameters": hyperparameters.to_dict(),
-        "config": config.to_dict(),
-        "seeds": {"root": arguments.seed, "count": arguments.seeds},
-        "steps": steps,
-    }
     with TrainingStates(output / "training_state", run) as states:
-        if arguments.resume and states.exists():
+        if states.exists():
             state, progress = states.restore(state)
             rows = [np.array(row, float) for row in progress["returns"]]
             training_seconds = progress["training_seconds"]
             print(f"going on after {steps[len(rows) - 1]:,} steps", flush=True)
-        else:
-            states.remove()
         taken = int(state.iteration) * hyperparameters.n_steps
         with Tracker(
             arguments.tracking,
@@ -174,6 +171,21 @@ def _run(arguments: Arguments) -> None:
     if diverged:
         print(f"diverged and left out of the means: seeds {', '.join(map(str, diverged))}")
     print(f"final return {_mean(returns[-1]):.1f}; policy of seed {best} and results in {output}")
+
+
+def _require_no_other_run(results: Path, run: dict[str, Any]) -> None:
+    """Refuse to overwrite `results` unless they are of this run, or are torn."""
+    try:
+        stored = read_json(results)
+        before = {name: stored[name] for name in run}
+    except (UserError, KeyError, TypeError):
+        return
+    difference = first_difference(before, run)
+    if difference is not None:
+        raise UserError(
+            f"{results.parent} holds the results of a run with {difference.name} = "
+            f"{difference.stored}, but got {difference.asked}; choose another --output"
+        )
 
 
 def _progress(checkpoint: "Checkpoint", taken: int) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ppo_jax.errors import UserError
 from ppo_jax.files import disk_errors, plain, remove_folder
+from ppo_jax.identity import first_difference
 
 FORMAT = 1
 
@@ -133,11 +134,11 @@ class TrainingStates:
                 f"the training state in {self._folder} is damaged: {reason}; "
                 f"remove the folder to begin anew"
             ) from error
-        if stored_run != self._run:
-            name, before, now = _first_difference(stored_run, self._run)
+        difference = first_difference(stored_run, self._run)
+        if difference is not None:
             raise OtherRunError(
-                f"the training state in {self._folder} belongs to a run with {name} = {before}, "
-                f"but got {now}; remove the folder to begin anew"
+                f"the training state in {self._folder} belongs to a run with {difference.name} = "
+                f"{difference.stored}, but got {difference.asked}; remove the folder to begin anew"
             )
         return _unflatten(arrays, like, self._folder), progress
 
@@ -157,13 +158,6 @@ class TrainingStates:
                 ),
             )
         return self._manager
-
-
-def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return path, before, now
-    name = next(n for n in {**before, **now} if before.get(n) != now.get(n))
-    return _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
 
 
 def _is_key(leaf: Any) -> bool:
