@@ -113,8 +113,8 @@ class Contender:
     """A variant that is compiled, warmed up, and in the middle of its training."""
 
     def __init__(self, variant: Variant, programs: "Programs", arguments: Arguments) -> None:
+        from ppo_jax.config import iterations_for
         from ppo_jax.seeds import seed_keys
-        from ppo_jax.trainer import iterations_for
         from tune.protocol.purposes import TUNING
 
         self.variant = variant

@@ -15,6 +15,8 @@ from ppo_jax.hyperparameters import Hyperparameters
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
 NETWORKS = ("auto", "mlp", "cnn")
 
+MOST_LAYERS = 100
+
 EnvKwargs = tuple[tuple[str, bool | int | float | str], ...]
 
 
@@ -91,6 +93,8 @@ class AgentConfig:
 def _require_sizes(name: str, sizes: Any) -> None:
     if not isinstance(sizes, tuple):
         raise UserError(f"{name} must be a tuple of integers, but got {sizes!r}")
+    if len(sizes) > MOST_LAYERS:
+        raise UserError(f"{name} must be at most {MOST_LAYERS} sizes, but got {len(sizes)}")
     for size in sizes:
         require_count(name, size)
 
@@ -192,6 +196,27 @@ def config_for(
         batch_size_choices=(hyperparameters.batch_size,),
         **static,
     )
+
+
+def iterations_for(steps: int, n_steps: int) -> int:
+    """Return the iterations of `n_steps` transitions that reach `steps` at the least.
+
+    Raises:
+      UserError: when there are more than a compiled program can count.
+
+    >>> iterations_for(50_000, 2048), iterations_for(50_000, 2048) * 2048
+    (25, 51200)
+    """
+    if steps > n_steps * _MOST_ITERATIONS:
+        raise UserError(
+            f"there must be at most {n_steps * _MOST_ITERATIONS:,} environment steps with "
+            f"n_steps={n_steps}, but got {steps:,}"
+        )
+    return -(-steps // n_steps)
+
+
+_MOST_ITERATIONS = 2**31 - 2
+"""Compiled programs count in int32."""
 
 
 def checkpoint_steps(every: int, total: int) -> list[int]:

@@ -34,6 +34,9 @@ class Arguments:
     """Sample actions from the policy's distribution. Greedy if not given."""
     seed: int = 0
     """Root of all random numbers."""
+    env: str | None = None
+    """Environment to play in; that of the policy if not given. One of your own has to be named
+    here, as module:attribute: what a policy names is never imported."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
     gymnasium: str | None = None
@@ -62,7 +65,7 @@ def _run(arguments: Arguments) -> None:
     from ppo_jax.versions import device_description, versions
 
     loaded = policy.load(arguments.policy)
-    environment, kwargs = _environment(loaded, overrides)
+    environment, kwargs = _environment(loaded, arguments.env, overrides)
     theirs = None
     if arguments.gymnasium is not None:
         theirs = Gymnasium(arguments.gymnasium, loaded)
@@ -113,14 +116,18 @@ def _run(arguments: Arguments) -> None:
 
 
 def _environment(
-    policy: "Policy", overrides: dict[str, Any]
+    policy: "Policy", name: str | None, overrides: dict[str, Any]
 ) -> tuple["Environment", dict[str, Any]]:
     """Return the policy's environment and the parameters that differ from its defaults."""
-    from ppo_jax.environments import make
+    from ppo_jax.environments import make, require_no_code
 
     trained_on = policy.description["environment"]
-    kwargs = {**trained_on["kwargs"], **overrides}
-    environment = make(trained_on["name"], tuple(sorted(kwargs.items())))
+    if name is None:
+        name = str(trained_on["name"])
+        require_no_code(name, "the policy", f"pass --env {name}")
+    known = trained_on["kwargs"] if name == trained_on["name"] else {}
+    kwargs = {**known, **overrides}
+    environment = make(name, tuple(sorted(kwargs.items())))
     if environment.spaces != policy.spaces:
         raise UserError(
             f"the policy is for {policy.spaces}, but {environment.name} has {environment.spaces}"

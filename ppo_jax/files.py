@@ -14,8 +14,10 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,69 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, largest: int = 2**26) -> Any:
+    """Read a JSON file; see :func:`read_text` for errors."""
+    return _parsed(path, largest, json.loads)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; see :func:`read_text` for errors."""
+    tables: dict[str, Any] = _parsed(path, 2**20, tomllib.loads)
+    return tables
+
+
+def _parsed(path: Path, largest: int, parse: Callable[[str], Any]) -> Any:
+    """Return what the text of a file says; see :func:`read_text` for errors."""
+    text = read_text(path, largest)
+    try:
+        value = parse(text)
+    except RecursionError:
+        raise UserError(f"cannot read {path}: {_TOO_DEEP}") from None
+    except ValueError as error:  # Also integers beyond all bounds.
+        raise UserError(f"cannot read {path}: {error}") from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return value
+    raise UserError(f"cannot read {path}: {_TOO_DEEP}")
+
+
+def read_text(path: Path, largest: int) -> str:
+    """Read a text file.
+
+    Args:
+      path: of the file.
+      largest: bytes that it may have.
 
     Raises:
-      UserError: when the file is missing, cannot be read, or is not valid JSON.
+      UserError: when it is missing, no file, larger than that, cannot be read, or does not
+        hold what it should.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # Also integers beyond all bounds.
-        raise UserError(f"cannot read {path}: {error}") from error
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # A device or a pipe may have no end.
+            raise UserError(f"cannot read {path}: it is not a file")
+        if found.st_size > largest:
+            raise UserError(
+                f"cannot read {path}: it must have at most {largest:,} bytes, "
+                f"but has {found.st_size:,}"
+            )
+        return path.read_text(encoding="utf-8")
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path}: {reason}") from error
+
+
+_DEEPEST = 50
+_TOO_DEEP = f"tables and lists must be nested at most {_DEEPEST} deep"
 
 
 def folder_name(name: str) -> str:

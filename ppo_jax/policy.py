@@ -5,6 +5,8 @@ A policy is what acts. What training needs to go on is a training state, not a p
 
 import dataclasses
 import functools
+import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import numpy as safetensors_numpy
+from safetensors.numpy import save_file
 
 from ppo_jax import normalization
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import ActionSpace, Continuous, Discrete, Spaces, make
-from ppo_jax.errors import UserError, is_number, require_count
+from ppo_jax.errors import LARGEST_COUNT, UserError, is_number, require_count
 from ppo_jax.files import disk_errors, make_folder, read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
@@ -28,6 +31,7 @@ from ppo_jax.versions import versions
 FORMAT = 2
 _TENSORS, _DESCRIPTION = "model.safetensors", "policy.json"
 _STATISTICS = "observation_statistics"
+_LARGEST_HEADER = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +137,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
         # `order`, since `ascontiguousarray` would give a number a dimension.
         flat = {k: np.array(leaf, order="C") for k, leaf in _flatten_weights(weights).items()}
         save_file(flat, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     statistics = {"clip": normalization.CLIP, "epsilon": normalization.EPSILON}
     description = {
         "format": FORMAT,
@@ -145,6 +150,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
         },
         "agent": config.agent.to_dict(),
         _STATISTICS: statistics if config.agent.normalize_observations else None,
+        "sha256": digest,
         "versions": versions(),
     }
     write_json(folder / _DESCRIPTION, description | extra)
@@ -157,7 +163,7 @@ def load(folder: str | Path) -> Policy:
       UserError: when a file is missing, damaged, or does not fit the other.
     """
     folder = Path(folder)
-    description = read_json(folder / _DESCRIPTION)
+    description = read_json(folder / _DESCRIPTION, largest=2**20)
     try:
         agent, spaces = _described(description)
         network = make_network(agent, spaces)
@@ -165,11 +171,15 @@ def load(folder: str | Path) -> Policy:
         raise UserError(f"{folder / _DESCRIPTION} is not a policy: {error!r}") from error
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION}: {error}") from error
+    expected = _flatten_weights(_expected_weights(network, agent, spaces))
     try:
-        tensors = load_file(folder / _TENSORS)
+        content = _read_tensors(folder / _TENSORS, expected)
+        tensors = safetensors_numpy.load(content)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {folder / _TENSORS}: {error}") from error
-    expected = _flatten_weights(_expected_weights(network, agent, spaces))
+    digest = description.get("sha256")  # None where an earlier version has written it.
+    if digest is not None and digest != hashlib.sha256(content).hexdigest():
+        raise UserError(f"{folder / _TENSORS} is damaged, or is not of this {_DESCRIPTION}")
     if _signature(tensors) != _signature(expected):
         raise UserError(f"{folder / _TENSORS} does not hold the network of {_DESCRIPTION}")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
@@ -180,9 +190,23 @@ def load(folder: str | Path) -> Policy:
     return Policy(agent, spaces, weights, description)
 
 
+def _read_tensors(path: Path, expected: Mapping[str, Any]) -> bytes:
+    """Return the content of a file of tensors, unless it is larger than the expected ones."""
+    needed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in expected.values())
+    size = path.stat().st_size
+    if size > needed + _LARGEST_HEADER:
+        raise UserError(
+            f"{path} does not hold the network of {_DESCRIPTION}: that takes {needed:,} bytes "
+            f"and a header, but the file has {size:,}"
+        )
+    return path.read_bytes()
+
+
 def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) -> Any:
+    """Return the shapes of the weights; nothing is allocated, however large they are."""
     shape = spaces.observation_shape
-    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+    observation = jax.ShapeDtypeStruct(shape, jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), observation)
     statistics = jax.eval_shape(lambda: RunningStatistics.empty(shape).completed())
     return Weights(params, statistics if agent.normalize_observations else None)
 
@@ -198,6 +222,10 @@ def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
         raise UserError(f"observation_shape must be a list of sizes, but got {shape!r}")
     for size in shape:
         require_count("observation_shape", size)
+    if math.prod(shape) > LARGEST_COUNT:
+        raise UserError(
+            f"observation_shape must be of at most {LARGEST_COUNT:,} numbers, but got {shape}"
+        )
     n = environment.get("discrete_observations")
     if n is not None and [n] != shape:
         raise UserError(f"discrete_observations must be the observation_shape, but got {n!r}")

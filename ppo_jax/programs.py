@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax import evaluation, trainer
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import TrainConfig, iterations_for
 from ppo_jax.devices import SeedMesh
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
 from ppo_jax.seeds import TRAINING, evaluation_key, seed_keys
-from ppo_jax.trainer import TrainMetrics, TrainState, iterations_for
+from ppo_jax.trainer import TrainMetrics, TrainState
 
 STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None)  # type: ignore[arg-type]
 

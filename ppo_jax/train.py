@@ -11,7 +11,7 @@ import tyro
 from numpy.typing import ArrayLike
 
 from ppo_jax import command_line
-from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import folder_name, make_folder, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
@@ -67,6 +67,7 @@ def _run(arguments: Arguments) -> None:
     require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
     arguments.tracking.require_packages()
     hyperparameters = arguments.hyperparameters.validated()
+    iterations_for(arguments.total_steps, hyperparameters.n_steps)
     config = config_for(
         hyperparameters,
         arguments.agent,

@@ -60,17 +60,6 @@ class TrainMetrics(NamedTuple):
     episodes: jax.Array
 
 
-def iterations_for(steps: int, n_steps: int) -> int:
-    """Return the iterations of `n_steps` transitions that reach `steps` at the least.
-
-    Counted on the host in Python integers, which do not overflow.
-
-    >>> iterations_for(50_000, 2048), iterations_for(50_000, 2048) * 2048
-    (25, 51200)
-    """
-    return -(-steps // n_steps)
-
-
 def init(config: TrainConfig, key: jax.Array) -> TrainState:
     """Return the state of a seed before its first iteration."""
     environment = make(config.env, config.env_kwargs)
@@ -100,7 +89,7 @@ def train_until(
       config: static.
       state: a seed's state; with fewer than `target_iteration` iterations done.
       hyperparameters: traced scalars.
-      target_iteration: int32 scalar; see :func:`iterations_for`.
+      target_iteration: int32 scalar; see :func:`ppo_jax.config.iterations_for`.
       total_iterations: int32 scalar, the horizon of linear annealing.
 
     Returns:

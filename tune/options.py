@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
@@ -158,6 +158,7 @@ class Arguments:
             )
         settings = self.settings()
         settings.checkpoints(self.validate_steps)
+        iterations_for(self.validate_steps, min(settings.config.n_steps_choices))
         study_name = self.study_name or settings.env
         require_study_name(study_name)
         return Plan(

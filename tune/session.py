@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 
-from ppo_jax.environments import make
+from ppo_jax.config import iterations_for
+from ppo_jax.environments import make, require_no_code
 from ppo_jax.files import make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
@@ -190,16 +191,19 @@ def train_best_config(
     Raises:
       UserError: before anything is trained, when the request cannot work.
     """
+    stored = None if study is None else settings_of(study)
     if isinstance(params, (str, Path)):
         params, stored = read_recommended(params)
-        settings = settings or stored
-    settings = settings or (study and settings_of(study)) or Settings()
+    if settings is None and stored is not None:
+        require_no_code(stored.env, "what is stored", "pass settings=")
+    settings = settings or stored or Settings()
     hyperparameters = (
         params.validated()
         if isinstance(params, Hyperparameters)
         else settings.space.complete(params)
     )
     config = config_for(settings, hyperparameters)
+    iterations_for(num_steps, hyperparameters.n_steps)
     seed_group(config, settings, num_steps, seeds)
     make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
     folder = StudyFolder.of(output, settings.env)

@@ -16,11 +16,10 @@ def prepare(work: Work) -> Callable[[], int]:
     enable_all_cpu_cores()
     import jax
 
-    from ppo_jax.config import AgentConfig, TrainConfig
+    from ppo_jax.config import AgentConfig, TrainConfig, iterations_for
     from ppo_jax.hyperparameters import Hyperparameters
     from ppo_jax.programs import Programs
     from ppo_jax.seeds import seed_keys
-    from ppo_jax.trainer import iterations_for
     from tune.protocol.purposes import TUNING
 
     # The program of a whole study instead of one for these sizes.

@@ -23,7 +23,34 @@ from ppo_jax.environments.base import (
 from ppo_jax.environments.contract import check_contract
 from ppo_jax.errors import UserError, nearest
 
-__all__ = ["ActionSpace", "Continuous", "Discrete", "Environment", "Spaces", "Timestep", "make"]
+__all__ = [
+    "ActionSpace",
+    "Continuous",
+    "Discrete",
+    "Environment",
+    "Spaces",
+    "Timestep",
+    "make",
+    "require_no_code",
+]
+
+
+def require_no_code(name: str, source: str, remedy: str) -> None:
+    """Raise a ``UserError`` if `name`, found in a file or a storage, names code to import.
+
+    :func:`make` imports and calls what ``module:attribute`` names. Only the user may ask for
+    that, by typing it; data must not.
+
+    Args:
+      name: of an environment.
+      source: what names it.
+      remedy: how to ask for it.
+    """
+    if ":" in name:
+        raise UserError(
+            f"{source} names the environment {name!r}, whose code would be imported and run; "
+            f"if you trust it, {remedy}"
+        )
 
 
 def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:

@@ -227,6 +227,23 @@ def test_mistakes_are_found_before_anything_is_played(
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
+def test_code_that_a_policy_names_is_not_run_unless_asked_for(tmp_path, run, monkeypatch, capsys):
+    """Whoever hands on a policy must not decide what its reader's computer imports."""
+    (tmp_path / "theirs.py").write_text("raise SystemExit('it was imported')")
+    folder = balancing_policy(tmp_path / "policy")
+    path = folder / "policy.json"
+    described = json.loads(path.read_text())
+    described["environment"]["name"] = "theirs:make"
+    path.write_text(json.dumps(described))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"'theirs:make', whose code .* pass --env theirs:make"):
+        run(folder)
+    with pytest.raises(SystemExit, match="it was imported"):
+        run(folder, "--env", "theirs:make")
+    run(folder, "--env", "CartPole-v1", "--episodes", 2)
+    assert "CartPole-v1: 2 episodes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "module", "extra"),
     [

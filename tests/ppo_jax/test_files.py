@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ppo_jax.files import (
     disk_errors,
     folder_name,
     read_json,
+    read_toml,
     remove_folder,
     replacing,
     require_writable,
@@ -206,3 +208,34 @@ def test_failing_disks_are_os_errors_whatever_a_library_raises(tmp_path):
         assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "x"))
     with pytest.raises(RuntimeError, match="something else"):
         fail(RuntimeError("something else"))
+
+
+@pytest.mark.parametrize("read", [read_json, read_toml])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "nested at most 50 deep|Expected|expected|Invalid|Unclosed"),
+        (b"x = " + b"[" * 60 + b"]" * 60, "nested at most 50 deep|Expecting"),
+        (b'{"x": ' + b"[" * 60 + b"]" * 60 + b"}", "nested at most 50 deep|Invalid"),
+        (b"x = " + b"1" * 5000, "Exceeds the limit|Expecting"),
+        (b"1" * 5000, "Exceeds the limit|Expected|Invalid|expected"),
+        (b"\xff\xfe", "can't decode byte"),
+        (b"x = '" + b"a" * 2**27 + b"'", "it must have at most"),
+    ],
+)
+def test_hostile_text_is_one_line(tmp_path, read, content, message):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^cannot read {path}: .*({message})[^\n]*$"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "missing", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "text"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=r"it is not a file|No such file"):
+        read_json(path)

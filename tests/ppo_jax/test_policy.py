@@ -206,6 +206,10 @@ def actions(description):
         ("environment", {"action_space": {"kind": "discrete", "n": -1}}),
         ("environment", {"action_space": {"kind": "continuous", "low": [1], "high": [0]}}),
         ("environment", {"action_space": {"kind": "continuous", "low": "x", "high": [0]}}),
+        ("environment", {"observation_shape": [2**24] * 4}),
+        ("environment", {"action_space": {"kind": "discrete", "n": 2**24}}),
+        ("agent", {"hidden_sizes": [2**24] * 4}),
+        ("agent", {"hidden_sizes": [1] * 1000}),
         ("environment", {"observation_shape": []}),
         ("environment", {"observation_shape": 6}),
         ("environment", {"discrete_observations": 7}),
@@ -215,6 +219,30 @@ def test_sizes_that_are_none_are_refused(folder, part, change):
     rewrite(folder, lambda d: d[part].update(change))
     with pytest.raises(UserError):
         load(folder)
+
+
+def test_a_file_of_weights_that_is_too_large_is_not_read(folder, monkeypatch):
+    path = folder / "model.safetensors"
+    with path.open("r+b") as file:
+        file.truncate(10**9)  # A hole: it takes no room on the disk.
+    monkeypatch.setattr(type(path), "read_bytes", lambda _: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=r"takes [0-9,]+ bytes .* the file has 1,000,000,000"):
+        load(folder)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "one bit"])
+def test_weights_that_are_damaged_in_the_middle_are_noticed(folder, damage):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "zeros":
+        content[-64:-32] = bytes(32)
+    else:
+        content[-40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        load(folder)
+    rewrite(folder, lambda d: d.pop("sha256"))  # As earlier versions wrote it.
+    load(folder)
 
 
 def saved(folder, config, statistics=None):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ppo_jax import trainer
-from ppo_jax.config import AgentConfig, TrainConfig, config_for
+from ppo_jax.config import AgentConfig, TrainConfig, config_for, iterations_for
 from ppo_jax.environments import make
+from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.learner import shuffle
 from ppo_jax.rollout import Transition
@@ -427,7 +428,7 @@ def test_a_diverged_seed_stays_diverged():
     [(1, 2048, 1), (2048, 2048, 1), (2049, 2048, 2), (10**12, 1024, 976_562_500)],
 )
 def test_iterations_reach_the_steps_at_the_least(steps, n_steps, iterations):
-    assert trainer.iterations_for(steps, n_steps) == iterations
+    assert iterations_for(steps, n_steps) == iterations
 
 
 def test_initial_state():
@@ -437,3 +438,9 @@ def test_initial_state():
     assert state.actors.observation.shape == (NUM_ENVS, 4)
     assert len(np.unique(state.actors.observation[:, 0])) == NUM_ENVS
     assert largest_difference(start(1).params, start(2).params) > 0.01
+
+
+def test_more_iterations_than_can_be_counted_are_refused():
+    assert iterations_for(16 * (2**31 - 2), 16) == 2**31 - 2
+    with pytest.raises(UserError, match=r"at most 34,359,738,336 .* with n_steps=16, but got 1,000"):
+        iterations_for(10**12, 16)

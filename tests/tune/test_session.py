@@ -15,6 +15,7 @@ from ppo_jax import command_line, policy
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, write_json
+from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.train import Arguments
 from tune import session
 from tune.evidence.finalists import train_finalists
@@ -24,6 +25,7 @@ from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.report.files import save_optimization_results
+from tune.search.objective import objective
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
@@ -239,6 +241,26 @@ def test_other_files_are_no_recommendation(programs, tmp_path, text):
     (tmp_path / "recommended.json").write_text(text)
     with pytest.raises(UserError, match=r"recommended\.json"):
         train_best_config(tmp_path / "recommended.json", output=tmp_path / "out", programs=programs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_that_a_recommendation_names_is_not_run_unless_asked_for(programs, tmp_path):
+    settings = Settings(env="theirs:make")
+    path = tmp_path / "recommended.json"
+    hyperparameters = Hyperparameters().to_dict()
+    path.write_text(
+        json.dumps({"hyperparameters": hyperparameters, "settings": settings.to_dict()})
+    )
+    with pytest.raises(UserError, match=r"'theirs:make', whose code .* pass settings="):
+        train_best_config(path, output=tmp_path / "out", programs=programs)
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("settings", settings.to_dict())
+    for call in (
+        lambda: train_best_config({}, output=tmp_path / "out", study=study, programs=programs),
+        lambda: objective(study.ask(), programs=programs),
+    ):
+        with pytest.raises(UserError, match="whose code would be imported"):
+            call()
     assert not (tmp_path / "out").exists()
 
 

@@ -5,9 +5,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ppo_jax.config import AgentConfig, EnvKwargs, TrainConfig, checkpoint_steps
+from ppo_jax.config import (
+    AgentConfig,
+    EnvKwargs,
+    TrainConfig,
+    checkpoint_steps,
+    iterations_for,
+)
 from ppo_jax.errors import (
-    LARGEST_STEPS,
     UserError,
     is_number,
     nearest,
@@ -27,6 +32,10 @@ OBJECTIVES: Mapping[str, Callable[[int], int]] = {
     "tail": lambda checkpoints: math.ceil(checkpoints / 3),
 }
 """Name -> how many of a run's last checkpoints its score is the mean of."""
+
+
+_LARGEST_STORED_STEP = 2**31 - 1
+"""Optuna stores the steps of reports in 32 bits where the storage is PostgreSQL or MySQL."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Settings:
         for name in ("seeds", "eval_episodes", "grid_points"):
             require_count(name, getattr(self, name))
         for name in ("total_steps", "eval_every"):
-            require_count(name, getattr(self, name), high=LARGEST_STEPS)
+            require_count(name, getattr(self, name), high=_LARGEST_STORED_STEP)
         for name in (
             "sampler_startup_trials",
             "pruner_startup_trials",
@@ -101,7 +110,8 @@ class Settings:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} must be a name, but got {getattr(self, name)!r}")
         require_choice("objective", self.objective, OBJECTIVES)
-        _ = self.config, self.checkpoints()
+        iterations_for(self.total_steps, min(self.config.n_steps_choices))
+        self.checkpoints()
 
     @property
     def config(self) -> TrainConfig:

@@ -23,12 +23,12 @@ name stay as they are. ::
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_jax.errors import UserError, nearest, require_count
+from ppo_jax.files import read_toml
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 
 if TYPE_CHECKING:
@@ -185,11 +185,7 @@ class SearchSpace:
 
     def changed_by_file(self, path: str | Path) -> "SearchSpace":
         """Return this space changed by the TOML file at `path`."""
-        try:
-            tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"cannot read search space {path}: {reason}") from error
+        tables = read_toml(Path(path))
         try:
             return self.changed_by(tables)
         except UserError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 
 from ppo_jax.config import TrainConfig
+from ppo_jax.environments import require_no_code
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint, Programs
 from ppo_jax.seeds import seed_keys
@@ -72,7 +73,7 @@ def objective(
     study = getattr(trial, "study", None)  # Optuna's FixedTrial and FrozenTrial have none.
     if study is not None:
         require_maximize(study)
-        settings = settings or settings_of(study)
+        settings = settings or _stored_settings(study)
     settings = settings or Settings()
     hyperparameters = settings.space.suggest(trial)
     programs = programs or shared_programs(settings.config, settings.seeds)
@@ -108,6 +109,14 @@ def objective(
         trial.set_user_attr("evaluation_seconds", progress.evaluation_seconds)
         trial.set_user_attr("diverged_seeds", progress.diverged_seeds)
     return settings.score(means)
+
+
+def _stored_settings(study: optuna.Study) -> Settings | None:
+    """Return the settings stored with `study`, unless they name code to import."""
+    settings = settings_of(study)
+    if settings is not None:
+        require_no_code(settings.env, f"study {study.study_name!r}", "pass settings=")
+    return settings
 
 
 @dataclasses.dataclass
