@@ -72,6 +72,7 @@ def run(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_plays_here_and_in_gymnasium_and_films_it(command, tmp_path):
     folder = balancing_policy(tmp_path / "policy")
     film, results = tmp_path / "films" / "cartpole.gif", tmp_path / "results.json"

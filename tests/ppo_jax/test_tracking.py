@@ -157,6 +157,7 @@ def test_a_missing_package_is_named_before_anything_starts(monkeypatch, options,
         train._run(arguments)
 
 
+@pytest.mark.slow
 def test_a_training_writes_both(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     done = command(

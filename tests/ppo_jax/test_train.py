@@ -84,6 +84,7 @@ def policy_bytes(folder):
     return (folder / "policy" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command, wait_until):
     """SIGKILL in the middle, after a checkpoint; then the same command."""
     arguments = (

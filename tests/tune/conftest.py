@@ -105,3 +105,13 @@ def programs(monkeypatch):
     quick = functools.partial(analyse, resamples=3)
     monkeypatch.setattr("tune.report.results.analyse", quick)
     return fake
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Reports without pictures: drawing takes seconds, and has tests of its own in report/."""
+    monkeypatch.setattr("tune.report.html.inline_svg", lambda draw, width, height: "<svg></svg>")
+    for name in ("plot_optimization", "plot_validation"):
+        monkeypatch.setattr(
+            f"tune.report.files.{name}", lambda results, path: path.write_bytes(b"picture")
+        )

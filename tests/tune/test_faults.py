@@ -51,16 +51,6 @@ def policies(monkeypatch):
     monkeypatch.setattr(policy, "load", load)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Drawing takes seconds."""
-    monkeypatch.setattr("tune.report.html.inline_svg", lambda draw, width, height: "<svg></svg>")
-    for name in ("plot_optimization", "plot_validation"):
-        monkeypatch.setattr(
-            f"tune.report.files.{name}", lambda results, path: path.write_bytes(b"picture")
-        )
-
-
 def contents(folder):
     """Return name -> content of the files of a study, but for its storage."""
     return {
@@ -91,7 +81,7 @@ def test_every_file_of_a_study_that_is_damaged_is_written_again(programs, tmp_pa
         3,
         "CartPole-v1",
         folder,
-        validate_steps=200_000,
+        validate_steps=400_000,
         validate_seeds=4,
     )
     whole = session.run(plan, programs, progress)

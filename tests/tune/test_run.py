@@ -33,7 +33,7 @@ def test_small_study_from_start_to_end(command, tmp_path):
     assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 4
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith(("Improved:", "No clear difference:", "Worse:"))
-    assert "95% interval" in last
+    assert "95% interval" in last or "no trial beat the default" in last
     results = json.loads((output / "optimization_results.json").read_text())
     assert results["programs_compiled"] == {"evaluation": 1, "initialisation": 1, "training": 1}
     assert results["verdict"] == last

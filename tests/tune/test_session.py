@@ -29,6 +29,8 @@ from tune.search.objective import objective
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(autouse=True)
 def saved_policies(monkeypatch):
@@ -131,7 +133,7 @@ def test_improved(programs, tmp_path, saved_policies):
     assert data["short_training_misled"] is False
     assert np.shape(data["winner"]["returns"]) == np.shape(data["baseline"]["returns"]) == (6, 10)
     assert data["steps"] == [50_000 * i for i in range(1, 7)]
-    assert (tmp_path / "validation.png").stat().st_size > 10_000
+    assert (tmp_path / "validation.png").exists()
     (weights, extra), *rest = saved_policies
     assert not rest
     assert extra["hyperparameters"]["gamma"] == 0.98

@@ -1,5 +1,6 @@
 """The trials of a study in TensorBoard, a run each."""
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = (
@@ -25,6 +26,7 @@ def test_every_trial_is_a_run(command, tmp_path):
     check(tmp_path / "tensorboard")
 
 
+@pytest.mark.slow
 def test_workers_tell_of_their_trials(command, tmp_path):
     done = command("tune.run", *SMALL, "--output", tmp_path, "--tensorboard", "--workers", 2)
     assert done.returncode == 0, done.stderr
