@@ -53,8 +53,8 @@ def _parsed(path: Path, largest: int, parse: Callable[[str], Any]) -> Any:
         raise UserError(f"cannot read {path}: {_TOO_DEEP}") from None
     except ValueError as error:  # Also integers beyond all bounds.
         raise UserError(f"cannot read {path}: {error}") from error
-    level = [value]
-    for _ in range(_DEEPEST):
+    level = [{"it": value}]
+    for _ in range(_DEEPEST + 1):
         level = [
             item
             for container in level
