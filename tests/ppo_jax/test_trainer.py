@@ -442,5 +442,5 @@ def test_initial_state():
 
 def test_more_iterations_than_can_be_counted_are_refused():
     assert iterations_for(16 * (2**31 - 2), 16) == 2**31 - 2
-    with pytest.raises(UserError, match=r"at most 34,359,738,336 .* with n_steps=16, but got 1,000"):
+    with pytest.raises(UserError, match=r"at most 34,359,738,336 .* n_steps=16, but got 1,000"):
         iterations_for(10**12, 16)
