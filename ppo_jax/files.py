@@ -53,7 +53,7 @@ def _parsed(path: Path, largest: int, parse: Callable[[str], Any]) -> Any:
         raise UserError(f"cannot read {path}: {_TOO_DEEP}") from None
     except ValueError as error:  # Also integers beyond all bounds.
         raise UserError(f"cannot read {path}: {error}") from error
-    level = [{"it": value}]
+    level: list[dict[str, Any] | list[Any]] = [[value]]
     for _ in range(_DEEPEST + 1):
         level = [
             item
