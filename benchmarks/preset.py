@@ -65,7 +65,7 @@ def preset_table(study: Path, command: str) -> dict[str, Any]:
                 "score": mean["value"],
                 "interval": list(mean["interval"] or []),
                 "method": mean["method"] or "",
-                "seeds": validation["seeds"]["count"],
+                "seeds": validation["seeds_trained"],
                 "steps": validation["steps"][-1],
                 "trials": results["n_trials"]["total"],
                 "verdict": validation["verdict"],

@@ -284,7 +284,7 @@ def objectives_and_long_training(
     from scipy import stats
 
     from benchmarks.surrogate import halves
-    from tune.evidence.statistics import CONFIDENCE
+    from ppo_jax.statistics import CONFIDENCE
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
         """Return the rank correlation; 0 when one of the two does not vary."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
-from scipy import stats
 
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import require_writable, write_json
+from ppo_jax.statistics import STUDENT, WELCH, t_interval, welch_test
 from ppo_jax.text import estimate_text, fixed, interval_text
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
         "return": {
             "mean": returns.mean(),
             "interval": t_interval(returns),
-            "method": "Student t",
+            "method": STUDENT,
             "median": np.median(returns),
             "min": returns.min(),
             "max": returns.max(),
@@ -188,30 +188,13 @@ def _estimate(value: float, interval: tuple[float, float] | None, *, signed: boo
     return estimate_text(value, interval, 2, signed=signed, unit="episode")
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return Student's 95% interval of the mean of `values`, ``[n]``; None for a single value.
-
-    >>> [round(bound, 3) for bound in t_interval(np.array([1.0, 2.0, 3.0]))]
-    [-0.484, 4.484]
-    """
-    if len(values) < 2:
-        return None
-    if values.min() == values.max():  # SciPy would divide by zero.
-        return float(values.mean()), float(values.mean())
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval()
-    return float(interval.low), float(interval.high)
-
-
 def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """Return mean of `a` minus mean of `b` with Welch's 95% interval."""
-    value = float(a.mean() - b.mean())
     interval = None
     if min(len(a), len(b)) > 1:
-        interval = (value, value)
-        if a.min() < a.max() or b.min() < b.max():
-            found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-            interval = float(found.low), float(found.high)
-    return {"value": value, "interval": interval, "method": "Welch t"}
+        test = welch_test(a, b)
+        interval = float(test.low), float(test.high)
+    return {"value": float(a.mean() - b.mean()), "interval": interval, "method": WELCH}
 
 
 if __name__ == "__main__":

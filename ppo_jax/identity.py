@@ -4,6 +4,8 @@ A run is described by everything that its numbers depend on, as JSON. Two descri
 not differ are of the same run: its stored results are its own, and it can be continued.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -47,3 +49,13 @@ def _first_difference(stored: Any, asked: Any, name: str) -> Difference | None:
         if found is not None:
             return found
     return None
+
+
+def digest(description: Any) -> int:
+    """Return a number from 0 to 2**32 - 1 that all equal descriptions share and others do not.
+
+    >>> digest({"gamma": 0.99}) == digest({"gamma": 0.98})
+    False
+    """
+    text = json.dumps(plain(description), sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -15,8 +15,8 @@ nothing else: not on how many seeds run beside it, on how often it is evaluated,
 whether it was interrupted. Seeds of different purposes are disjoint by construction,
 which is what makes a validation on fresh seeds one.
 
-A purpose is a small integer. This package trains for a single one, :data:`TRAINING`; who
-needs more numbers them.
+A purpose is a small integer, or a path of them. This package trains for a single one,
+:data:`TRAINING`; who needs more numbers them.
 """
 
 from functools import partial
@@ -31,24 +31,27 @@ EVALUATION = 2**32 - 1
 """Stands where the iterations of a training stand, all of which are smaller."""
 
 
-def seed_keys(root: int, purpose: int, count: int) -> jax.Array:
+def seed_keys(root: int, purpose: int | tuple[int, ...], count: int) -> jax.Array:
     """Return the keys of the first `count` seeds for `purpose`, ``[count]``.
 
     Seed *i* has the same key however many there are.
 
     Args:
       root: root seed of the run, from 0 to 2**32 - 1.
-      purpose: what the seeds are for; each purpose has keys that no other has.
+      purpose: what the seeds are for; each purpose has keys that no other has. Several numbers
+        are a purpose within a purpose.
       count: static.
     """
-    keys: jax.Array = _derived_keys(jax.random.key(root), purpose, count)
+    path = jnp.asarray(purpose, jnp.uint32).reshape(-1)
+    keys: jax.Array = _derived_keys(jax.random.key(root), path, count)
     return keys
 
 
 @partial(jax.jit, static_argnames="count")
-def _derived_keys(key: jax.Array, purpose: int, count: int) -> jax.Array:
-    purpose_key = jax.random.fold_in(key, purpose)
-    return jax.vmap(partial(jax.random.fold_in, purpose_key))(jnp.arange(count))
+def _derived_keys(key: jax.Array, path: jax.Array, count: int) -> jax.Array:
+    for depth in range(len(path)):
+        key = jax.random.fold_in(key, path[depth])
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count))
 
 
 def iteration_key(key: jax.Array, iteration: jax.Array | int) -> jax.Array:

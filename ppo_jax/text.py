@@ -27,8 +27,9 @@ def estimate_text(
     *,
     signed: bool = False,
     unit: str = "seed",
+    confidence: float = 0.95,
 ) -> str:
-    """Return an estimate with its 95% interval, for a sentence or a line of output.
+    """Return an estimate with its interval, for a sentence or a line of output.
 
     Args:
       value: the estimate.
@@ -36,6 +37,7 @@ def estimate_text(
       digits: decimals.
       signed: write a plus sign.
       unit: what the sample consists of.
+      confidence: of the interval.
 
     >>> estimate_text(9.9, (6.7, 13.1), signed=True)
     '+9.9, 95% interval +6.7 to +13.1'
@@ -45,4 +47,14 @@ def estimate_text(
     text = fixed(value, digits, signed=signed)
     if interval is None:
         return f"{text}, no interval from a single {unit}"
-    return f"{text}, 95% interval {interval_text(interval, digits, signed=signed)}"
+    ends = interval_text(interval, digits, signed=signed)
+    return f"{text}, {confidence_text(confidence)} interval {ends}"
+
+
+def confidence_text(confidence: float) -> str:
+    """Return a confidence in percent, with as many digits as it needs.
+
+    >>> [confidence_text(share) for share in (0.95, 0.97, 0.99625)]
+    ['95%', '97%', '99.62%']
+    """
+    return f"{100 * confidence:.4g}%"

@@ -107,8 +107,9 @@ class Arguments:
     given."""
     validate_steps: int = 1_000_000
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
-    validate_seeds: int = 10
-    """Fresh seeds for that comparison. Each --seeds of them are trained at once."""
+    validate_seeds: int = 20
+    """Fresh seeds for that comparison, at most: it ends after 40 or 60% of them if the answer is
+    clear by then. Each --seeds of them are trained at once."""
     tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""

@@ -138,8 +138,8 @@ def _prove_winner(
     candidates = rank(study, finalists)
     winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
     progress.line(
-        f"validation: trial {winner.number} and the defaults on {plan.validate_seeds} fresh seeds "
-        f"× {plan.validate_steps:,} steps"
+        f"validation: trial {winner.number} and the baseline on up to {plan.validate_seeds} fresh "
+        f"seeds × {plan.validate_steps:,} steps"
     )
     return _validate(
         winner,
@@ -157,7 +157,7 @@ def train_best_config(
     num_steps: int = 1_000_000,
     *,
     settings: Settings | None = None,
-    seeds: int = 10,
+    seeds: int = 20,
     output: str | Path | None = None,
     study: optuna.Study | None = None,
     finalists: Finalists | None = None,
@@ -167,9 +167,10 @@ def train_best_config(
     """Train a configuration and the baseline on fresh seeds and say which is better.
 
     Writes into `output`: ``validation.json``, ``validation.png``, ``recommended.json``, the
-    configuration to use, and ``policy/``, the network of the winner's best seed. What an
-    earlier call with the same request has trained into the same folder is not trained again;
-    one that was stopped is continued at its last checkpoint, bit for bit.
+    configuration to use, and ``policy/``, the network of its best seed. What an earlier call
+    with the same request has trained into the same folder is not trained again; one that was
+    stopped is continued at its last checkpoint, bit for bit. Validations of several
+    configurations into one folder are counted, and each is held to a stricter level.
 
     Args:
       params: hyperparameters; the ``best_params`` of an ``optimization_results.json``, for
@@ -178,7 +179,8 @@ def train_best_config(
       num_steps: environment steps of each seed.
       settings: of the study; by default those of `study`, of the file, or the defaults
         (CartPole-v1).
-      seeds: validation seeds. None of them is a tuning seed.
+      seeds: validation seeds, at most: no more are trained than tell the two apart. None of
+        them is a tuning seed.
       output: a folder; ``runs/<environment>`` by default.
       study: where `params` come from, to tell how much tuning flattered them.
       finalists: likewise.
@@ -204,12 +206,12 @@ def train_best_config(
     )
     config = config_for(settings, hyperparameters)
     iterations_for(num_steps, hyperparameters.n_steps)
-    seed_group(config, settings, num_steps, seeds)
     make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
+    winner, baseline = _given(hyperparameters, settings, study, finalists)
+    seed_group(config, winner, num_steps, seeds)
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
     make_folder(folder.path)
-    winner, baseline = _given(hyperparameters, settings, study, finalists)
     programs = programs or shared_programs(config, settings.seeds)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
     write_conclusion(validation, folder)

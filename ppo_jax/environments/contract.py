@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from ppo_jax.environments.base import Continuous, Discrete, Environment, Timestep
 from ppo_jax.errors import UserError
 
+_ATTRIBUTES = (*Environment.__annotations__, "reset", "step")
+
 
 def check_contract(environment: Environment) -> None:
     """Raise a ``UserError`` unless `environment` keeps to the protocol.
@@ -17,6 +19,9 @@ def check_contract(environment: Environment) -> None:
     The error names the environment, the place, what was found and what was expected. Without
     the check a misfit is an error deep inside of a compiled loop, or none at all.
     """
+    missing = [name for name in _ATTRIBUTES if not hasattr(environment, name)]
+    if missing:
+        raise UserError(f"environment {type(environment).__name__!r} has no {missing[0]!r}")
     contract = _Contract(environment.name)
     spaces = environment.spaces
     contract.require_spaces(spaces.observation_shape, spaces.action_space)

@@ -67,6 +67,14 @@ def test_a_misfit_is_named_with_its_place(change, message):
         check_contract(Own(**change))
 
 
+@pytest.mark.parametrize("name", ["name", "costly_reset", "observation_dtype"])
+def test_what_is_missing_is_named(name):
+    own = Own()
+    delattr(own, name)
+    with pytest.raises(UserError, match=f"environment 'Own' has no '{name}'"):
+        check_contract(own)
+
+
 @struct.dataclass
 class State:
     x: object

@@ -16,6 +16,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
 from ppo_jax.programs import Weights
+from ppo_jax.statistics import t_interval
 
 
 def random_policy(folder, name, **agent):
@@ -146,7 +147,7 @@ def test_one_episode_has_no_interval(tmp_path, run, capsys):
 
 def test_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    intervals = [evaluate.t_interval(rng.normal(1, 2, 8)) for _ in range(1000)]
+    intervals = [t_interval(rng.normal(1, 2, 8)) for _ in range(1000)]
     assert np.mean([low < 1 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.02)
     differences = [
         evaluate._difference(rng.normal(1, 2, 8), rng.normal(0, 5, 12))["interval"]
@@ -159,9 +160,7 @@ def test_intervals_by_their_textbook_formulas():
     rng = np.random.default_rng(1)
     a, b = rng.normal(1, 2, 8), rng.normal(0, 5, 12)
     half = stats.t.ppf(0.975, 7) * a.std(ddof=1) / np.sqrt(8)
-    np.testing.assert_allclose(
-        evaluate.t_interval(a), (a.mean() - half, a.mean() + half), rtol=1e-12
-    )
+    np.testing.assert_allclose(t_interval(a), (a.mean() - half, a.mean() + half), rtol=1e-12)
     squares = np.array([a.var(ddof=1) / 8, b.var(ddof=1) / 12])
     freedom = squares.sum() ** 2 / (squares**2 / [7, 11]).sum()
     half = stats.t.ppf(0.975, freedom) * np.sqrt(squares.sum())
@@ -174,7 +173,7 @@ def test_intervals_by_their_textbook_formulas():
 @pytest.mark.parametrize("value", [500.0, 0.1, 0.0])
 def test_equal_returns_have_an_interval_of_width_zero(value):
     same = np.full(7, value)
-    assert evaluate.t_interval(same) == pytest.approx((value, value), rel=1e-15)
+    assert t_interval(same) == pytest.approx((value, value), rel=1e-15)
     assert evaluate._difference(same, same)["interval"] == (0.0, 0.0)
 
 

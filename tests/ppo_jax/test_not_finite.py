@@ -19,6 +19,7 @@ HYPERPARAMETERS = Hyperparameters(n_steps=32, batch_size=16, n_epochs=2)
 class Planted:
     """CartPole whose rewards or observations are not finite once the pole leans to the right."""
 
+    name = "Planted"
     reward = observation = False
     costly_reset = False
 

@@ -1,5 +1,6 @@
 """Policies on disk."""
 
+import hashlib
 import json
 import pickle
 from functools import partial
@@ -289,13 +290,19 @@ def test_integer_observations_are_taken_as_they_are(tmp_path):
         loaded.act(16)
 
 
+def replace_tensors(folder, tensors):
+    """Put other tensors into a policy, with the digest that belongs to them."""
+    path = folder / "model.safetensors"
+    save_file(tensors, path)
+    description = json.loads((folder / "policy.json").read_text())
+    description["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "policy.json").write_text(json.dumps(description))
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.bool_, np.float16])
 def test_tensors_of_another_type_are_refused(folder, dtype):
     tensors = load_file(folder / "model.safetensors")
-    save_file(
-        {name: tensor.astype(dtype) for name, tensor in tensors.items()},
-        folder / "model.safetensors",
-    )
+    replace_tensors(folder, {name: tensor.astype(dtype) for name, tensor in tensors.items()})
     with pytest.raises(UserError, match="does not hold the network"):
         load(folder)
 
@@ -319,7 +326,7 @@ def test_altered_tensors_are_refused(folder, change):
         tensors[name] = np.ascontiguousarray(tensors[name].T)
     else:
         tensors["params/actor/Dense_0/weights"] = tensors.pop(name)
-    save_file(tensors, folder / "model.safetensors")
+    replace_tensors(folder, tensors)
     with pytest.raises(UserError, match="does not hold the network"):
         load(folder)
 
@@ -342,6 +349,6 @@ def test_nothing_is_unpickled(folder, monkeypatch, name):
 def test_numbers_that_are_not_finite_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     next(iter(tensors.values())).flat[0] = np.nan
-    save_file(tensors, folder / "model.safetensors")
+    replace_tensors(folder, tensors)
     with pytest.raises(UserError, match="not finite"):
         load(folder)

@@ -89,7 +89,11 @@ def test_an_environment_of_ones_own_trains(tmp_path, command):
     assert results["config"]["env_kwargs"] == {"step_size": 0.5}
     # From -1 it takes four steps of 0.5, of 0.1 it would take twenty.
     assert np.min(results["returns"][-1]) >= -0.4 - 1e-5
-    done = command("ppo_jax.evaluate", "out/policy", "--episodes", 10, cwd=tmp_path)
+    done = command(
+        *("ppo_jax.evaluate", "out/policy", "--episodes", 10),
+        *("--env", "my_package.my_module:Line"),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("my_package.my_module:Line: 10 episodes")
 

@@ -59,12 +59,16 @@ class FakePrograms:
         self.compile_log.add("training", 0.75)
         self.compile_log.add("evaluation", 0.25)
         self.runs = []
+        self.untrained = 0.0
         self.returns = lambda hyperparameters, step, seed: (
             step / 1000 + 100 * hyperparameters.gamma + seed
         )
 
     def init(self, keys):
         return FakeState({"params": {"kernel": np.arange(self.seeds, dtype=np.float32)}})
+
+    def evaluate(self, state, checkpoint):
+        return np.full((self.seeds, 2), self.untrained)
 
     def run(self, keys, hyperparameters, checkpoints, passed=0, state=None):
         self.runs.append((jax.random.key_data(keys).tolist(), hyperparameters, checkpoints))
@@ -104,6 +108,8 @@ def programs(monkeypatch):
     # Intervals are tested in tests/tune/analysis; elsewhere they only have to be there.
     quick = functools.partial(analyse, resamples=3)
     monkeypatch.setattr("tune.report.results.analyse", quick)
+    for module in ("statistics", "validation"):
+        monkeypatch.setattr(f"tune.evidence.{module}.RESAMPLES", 99)
     return fake
 
 

@@ -18,7 +18,7 @@ EXAMPLES = ROOT / "examples" / "cluster"
 
 SMALL = (
     *("--trials", "4", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),
-    *("--seeds", "2", "--validate-steps", "4096", "--validate-seeds", "2", "--select-top", "0"),
+    *("--seeds", "2", "--validate-steps", "4096", "--validate-seeds", "2", "--finalists", "0"),
 )
 
 

@@ -5,12 +5,10 @@ import dataclasses
 import numpy as np
 
 from ppo_jax.hyperparameters import Hyperparameters
-from tune.evidence.learning_curve import LearningCurve
+from tune.evidence.learning_curve import TUNING_SEEDS, VALIDATION_SEEDS, LearningCurve
 from tune.evidence.statistics import Estimate, Summary, compare, summarize
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
-
-TUNING_SEEDS, VALIDATION_SEEDS = "tuning", "validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +75,8 @@ class Candidate:
 
     @property
     def summary(self) -> Summary | None:
-        """Summary of the final returns of the validation; None if every seed diverged."""
-        return summarize(self.validated.final)
+        """Summary of the levels reached in the validation; None if every seed diverged."""
+        return summarize(self.validated.level)
 
     @property
     def optimism(self) -> Estimate | None:

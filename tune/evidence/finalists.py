@@ -13,9 +13,9 @@ from typing import Any
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import make_folder, read_json, write_json
 from ppo_jax.programs import Programs
-from ppo_jax.seeds import seed_keys
-from tune.evidence.candidate import TUNING_SEEDS, Candidate
+from tune.evidence.candidate import Candidate
 from tune.evidence.learning_curve import (
+    TUNING_SEEDS,
     SeedGroup,
     SeedsObserver,
     mean_of_finite,
@@ -23,7 +23,6 @@ from tune.evidence.learning_curve import (
     training_steps,
 )
 from tune.evidence.statistics import summarize
-from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
 from tune.protocol.stored import items, named, number, numbers, table
 from tune.protocol.study_folder import StudyFolder
@@ -120,13 +119,12 @@ def train_finalists(
     if not chosen:
         return None
     group = _seed_group(study.settings, training_steps(study.settings, num_steps))
-    keys = seed_keys(study.settings.seed, TUNING, study.settings.seeds)
     make_folder(folder.path)
     found, rows = _stored(folder)
     trained: list[Candidate] = []
     for candidate in chosen:
         stored = _restored(candidate, group, folder, found, rows.get(candidate.number))
-        trained.append(stored or _trained(candidate, programs, keys, group, folder, observer))
+        trained.append(stored or _trained(candidate, programs, group, folder, observer))
         finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
         write_json(folder.finalists, finalists.to_dict())
     folder.remove_training_state()
@@ -167,7 +165,6 @@ def _seed_group(settings: Settings, steps: Sequence[int]) -> SeedGroup:
 def _trained(
     candidate: Candidate,
     programs: Programs,
-    keys: Any,
     group: SeedGroup,
     folder: StudyFolder,
     observer: SeedsObserver | None,
@@ -175,7 +172,7 @@ def _trained(
     name = f"finalist, trial {candidate.number}"
     curve, _ = train_seeds(
         programs,
-        keys,
+        group.keys,
         candidate.hyperparameters,
         group.steps,
         name,
@@ -212,7 +209,9 @@ def _restored(
         return None
     with named(f"{folder.finalists}, trial {candidate.number}"):
         curve = group.stored_curve(found, row, candidate.hyperparameters)
-    return None if curve is None else dataclasses.replace(candidate, finalist=curve)
+    if curve is None or curve.seeds != group.seeds:
+        return None
+    return dataclasses.replace(candidate, finalist=curve)
 
 
 def _to_dict(candidate: Candidate) -> dict[str, Any]:

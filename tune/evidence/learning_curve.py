@@ -13,11 +13,16 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.programs import Programs, Weights, lane_weights
+from ppo_jax.seeds import seed_keys
 from ppo_jax.training_state import DamagedStateError, OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
+from tune.protocol.purposes import TUNING, VALIDATION
 from tune.protocol.settings import Settings
 from tune.protocol.stored import number, numbers, table
 from tune.protocol.trials import TrialRecord
+
+TUNING_SEEDS, VALIDATION_SEEDS = "tuning", "validation"
+PURPOSES = {TUNING_SEEDS: TUNING, VALIDATION_SEEDS: VALIDATION}
 
 SeedsObserver = Callable[[str, int, int, int, np.ndarray], None]
 """Called with a run's name, its first seed and the one after its last, the step, and returns."""
@@ -58,6 +63,43 @@ class LearningCurve:
     def diverged_seeds(self) -> list[int]:
         """Seeds that have diverged."""
         return np.flatnonzero(~np.isfinite(self.final)).tolist()
+
+    @property
+    def over_training(self) -> np.ndarray:
+        """Mean of all returns of each seed, ``[seeds]``: how fast and how steadily it learns.
+
+        The area under the learning curve, normalised.
+        """
+        return np.asarray(self.returns.mean(axis=0))
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return int(self.returns.shape[1])
+
+    @property
+    def best_seed(self) -> int:
+        """The seed with the best last return; of equals, the one that was good for longest."""
+        return max(range(self.seeds), key=lambda seed: seed_rank(self.returns[:, seed]))
+
+    def first(self, seeds: int) -> "LearningCurve":
+        """Return the curve of the first `seeds` seeds; steps and seconds as they would be."""
+        share = seeds / self.seeds
+        return dataclasses.replace(
+            self,
+            returns=self.returns[:, :seeds],
+            environment_steps=round(self.environment_steps * share),
+            seconds=self.seconds * share,
+        )
+
+    def joined(self, other: "LearningCurve") -> "LearningCurve":
+        """Return the curve of these and further seeds of the same configuration."""
+        return dataclasses.replace(
+            self,
+            returns=np.concatenate([self.returns, other.returns], axis=1),
+            environment_steps=self.environment_steps + other.environment_steps,
+            seconds=self.seconds + other.seconds,
+        )
 
     def scores(self, settings: Settings) -> np.ndarray | None:
         """Return the study's objective of each seed, ``[seeds]``.
@@ -101,8 +143,10 @@ class SeedGroup:
       config: what the programs are compiled for.
       purpose: what the seeds are for: ``tuning`` or ``validation``.
       root: root seed of the study.
-      seeds: how many.
+      seeds: how many, at most.
       steps: nominal steps of the checkpoints; the last is the budget.
+      drawn_for: digest of the configuration that the seeds are drawn for; None for seeds that
+        all configurations share.
     """
 
     config: TrainConfig
@@ -110,14 +154,24 @@ class SeedGroup:
     root: int
     seeds: int
     steps: Sequence[int]
+    drawn_for: int | None = None
+
+    @property
+    def keys(self) -> jax.Array:
+        """Keys of the seeds, ``[seeds]``."""
+        purpose = PURPOSES[self.purpose]
+        if self.drawn_for is None:
+            return seed_keys(self.root, purpose, self.seeds)
+        return seed_keys(self.root, (purpose, self.drawn_for), self.seeds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the group as results files hold it, and as it is told from others."""
+        own = {} if self.drawn_for is None else {"drawn_for": self.drawn_for}
         return {
             "environment": self.config.env,
             "environment_kwargs": dict(self.config.env_kwargs),
             "config": self.config.to_dict(),
-            "seeds": {"purpose": self.purpose, "root": self.root, "count": self.seeds},
+            "seeds": {"purpose": self.purpose, "root": self.root, "count": self.seeds, **own},
             "steps": list(self.steps),
         }
 
@@ -132,7 +186,8 @@ class SeedGroup:
           hyperparameters: the configuration.
 
         Returns:
-          None where the file is of another protocol, or the row of another configuration.
+          The curve, of any number of seeds. None where the file is of another protocol, or the
+          row of another configuration.
 
         Raises:
           UserError: naming a key that was edited and has a value of another type.
@@ -143,6 +198,8 @@ class SeedGroup:
             if isinstance(own[name], dict):
                 table(value, name)
         numbers(stored.get("steps", []), "steps")
+        for description in (own, stored):  # The first seeds of more are the same.
+            description["seeds"] = {**description.get("seeds", {}), "count": None}
         row = table(row, "the configuration")
         same = first_difference(
             {**stored, "hyperparameters": row.get("hyperparameters")},
@@ -151,7 +208,7 @@ class SeedGroup:
         if same is not None or not {"returns", "environment_steps", "seconds"} <= row.keys():
             return None
         returns = numbers(row["returns"], "returns")
-        if returns.shape != (len(self.steps), self.seeds):
+        if returns.ndim != 2 or len(returns) != len(self.steps) or not returns.size:
             return None
         return LearningCurve(
             hyperparameters,
@@ -164,7 +221,7 @@ class SeedGroup:
 
 @dataclasses.dataclass(frozen=True)
 class BestSeed:
-    """The seed of a run that did best at the end; of equals, the one that was good for longest.
+    """The best seed of a run; see :attr:`LearningCurve.best_seed`.
 
     Attributes:
       seed: its number.
@@ -177,6 +234,16 @@ class BestSeed:
     weights: Weights
 
 
+def seed_rank(returns: np.ndarray) -> tuple[float, float]:
+    """Return what seeds are ranked by: the last of its returns, then the mean of all.
+
+    Args:
+      returns: of one seed, ``[checkpoints]``; NaN once it has diverged.
+    """
+    known = np.nan_to_num(returns, nan=-np.inf)
+    return float(known[-1]), float(known.mean())
+
+
 def train_seeds(
     programs: Programs,
     keys: jax.Array,
@@ -185,6 +252,7 @@ def train_seeds(
     name: str = "",
     observer: SeedsObserver | None = None,
     state_folder: Path | None = None,
+    first_seed: int = 0,
 ) -> tuple[LearningCurve, BestSeed]:
     """Train a seed a key, in groups that fill the lanes of `programs`.
 
@@ -197,9 +265,19 @@ def train_seeds(
       observer: called at each checkpoint of each group.
       state_folder: where the training state is kept. A call that was stopped is continued
         by the same call, bit for bit; the caller removes the folder.
+      first_seed: number of the seed of the first key.
     """
+
+    def numbered(name: str, first: int, stop: int, step: int, returns: np.ndarray) -> None:
+        if observer is not None:
+            observer(name, first_seed + first, first_seed + stop, step, returns)
+
+    def train(states: TrainingStates | None) -> tuple[LearningCurve, BestSeed]:
+        curve, best = _train_groups(programs, keys, hyperparameters, steps, name, numbered, states)
+        return curve, dataclasses.replace(best, seed=first_seed + best.seed)
+
     if state_folder is None:
-        return _train_groups(programs, keys, hyperparameters, steps, name, observer, None)
+        return train(None)
     run = {
         "hyperparameters": hyperparameters.to_dict(),
         "config": programs.config.to_dict(),
@@ -208,7 +286,7 @@ def train_seeds(
         "steps": steps,
     }
     with TrainingStates(state_folder, run) as states:
-        return _train_groups(programs, keys, hyperparameters, steps, name, observer, states)
+        return train(states)
 
 
 @dataclasses.dataclass
@@ -239,7 +317,7 @@ def _train_groups(
     hyperparameters: Hyperparameters,
     steps: Sequence[int],
     name: str,
-    observer: SeedsObserver | None,
+    observer: SeedsObserver,
     states: TrainingStates | None,
 ) -> tuple[LearningCurve, BestSeed]:
     position, state, best_weights = _begin_or_restore(programs, keys, steps, states)
@@ -255,8 +333,8 @@ def _train_groups(
             end = position.passed == len(steps)
             if end:
                 position.environment_steps += checkpoint.environment_steps * len(group)
-                for lane, values in enumerate(np.nan_to_num(returns.T, nan=-np.inf)):
-                    rank = float(values[-1]), float(values.mean())
+                for lane, values in enumerate(returns.T):
+                    rank = seed_rank(values)
                     if position.best_seed < 0 or rank > position.rank:
                         position.best_seed, position.rank = first + lane, rank
                         best_weights = lane_weights(checkpoint.state, lane)
@@ -264,8 +342,7 @@ def _train_groups(
             if states is not None:
                 tree = {"state": checkpoint.state, "best_weights": best_weights}
                 states.save(tree, vars(position), final=end)
-            if observer is not None:
-                observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
+            observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
     curve = LearningCurve(
         hyperparameters,
         list(steps),

@@ -36,8 +36,8 @@ class Recommendation:
 
     @property
     def name(self) -> str:
-        """What a reader knows it as."""
-        return "default" if self.is_baseline else "best of the study"
+        """What a reader knows it as: ``winner`` or ``baseline``."""
+        return "baseline" if self.is_baseline else "winner"
 
     @property
     def command(self) -> str:
@@ -52,7 +52,7 @@ class Recommendation:
         steps = self.verdict.steps[-1]
         return {
             "configuration": self.name,
-            "trial": None if self.is_baseline else self.candidate.number,
+            "trial": self.candidate.number,
             "why": self.verdict.sentence,
             "hyperparameters": self.candidate.hyperparameters.to_dict(),
             "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},

@@ -9,32 +9,28 @@ import numpy as np
 from ppo_jax import policy
 from ppo_jax.config import TrainConfig
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
-from ppo_jax.files import read_json
+from ppo_jax.files import read_json, remove_folder
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.identity import first_difference
+from ppo_jax.identity import digest, first_difference
 from ppo_jax.programs import Programs
-from ppo_jax.seeds import seed_keys
+from ppo_jax.statistics import CONFIDENCE
 from ppo_jax.versions import device_description, versions
-from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
+from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists
 from tune.evidence.learning_curve import (
+    VALIDATION_SEEDS,
     BestSeed,
+    LearningCurve,
     SeedGroup,
     SeedsObserver,
     train_seeds,
     training_steps,
 )
-from tune.evidence.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    Estimate,
-    Summary,
-    summarize,
-)
+from tune.evidence.looks import planned_looks
+from tune.evidence.statistics import RESAMPLES, Estimate, Summary, summarize
 from tune.evidence.verdict import Verdict
-from tune.protocol.purposes import VALIDATION
 from tune.protocol.settings import Settings
-from tune.protocol.stored import named, table
+from tune.protocol.stored import named, numbers, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.search.model import ranked_by_model
@@ -46,7 +42,7 @@ class Validation:
 
     Attributes:
       verdict: what the two say about each other.
-      seeds: the validation seeds.
+      seeds: the validation seeds, as many as were allowed.
     """
 
     verdict: Verdict
@@ -82,6 +78,7 @@ class Validation:
         return {
             **self.verdict.to_dict(),
             "trial": self.winner.number,
+            "seeds_trained": self.verdict.seeds,
             "winner": _to_dict(self.winner),
             "baseline": _to_dict(self.baseline),
             "statistics": {
@@ -113,25 +110,32 @@ class Validation:
             return None
         winner, baseline = candidates[0], baseline_of(candidates, study.settings)
         found = _stored(folder)
-        if not {"num_steps", "seeds", "trial"} <= found.keys():
+        if not {"num_steps", "seeds", "trial"} <= found.keys() or found["trial"] != winner.number:
             return None
         with named(folder.validation):
             require_count("num_steps", found["num_steps"], high=LARGEST_STEPS)
             require_count("seeds.count", table(found["seeds"], "seeds").get("count"))
         try:
             config = config_for(study.settings, winner.hyperparameters)
-            seeds = seed_group(config, study.settings, found["num_steps"], found["seeds"]["count"])
-            current = found["trial"] == winner.number
+            seeds = seed_group(config, winner, found["num_steps"], found["seeds"]["count"])
         except UserError:
             return None
-        winner = _with_stored(winner, seeds, folder, found, "winner")
-        if winner.is_baseline:
-            baseline = winner
-        else:
-            baseline = _with_stored(baseline, seeds, folder, found, "baseline")
-        if not current or winner.validation is None or baseline.validation is None:
+        curves = {
+            role: _stored_curve(candidate, seeds, folder, found, role)
+            for role, candidate in {"winner": winner, "baseline": baseline}.items()
+        }
+        winner, baseline = _proved(winner, baseline, curves)
+        if winner.validation is None or baseline.validation is None:
             return None
-        return cls(Verdict(winner, baseline), seeds)
+        if winner.validation.seeds != baseline.validation.seeds:
+            return None
+        looks = planned_looks(seeds.seeds)
+        if winner.validation.seeds not in looks:
+            return None
+        with named(folder.validation):
+            untrained = float(numbers([found.get("untrained")], "untrained")[0])
+            repetition = _repetition(found, seeds)
+        return cls(Verdict(winner, baseline, untrained, looks, repetition), seeds)
 
 
 def rank(study: StudyRecord, finalists: Finalists | None) -> Sequence[Candidate]:
@@ -161,14 +165,17 @@ def validate(
     programs: Programs,
     folder: StudyFolder,
     num_steps: int = 1_000_000,
-    seeds: int = 10,
+    seeds: int = 20,
     observer: SeedsObserver | None = None,
 ) -> Validation:
-    """Train winner and baseline on fresh seeds.
+    """Train winner and baseline on fresh seeds, as many as it takes to tell them apart.
 
-    The network of the winner's best seed is saved as the policy of `folder`. What an earlier
-    call with the same request has trained into the same folder is not trained again; one that
-    was stopped is continued at its last checkpoint, bit for bit.
+    The two are compared at each of :func:`tune.evidence.looks.planned_looks`; training ends
+    with the look that settles which of them to recommend. The network of the recommended one's
+    best seed is saved as the policy of `folder`.
+
+    What an earlier call for the same winner and steps has trained into the same folder is not
+    trained again; one that was stopped is continued at its last checkpoint, bit for bit.
 
     Args:
       winner: a configuration.
@@ -176,55 +183,163 @@ def validate(
       programs: of a configuration that can run both.
       folder: of the study.
       num_steps: environment steps of each seed.
-      seeds: validation seeds. None of them is a tuning seed.
+      seeds: validation seeds, at most. They are drawn for the winner, so no trial and no
+        earlier winner has used them.
       observer: called at each checkpoint of each group of seeds.
 
     Returns:
       The validation, with per-seed returns of both at every checkpoint.
     """
-    settings = winner.settings
-    group = seed_group(programs.config, settings, num_steps, seeds)
-    keys = seed_keys(settings.seed, VALIDATION, seeds)
+    group = seed_group(programs.config, winner, num_steps, seeds)
     found = _stored(folder)
-
-    def trained(candidate: Candidate, name: str) -> tuple[Candidate, BestSeed]:
-        curve, best = train_seeds(
-            programs,
-            keys,
+    runs = {
+        role: _Run(
+            role,
             candidate.hyperparameters,
-            group.steps,
-            f"validation, {name}",
+            programs,
+            group,
+            folder,
             observer,
-            folder.training_state / name,
+            _stored_curve(candidate, group, folder, found, role),
         )
-        return dataclasses.replace(candidate, validation=curve), best
+        for role, candidate in {"winner": winner, "baseline": baseline}.items()
+        if role == "winner" or candidate is not winner
+    }
+    with named(folder.validation):
+        looks, repetition = planned_looks(seeds), _repetition(found, group)
+    untrained = _untrained(programs, group, found)
+    for count in looks:
+        curves = {role: run.up_to(count) for role, run in runs.items()}
+        verdict = Verdict(*_proved(winner, baseline, curves), untrained, looks, repetition)
+        if verdict.is_settled:
+            break
+    recommended = verdict.recommended
+    role = "winner" if recommended is verdict.winner else "baseline"
+    _save_policy(recommended, runs[role], num_steps, folder)
+    return Validation(verdict, group)
 
-    proved = _with_stored(winner, group, folder, found, "winner")
-    if proved.validation is None or not _has_policy(folder, winner.hyperparameters, num_steps):
-        proved, best = trained(winner, "winner")
-        if np.isfinite(best.final_return):
-            training = {"steps": num_steps, "seed": best.seed, "final_return": best.final_return}
-            policy.save(
-                folder.policy,
-                programs.config,
-                best.weights,
-                hyperparameters=winner.hyperparameters.to_dict(),
-                training=training,
-            )
+
+def _proved(
+    winner: Candidate, baseline: Candidate, curves: Mapping[str, LearningCurve | None]
+) -> tuple[Candidate, Candidate]:
+    """Return both with their curves; one and the same where the baseline is the winner."""
+    proved = dataclasses.replace(winner, validation=curves["winner"])
     if winner is baseline:
-        return Validation(Verdict(proved, proved), group)
-    default = _with_stored(baseline, group, folder, found, "baseline")
-    if default.validation is None:
-        default, _ = trained(baseline, "default")
-    return Validation(Verdict(proved, default), group)
+        return proved, proved
+    return proved, dataclasses.replace(baseline, validation=curves["baseline"])
 
 
-def seed_group(config: TrainConfig, settings: Settings, num_steps: int, seeds: int) -> SeedGroup:
+@dataclasses.dataclass
+class _Run:
+    """A configuration that is trained on more and more of the validation seeds.
+
+    Attributes:
+      role: ``winner`` or ``baseline``.
+      hyperparameters: the configuration.
+      programs: that can run it.
+      group: all seeds that are allowed.
+      folder: of the study.
+      observer: called at each checkpoint.
+      curve: of the seeds that have been trained; None before the first.
+      best: the best seed of each part that this process has trained.
+    """
+
+    role: str
+    hyperparameters: Hyperparameters
+    programs: Programs
+    group: SeedGroup
+    folder: StudyFolder
+    observer: SeedsObserver | None
+    curve: LearningCurve | None
+    best: list[BestSeed] = dataclasses.field(default_factory=list)
+
+    def up_to(self, seeds: int) -> LearningCurve:
+        """Return the curve of the first `seeds` seeds."""
+        known = 0 if self.curve is None else self.curve.seeds
+        if known < seeds:
+            curve, best = self.train(known, seeds)
+            self.curve = curve if self.curve is None else self.curve.joined(curve)
+            self.best.append(best)
+        assert self.curve is not None, "it has been trained"
+        return self.curve.first(seeds)
+
+    def train(self, first: int, stop: int) -> tuple[LearningCurve, BestSeed]:
+        """Train the seeds from `first` up to, without, `stop`."""
+        return train_seeds(
+            self.programs,
+            self.group.keys[first:stop],
+            self.hyperparameters,
+            self.group.steps,
+            f"validation, {self.role}",
+            self.observer,
+            self.folder.training_state / f"{self.role}-{first}",
+            first,
+        )
+
+
+def _save_policy(candidate: Candidate, run: _Run, num_steps: int, folder: StudyFolder) -> None:
+    """Save the network of a configuration's best seed, unless `folder` holds it already."""
+    curve = candidate.validated
+    seed = curve.best_seed
+    if not np.isfinite(curve.final[seed]):
+        remove_folder(folder.policy)
+        return
+    training = {
+        "steps": num_steps,
+        "seed": seed,
+        "final_return": curve.final[seed],
+        "best_of": curve.seeds,
+    }
+    if _has_policy(folder, candidate.hyperparameters, training):
+        return
+    best = next((best for best in run.best if best.seed == seed), None)
+    if best is None:  # The seed was trained by an earlier process.
+        lanes = run.programs.seeds
+        first = seed - seed % lanes
+        _, best = run.train(first, min(first + lanes, curve.seeds))
+    policy.save(
+        folder.policy,
+        run.programs.config,
+        best.weights,
+        hyperparameters=candidate.hyperparameters.to_dict(),
+        training=training,
+    )
+
+
+def _untrained(programs: Programs, group: SeedGroup, found: Mapping[str, Any]) -> float:
+    """Return the mean return of policies before any training."""
+    stored = found.get("untrained")
+    if isinstance(stored, float) and not _differs(found, group):
+        return stored
+    returns = programs.evaluate(programs.init(group.keys[: programs.seeds]), 0)
+    return float(np.mean(returns, dtype=np.float64))
+
+
+def _repetition(found: Mapping[str, Any], group: SeedGroup) -> int:
+    """Return the number of the validation of `group` in its folder: the stored one's, or the next.
+
+    Each further one is one more chance to be misled.
+    """
+    stored = found.get("repetition", 1 if found else 0)
+    if isinstance(stored, bool) or not isinstance(stored, int) or stored < 0:
+        raise UserError(f"repetition must be an integer of at least 1, but got {stored!r}")
+    return max(1, stored + _differs(found, group))
+
+
+def _differs(found: Mapping[str, Any], group: SeedGroup) -> bool:
+    """Return whether a stored validation is another than that of `group`."""
+    own = group.to_dict()
+    return first_difference({name: found.get(name) for name in own}, own) is not None
+
+
+def seed_group(config: TrainConfig, winner: Candidate, num_steps: int, seeds: int) -> SeedGroup:
     """Return the seeds of a validation, with what their returns depend on."""
     require_count("num_steps", num_steps, high=LARGEST_STEPS)
     require_count("seeds", seeds)
+    settings = winner.settings
     steps = training_steps(settings, num_steps)
-    return SeedGroup(config, VALIDATION_SEEDS, settings.seed, seeds, steps)
+    drawn_for = digest(winner.hyperparameters.to_dict())
+    return SeedGroup(config, VALIDATION_SEEDS, settings.seed, seeds, steps, drawn_for)
 
 
 def config_for(settings: Settings, hyperparameters: Hyperparameters) -> TrainConfig:
@@ -250,25 +365,26 @@ def _stored(folder: StudyFolder) -> Mapping[str, Any]:
         return table(found, "it")
 
 
-def _with_stored(
+def _stored_curve(
     candidate: Candidate, group: SeedGroup, folder: StudyFolder, found: Any, role: str
-) -> Candidate:
-    """Return `candidate` with the curve that ``validation.json`` holds of it, if any."""
-    curve = None
-    if role in found:
-        with named(f"{folder.validation}, {role}"):
-            curve = group.stored_curve(found, found[role], candidate.hyperparameters)
-    return dataclasses.replace(candidate, validation=curve)
+) -> LearningCurve | None:
+    """Return the curve that ``validation.json`` holds of a configuration, if any."""
+    if role not in found:
+        return None
+    with named(f"{folder.validation}, {role}"):
+        return group.stored_curve(found, found[role], candidate.hyperparameters)
 
 
-def _has_policy(folder: StudyFolder, hyperparameters: Hyperparameters, num_steps: int) -> bool:
-    """Return whether `folder` holds the policy of this configuration at this budget, undamaged."""
+def _has_policy(
+    folder: StudyFolder, hyperparameters: Hyperparameters, training: Mapping[str, Any]
+) -> bool:
+    """Return whether `folder` holds this configuration's policy, undamaged."""
     try:
         found = policy.load(folder.policy).description
-        stored = {"hyperparameters": found["hyperparameters"], "steps": found["training"]["steps"]}
+        stored = {"hyperparameters": found["hyperparameters"], **found["training"]}
     except (UserError, KeyError, TypeError):
         return False
-    asked = {"hyperparameters": hyperparameters.to_dict(), "steps": num_steps}
+    asked = {"hyperparameters": hyperparameters.to_dict(), **training}
     return first_difference(stored, asked) is None
 
 

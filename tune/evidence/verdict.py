@@ -1,22 +1,44 @@
-"""What two validated configurations say about each other: comparisons and a sentence."""
+"""What two validated configurations say about each other: comparisons, outcome, sentence.
+
+Two questions are asked: which level does training reach, and how fast? A difference counts if
+it is clear, and larger than a margin that matters; see :mod:`tune.evidence.looks` for how
+clear it has to be.
+"""
 
 import dataclasses
+import enum
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ppo_jax.text import estimate_text, fixed
-from tune.evidence.candidate import VALIDATION_SEEDS, Candidate
-from tune.evidence.learning_curve import LearningCurve
+from tune.evidence.candidate import Candidate
+from tune.evidence.learning_curve import VALIDATION_SEEDS, LearningCurve
+from tune.evidence.looks import LEVEL_ERROR, SPEED_ERROR, Look, look_at, repeated
 from tune.evidence.statistics import (
     Comparison,
     Estimate,
     compare,
+    difference_of_means,
     finite,
     performance_profile,
 )
+
+MARGIN_SHARE = 0.01
+"""Share of what training gains that a difference must exceed to matter."""
+_MOST_SEEDS = 1000
+
+
+class Outcome(enum.StrEnum):
+    """What a comparison of the winner with the baseline says."""
+
+    IMPROVED = "improved"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+    WORSE = "worse"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +46,18 @@ class Verdict:
     """Winner against baseline on the validation seeds.
 
     Attributes:
-      winner, baseline: both with returns on the validation seeds; one and the same candidate
-        where no trial beat the baseline.
+      winner, baseline: both with returns on equally many validation seeds; one and the same
+        candidate where no trial beat the baseline.
+      untrained: mean return of untrained policies.
+      looks: the numbers of seeds after which the two are compared.
+      repetition: how many validations, this one included, the folder has seen.
     """
 
     winner: Candidate
     baseline: Candidate
+    untrained: float
+    looks: Sequence[int]
+    repetition: int = 1
 
     @property
     def is_baseline(self) -> bool:
@@ -46,17 +74,33 @@ class Verdict:
         """Nominal steps of the checkpoints, ``[checkpoints]``."""
         return self.curves[0].steps
 
-    @functools.cached_property
-    def comparison(self) -> Comparison:
-        """Comparison of the final returns; the verdict rests on it."""
-        winner, baseline = self.curves
-        return compare(winner.final, baseline.final)
+    @property
+    def seeds(self) -> int:
+        """Number of validation seeds so far."""
+        return self.curves[0].seeds
+
+    @property
+    def margin(self) -> float:
+        """The smallest difference that matters.
+
+        1% of what training gains on an untrained policy, with the better of the two
+        configurations.
+        """
+        means = np.array([finite(c.level).mean() for c in self.curves if len(finite(c.level))])
+        gains = finite(np.abs(means - self.untrained))
+        return MARGIN_SHARE * float(gains.max(initial=0.0))
 
     @functools.cached_property
-    def over_training(self) -> Comparison:
+    def level(self) -> Comparison:
+        """Comparison of the level reached: the last three checkpoints of each seed."""
+        winner, baseline = self.curves
+        return compare(winner.level, baseline.level, self._look(LEVEL_ERROR))
+
+    @functools.cached_property
+    def speed(self) -> Comparison:
         """Comparison of the mean over all checkpoints: how fast and how steadily they learn."""
         winner, baseline = self.curves
-        return compare(winner.returns.mean(axis=0), baseline.returns.mean(axis=0))
+        return compare(winner.over_training, baseline.over_training, self._look(SPEED_ERROR))
 
     @functools.cached_property
     def at_tuning_steps(self) -> Comparison | None:
@@ -69,24 +113,65 @@ class Verdict:
         winner, baseline = self.winner.scores, self.baseline.scores
         return compare(winner[VALIDATION_SEEDS], baseline[VALIDATION_SEEDS])
 
+    @functools.cached_property
+    def level_outcome(self) -> Outcome:
+        """What :attr:`level` says."""
+        winner, baseline = self.curves
+        return self._outcome(winner.level, baseline.level, LEVEL_ERROR)
+
+    @functools.cached_property
+    def speed_outcome(self) -> Outcome:
+        """What :attr:`speed` says."""
+        winner, baseline = self.curves
+        return self._outcome(winner.over_training, baseline.over_training, SPEED_ERROR)
+
     @property
-    def outcome(self) -> str:
-        """``improved``, ``no clear difference`` or ``worse``."""
-        return self.comparison.verdict
+    def is_faster_only(self) -> bool:
+        """Whether the winner learns faster to the same level."""
+        equivalent = self.level_outcome == Outcome.EQUIVALENT
+        return equivalent and self.speed_outcome == Outcome.IMPROVED
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome in one word: that of the level; *improved* also where only the speed is."""
+        return Outcome.IMPROVED if self.is_faster_only else self.level_outcome
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether further seeds could not change the recommendation, as far as is known."""
+        if self.is_baseline or self.level_outcome in (Outcome.IMPROVED, Outcome.WORSE):
+            return True
+        equivalent = self.level_outcome == Outcome.EQUIVALENT
+        return equivalent and self.speed_outcome != Outcome.INCONCLUSIVE
 
     @property
     def misled(self) -> bool:
         """Whether the winner leads clearly after the steps of a trial, but not at the end."""
-        return (
-            self.at_tuning_steps is not None
-            and self.at_tuning_steps.verdict == "improved"
-            and self.outcome != "improved"
-        )
+        if self.at_tuning_steps is None or self.outcome == Outcome.IMPROVED:
+            return False
+        lead = self.at_tuning_steps.difference
+        return lead is not None and lead.interval is not None and lead.interval[0] > 0
 
     @property
     def recommended(self) -> Candidate:
         """The winner if it has improved on the baseline, else the baseline."""
-        return self.winner if self.outcome == "improved" else self.baseline
+        return self.winner if self.outcome == Outcome.IMPROVED else self.baseline
+
+    @functools.cached_property
+    def seeds_to_settle(self) -> int | None:
+        """About how many seeds would tell an inconclusive difference in level.
+
+        None where it is not inconclusive, or too few seeds have finished to guess.
+        """
+        found = self.level.difference
+        if self.level_outcome != Outcome.INCONCLUSIVE or found is None or found.interval is None:
+            return None
+        size, margin = abs(found.value), self.margin
+        needed = size if size >= margin else margin - size
+        half_width = (found.interval[1] - found.interval[0]) / 2
+        if needed <= 0 or half_width <= 0:
+            return None
+        return max(self.seeds + 1, math.ceil(self.seeds * (half_width / needed) ** 2))
 
     @functools.cached_property
     def sentence(self) -> str:
@@ -96,9 +181,7 @@ class Verdict:
         """
         if self.is_baseline:
             return self._of_baseline()
-        what = {"improved": "Improved", "worse": "Worse"}.get(self.outcome, "No clear difference")
-        advice = "" if self.outcome == "improved" else "; keep the defaults"
-        sentence = f"{what}: {self._figures()}{advice}."
+        sentence = f"{self.outcome.capitalize()}: {self._figures()}{self._advice()}."
         if self.misled and self.at_tuning_steps is not None:
             lead = self.at_tuning_steps.difference
             assert lead is not None, "a clear lead is a difference"
@@ -111,58 +194,110 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as ``validation.json`` holds it."""
         compared = {
-            "comparison": self.comparison,
-            "over_training": self.over_training,
+            "level": self.level,
+            "speed": self.speed,
             "at_tuning_steps": self.at_tuning_steps,
         }
-        finals = [curve.final for curve in self.curves]
-        values = finite(np.concatenate(finals))
+        levels = [curve.level for curve in self.curves]
+        values = finite(np.concatenate(levels))
         thresholds = np.linspace(values.min(), values.max(), 101) if len(values) else np.zeros(0)
+        alone = self.is_baseline
         return {
             "verdict": self.sentence,
+            "outcome": None if alone else self.outcome,
+            "level_outcome": None if alone else self.level_outcome,
+            "speed_outcome": None if alone else self.speed_outcome,
             "recommended": "winner" if self.recommended is self.winner else "baseline",
             "short_training_misled": self.misled,
-            "winner_is_baseline": self.is_baseline,
+            "winner_is_baseline": alone,
+            "untrained": self.untrained,
+            "margin": self.margin,
+            "looks": list(self.looks),
+            "repetition": self.repetition,
+            "seeds_to_settle": self.seeds_to_settle,
             **{
-                name: None if found is None or self.is_baseline else dataclasses.asdict(found)
+                name: None if found is None or alone else dataclasses.asdict(found)
                 for name, found in compared.items()
             },
             "performance_profile": {
                 "thresholds": thresholds,
-                "winner": performance_profile(finals[0], thresholds),
-                "baseline": performance_profile(finals[1], thresholds),
+                "winner": performance_profile(levels[0], thresholds),
+                "baseline": performance_profile(levels[1], thresholds),
             },
         }
+
+    def _look(self, error: float) -> Look:
+        return look_at(self.seeds, self.looks, repeated(error, self.repetition))
+
+    def _outcome(self, winner: np.ndarray, baseline: np.ndarray, error: float) -> Outcome:
+        """Return what per-seed values of both say.
+
+        *Improved* asks for more than a higher mean: a winner of whose seeds a larger share
+        diverges is no improvement, however good the others are.
+        """
+        if self.is_baseline:
+            return Outcome.EQUIVALENT
+        shares = [float(np.mean(~np.isfinite(values))) for values in (winner, baseline)]
+        found = difference_of_means(winner, baseline, self._look(error))
+        if found is None and shares[0] != shares[1]:
+            return Outcome.WORSE if shares[0] == 1 else Outcome.IMPROVED
+        if found is None or found.interval is None:
+            return Outcome.INCONCLUSIVE
+        (low, high), margin = found.interval, self.margin
+        if low > 0 and found.value >= margin and shares[0] <= shares[1]:
+            return Outcome.IMPROVED
+        if high < 0 and found.value <= -margin:
+            return Outcome.WORSE
+        within = -margin <= low and high <= margin and shares[0] == shares[1]
+        return Outcome.EQUIVALENT if within else Outcome.INCONCLUSIVE
 
     def _of_baseline(self) -> str:
         summary = self.baseline.summary
         reached = (
-            "diverge on every seed" if summary is None else f"reach {fixed(summary.mean.value)}"
+            "diverges on every seed" if summary is None else f"reaches {fixed(summary.mean.value)}"
         )
-        return (
-            f"No clear difference: no trial beat the default hyperparameters, which {reached} "
-            f"({self._conditions()}); keep them."
-        )
+        return f"No trial beat the baseline, which {reached} ({self._conditions()})."
 
     def _figures(self) -> str:
         winner, baseline = self.winner.summary, self.baseline.summary
-        difference = self.comparison.difference
+        difference = self.level.difference
         if winner is None or baseline is None or difference is None:
-            known = {"best configuration": winner, "defaults": baseline}
+            known = {"winner": winner, "baseline": baseline}
             names = " and of the ".join(name for name, found in known.items() if found is None)
             return f"every seed of the {names} diverged ({self._conditions()})"
         counts = [len(curve.diverged_seeds) for curve in self.curves]
         diverged = f"; diverged: {counts[0]} against {counts[1]}" if any(counts) else ""
+        conditions = f"{self._conditions()}{diverged}"
+        if self.is_faster_only:
+            means = [fixed(finite(curve.over_training).mean()) for curve in self.curves]
+            assert self.speed.difference is not None, "it has improved"
+            return (
+                f"the winner learns faster, {means[0]} on average over training against "
+                f"{means[1]} of the baseline ({_text(self.speed.difference)}; {conditions}), "
+                f"to an equivalent level"
+            )
         return (
-            f"the best configuration reaches {fixed(winner.mean.value)} against "
-            f"{fixed(baseline.mean.value)} with the defaults "
-            f"({_text(difference)}; {self._conditions()}{diverged})"
+            f"the winner reaches {fixed(winner.mean.value)} against {fixed(baseline.mean.value)} "
+            f"of the baseline ({_text(difference)}; {conditions})"
         )
 
+    def _advice(self) -> str:
+        if self.outcome == Outcome.IMPROVED:
+            return ""
+        if self.outcome == Outcome.EQUIVALENT:
+            return f"; differences below {fixed(self.margin)} do not matter. Keep the baseline"
+        more, needed = "", self.seeds_to_settle
+        if needed is not None:
+            about = f"about {needed}" if needed <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
+            more = f"; {about} seeds would tell"
+        return f"{more}. Keep the baseline"
+
     def _conditions(self) -> str:
-        seeds = self.curves[0].returns.shape[1]
-        return f"{seeds} fresh seed{'s' if seeds > 1 else ''}, {self.steps[-1]:,} steps"
+        fresh = f"{self.seeds} fresh seed{'s' if self.seeds > 1 else ''}, {self.steps[-1]:,} steps"
+        return fresh if self.repetition == 1 else f"{fresh}, validation {self.repetition} here"
 
 
 def _text(estimate: Estimate) -> str:
-    return estimate_text(estimate.value, estimate.interval, signed=True)
+    return estimate_text(
+        estimate.value, estimate.interval, signed=True, confidence=estimate.confidence
+    )

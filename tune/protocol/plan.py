@@ -22,7 +22,7 @@ class Plan:
       finalists: best trials that are trained as far as a validation before one is the winner;
         0 for none.
       validate_steps: environment steps of a validation seed; 0 for no validation.
-      validate_seeds: fresh seeds for that.
+      validate_seeds: fresh seeds for that, at most.
       worker_timeout: seconds without a heartbeat after which a worker counts as dead.
       max_retries: how often the configuration of a dead worker is run again.
     """
@@ -34,6 +34,6 @@ class Plan:
     storage: str | None = None
     finalists: int = 3
     validate_steps: int = 1_000_000
-    validate_seeds: int = 10
+    validate_seeds: int = 20
     worker_timeout: float = WORKER_TIMEOUT
     max_retries: int = MAX_RETRIES

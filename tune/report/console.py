@@ -22,7 +22,7 @@ from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import FINISHED, is_baseline
-from tune.report import text
+from tune.report import advice, text
 from tune.report.results import NOT_VALIDATED, StudyResults
 
 
@@ -80,6 +80,8 @@ class ConsoleProgress:
                 f"the baseline uses {name} = {text.number(value)}: the search space does not hold "
                 f"the default {text.number(default)}"
             )
+        for hint in advice.before(settings):
+            self.line(hint)
         if self._finished < n_trials:
             self.line("compiling the programs, once for the whole study")
 
@@ -184,7 +186,17 @@ def print_summary(
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {content}" for name, content in rows.items()]
-    print_lines(console, ["", *lines, "", results.verdict or NOT_VALIDATED])
+    print_lines(console, ["", *lines, "", *conclusion(results)])
+
+
+def conclusion(results: StudyResults) -> list[str]:
+    """Return the verdict, the command that trains what it recommends, and what to do next."""
+    lines = [results.verdict or NOT_VALIDATED]
+    if results.recommendation is not None:
+        lines.append(
+            f"To train the {results.recommendation.name}: {results.recommendation.command}"
+        )
+    return lines + [f"{step}." for step in advice.next_steps(results)]
 
 
 def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
@@ -194,7 +206,7 @@ def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
     return [
         f"{results.name}: {states}",
         *([] if warning is None else [warning]),
-        results.verdict or NOT_VALIDATED,
+        *conclusion(results),
         str(folder.report),
     ]
 
@@ -206,11 +218,11 @@ def print_lines(console: Console, lines: Sequence[str]) -> None:
 
 def _score_rows(results: StudyResults) -> dict[str, str]:
     """Return the scores on tuning seeds, and the reference."""
-    best, score, gain = results.best, results.best_score, results.gain_percent
+    best, score, gain = results.best, results.best_score, results.gain
     rows = {
         "best on tuning seeds": text.score(score) + (f" (trial {best.number})" if best else ""),
         "baseline on tuning seeds": text.score(results.baseline_score),
-        "gain on tuning seeds": "–" if gain is None else f"{text.score(gain, signed=True)}%",
+        "gain on tuning seeds": "–" if gain is None else _text(gain, signed=True),
     }
     reference = results.settings.reference_score
     if reference is not None:
@@ -229,10 +241,10 @@ def _validation_rows(validation: Validation) -> dict[str, str]:
             rows[f"optimism of the {name}"] = _text(candidate.optimism, signed=True)
     verdict = validation.verdict
     if not verdict.is_baseline:
-        if verdict.over_training.difference is not None:
-            learning = _text(verdict.over_training.difference, signed=True)
-            rows["winner − baseline over training"] = learning
-        chance = verdict.comparison.probability_of_improvement
+        if verdict.speed.difference is not None:
+            speed = _text(verdict.speed.difference, signed=True)
+            rows["winner − baseline over training"] = f"{speed}: {verdict.speed_outcome}"
+        chance = verdict.level.probability_of_improvement
         rows["P(winner beats baseline)"] = _text(chance, digits=2)
     return rows
 
@@ -248,7 +260,9 @@ def _scores(candidate: Candidate) -> str:
 
 
 def _text(estimate: Estimate, *, digits: int = 1, signed: bool = False) -> str:
-    return estimate_text(estimate.value, estimate.interval, digits, signed=signed)
+    return estimate_text(
+        estimate.value, estimate.interval, digits, signed=signed, confidence=estimate.confidence
+    )
 
 
 def _count_finished(study: optuna.Study) -> int:

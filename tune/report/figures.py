@@ -94,21 +94,21 @@ def plot_validation(validation: Validation, path: Path) -> None:
     with picture(path, 15, 5) as figure:
         curves, profile, optimism = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         figure.suptitle(
-            f"{settings.env}: {plural(validation.seeds.seeds, 'fresh seed')}",
+            f"{settings.env}: {plural(validation.verdict.seeds, 'fresh seed')}",
             fontsize=14,
             parse_math=False,
         )
         draw_validation_curves(curves, validation)
         curves.set_title("Mean over seeds, 95% intervals")
         draw_profiles(profile, validation)
-        profile.set_title("End of training")
+        profile.set_title("Last three checkpoints")
         draw_optimism(optimism, validation)
         optimism.set_title(f"Score after {steps(settings.total_steps)} steps")
         optimism.set(ylabel=f"{settings.objective} of checkpoints, 95% intervals")
 
 
 def draw_validation_curves(axes: Axes, validation: Validation) -> None:
-    """Draw mean and 95% bootstrap interval over the validation seeds at each checkpoint."""
+    """Draw mean and 95% interval over the validation seeds at each checkpoint."""
     for name, candidate in _validated(validation).items():
         curve = candidate.validated
         summaries = [summarize(row) for row in curve.returns]
@@ -127,12 +127,12 @@ def draw_validation_curves(axes: Axes, validation: Validation) -> None:
 
 
 def draw_profiles(axes: Axes, validation: Validation) -> None:
-    """Draw the fraction of seeds above each return at the end of training.
+    """Draw the fraction of seeds above each return, a seed's mean at the last three checkpoints.
 
     Agarwal et al., 2021, section 4.2. A diverged seed is above no return.
     """
-    finals = {name: c.validated.final for name, c in _validated(validation).items()}
-    known = {name: np.sort(finite(values)) for name, values in finals.items()}
+    levels = {name: c.validated.level for name, c in _validated(validation).items()}
+    known = {name: np.sort(finite(values)) for name, values in levels.items()}
     returns = np.concatenate(list(known.values()))
     if not len(returns):
         _write(axes, "every seed has diverged")
@@ -141,7 +141,7 @@ def draw_profiles(axes: Axes, validation: Validation) -> None:
     start = returns.min() - 0.04 * (np.ptp(returns) or 1.0)
     for name, ordered in known.items():
         if len(ordered):
-            fractions = np.arange(len(ordered), 0, -1) / len(finals[name])
+            fractions = np.arange(len(ordered), 0, -1) / len(levels[name])
             points = [start, *ordered, ordered[-1]]
             heights = [fractions[0], *fractions, 0]
             axes.step(points, heights, where="pre", color=_COLORS[name], label=name)
@@ -151,10 +151,10 @@ def draw_profiles(axes: Axes, validation: Validation) -> None:
 
 
 def draw_seeds(axes: Axes, validation: Validation) -> None:
-    """Draw each validation seed's return at the end, with mean and 95% interval."""
+    """Draw each validation seed's level, with mean and 95% interval."""
     shown = _validated(validation)
     for row, (name, candidate) in enumerate(shown.items()):
-        known = finite(candidate.validated.final)
+        known = finite(candidate.validated.level)
         spread = np.linspace(-0.18, 0.18, len(known)) if len(known) > 1 else np.zeros(len(known))
         axes.scatter(known, row + spread, color=_COLORS[name], alpha=0.55, s=28)
         summary = candidate.summary
@@ -164,7 +164,7 @@ def draw_seeds(axes: Axes, validation: Validation) -> None:
                 ends = summary.mean.interval
                 axes.hlines(row + 0.32, *ends, color=_COLORS[name], linewidth=2.5)
     axes.set_yticks(range(len(shown)), list(shown))
-    axes.set(xlabel="return of each seed at the end", ylim=(-0.5, len(shown) - 0.3))
+    axes.set(xlabel="mean return at the last three checkpoints", ylim=(-0.5, len(shown) - 0.3))
     axes.grid(visible=False, axis="y")
 
 

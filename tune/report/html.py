@@ -17,13 +17,14 @@ from matplotlib.axes import Axes
 
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.plots import inline_svg
-from ppo_jax.text import interval_text
-from tune.evidence.candidate import TUNING_SEEDS, Candidate
+from ppo_jax.text import confidence_text, interval_text
+from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists
+from tune.evidence.learning_curve import TUNING_SEEDS
 from tune.evidence.statistics import Comparison, Estimate, Summary, summarize
 from tune.evidence.validation import Validation
 from tune.protocol.trials import TrialRecord
-from tune.report import text
+from tune.report import advice, text
 from tune.report.figures import (
     draw_contour,
     draw_history,
@@ -133,6 +134,7 @@ def render_html(results: StudyResults) -> str:
         settings=settings,
         analysis=results.analysis,
         outcome=_outcome(validation),
+        next_steps=advice.next_steps(results),
         tiles=_tiles(results),
         chosen_name=_chosen(results)[0],
         configuration=_configuration(results),
@@ -158,15 +160,12 @@ def render_html(results: StudyResults) -> str:
 
 
 def _outcome(validation: Validation | None) -> str:
-    """Return the style of the verdict: ``improved``, ``unclear``, ``worse`` or ``open``."""
-    if validation is None:
-        return "open"
-    outcome = validation.verdict.outcome
-    return outcome if outcome in ("improved", "worse") else "unclear"
+    """Return the style of the verdict: its outcome, or ``open``."""
+    return "open" if validation is None else validation.verdict.outcome
 
 
 def _tiles(results: StudyResults) -> list[Tile]:
-    best, gain = results.best, results.gain_percent
+    best = results.best
     tiles = [
         Tile(
             "best on tuning seeds",
@@ -175,10 +174,11 @@ def _tiles(results: StudyResults) -> list[Tile]:
         )
     ]
     if results.baseline_score is not None:
-        remark = "" if gain is None else f"best: {text.score(gain, signed=True)}%"
-        tiles.append(Tile("baseline on tuning seeds", text.score(results.baseline_score), remark))
+        tiles.append(
+            Tile("baseline on tuning seeds", text.score(results.baseline_score), "trial 0")
+        )
     if results.validation is not None and not results.validation.verdict.is_baseline:
-        comparison = results.validation.verdict.comparison
+        comparison = results.validation.verdict.level
         if comparison.difference is not None:
             tiles.append(
                 _tile("winner − baseline, fresh seeds", comparison.difference, signed=True)
@@ -199,7 +199,8 @@ def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) 
     value = text.estimate(Estimate(found.value), digits, signed=signed)
     if found.interval is None:
         return Tile(name, value, "no interval from a single seed")
-    return Tile(name, value, f"95%: {interval_text(found.interval, digits, signed=signed)}")
+    ends = interval_text(found.interval, digits, signed=signed)
+    return Tile(name, value, f"{confidence_text(found.confidence)}: {ends}")
 
 
 def _chosen(results: StudyResults) -> tuple[str, Hyperparameters | None]:
@@ -254,16 +255,16 @@ def _validated_rows(validation: Validation) -> list[ValidatedRow]:
     ]
 
 
-def _comparisons(validation: Validation) -> list[tuple[str, Comparison]]:
+def _comparisons(validation: Validation) -> list[tuple[str, Comparison, str]]:
     verdict = validation.verdict
     if verdict.is_baseline:
         return []
     compared = {
-        "at the end": verdict.comparison,
-        "averaged over training": verdict.over_training,
-        "at the steps of a trial": verdict.at_tuning_steps,
+        "level reached": (verdict.level, verdict.level_outcome),
+        "speed: mean over training": (verdict.speed, verdict.speed_outcome),
+        "score at the steps of a trial": (verdict.at_tuning_steps, ""),
     }
-    return [(name, found) for name, found in compared.items() if found is not None]
+    return [(name, found, says) for name, (found, says) in compared.items() if found is not None]
 
 
 def _validation_figures(validation: Validation) -> list[Figure]:
@@ -283,7 +284,8 @@ def _validation_figures(validation: Validation) -> list[Figure]:
         ),
         _figure(
             on(draw_seeds),
-            "Every validation seed at the end of training; diamonds are means with 95% intervals.",
+            "Every validation seed's mean over the last three checkpoints; diamonds are means with "
+            "95% intervals.",
         ),
         _figure(on(draw_profiles), "Performance profile: the fraction of seeds above each return."),
         _figure(
@@ -400,7 +402,7 @@ def _seed_groups(results: StudyResults) -> list[tuple[str, int, int]]:
     groups = [(TUNING_SEEDS, settings.seed, settings.seeds)]
     if results.validation is not None:
         seeds = results.validation.seeds
-        groups.append((seeds.purpose, seeds.root, seeds.seeds))
+        groups.append((seeds.purpose, seeds.root, results.validation.verdict.seeds))
     return groups
 
 

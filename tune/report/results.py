@@ -5,6 +5,7 @@ into JSON, :mod:`tune.report.files` into the files of a folder.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,8 +15,11 @@ from optuna.trial import TrialState
 
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis, analyse
+from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists
+from tune.evidence.learning_curve import LearningCurve
 from tune.evidence.recommendation import Recommendation
+from tune.evidence.statistics import Estimate, difference_of_means
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
 from tune.protocol.trials import StudyRecord, TrialRecord
@@ -108,16 +112,27 @@ class StudyResults:
         """Score of :attr:`baseline`."""
         return None if self.baseline is None else self.baseline.score
 
-    @property
-    def gain_percent(self) -> float | None:
-        """By how much the best score exceeds the baseline's on tuning seeds, in percent.
+    @functools.cached_property
+    def gain(self) -> Estimate | None:
+        """By how much the best trial exceeds the baseline on tuning seeds.
 
-        None if one of them is missing or the baseline's is 0.
+        Optimistic, as the best of many is partly luck; None if one of the two is missing.
         """
-        best, baseline = self.best_score, self.baseline_score
-        if best is None or not baseline:
+        if self.best is None or self.baseline is None:
             return None
-        return 100 * (best - baseline) / abs(baseline)
+        curves = [LearningCurve.of_trial(trial) for trial in (self.best, self.baseline)]
+        best, baseline = (curve.scores(self.settings) for curve in curves)
+        if best is None or baseline is None:
+            return None
+        return difference_of_means(best, baseline)
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The winner: of the validation or, before one, of the finalists; else None."""
+        for proof in (self.validation, self.finalists):
+            if proof is not None:
+                return proof.winner
+        return None
 
     @property
     def recommendation(self) -> Recommendation | None:

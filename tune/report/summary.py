@@ -4,6 +4,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
+from tune.evidence.candidate import Candidate
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
 from tune.report.results import StudyResults, shown_score
@@ -42,7 +43,9 @@ def describe_study(results: StudyResults) -> dict[str, Any]:
         "best_value": results.best_score,
         "best_trial": None if best is None else best.number,
         "baseline_value": results.baseline_score,
-        "improvement_percent": results.gain_percent,
+        "gain": None if results.gain is None else dataclasses.asdict(results.gain),
+        "winner": _configuration(results.winner),
+        "recommended": _recommended(results),
         "reference_score": settings.reference_score,
         "verdict": results.verdict,
         "written": _utc(results.written),
@@ -68,6 +71,29 @@ def describe_protocol(settings: Settings) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(settings) if f.name not in elsewhere]
     protocol = {name: getattr(settings, name) for name in names}
     return protocol | {"checkpoints": settings.checkpoints()}
+
+
+def _configuration(candidate: Candidate | None) -> dict[str, Any] | None:
+    """Return which configuration it is."""
+    if candidate is None:
+        return None
+    return {
+        "trial": candidate.number,
+        "is_baseline": candidate.is_baseline,
+        "hyperparameters": candidate.hyperparameters.to_dict(),
+    }
+
+
+def _recommended(results: StudyResults) -> dict[str, Any] | None:
+    """Return the configuration to use, and the command that trains it."""
+    recommendation = results.recommendation
+    if recommendation is None:
+        return None
+    return {
+        "configuration": recommendation.name,
+        **(_configuration(recommendation.candidate) or {}),
+        "command": recommendation.command,
+    }
 
 
 def _utc(moment: datetime | None) -> str | None:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.text import fixed, interval_text
+from ppo_jax.statistics import CONFIDENCE
+from ppo_jax.text import confidence_text, fixed, interval_text
 from tune.analysis.bounds import BoundHit
 from tune.evidence.statistics import Estimate
 
@@ -53,10 +54,12 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def estimate(found: Estimate | None, digits: int = 1, *, signed: bool = False) -> str:
-    """Return an estimate with its interval, for a table.
+    """Return an estimate with its interval, for a table; 95% where it says nothing else.
 
     >>> estimate(Estimate(9.9, (6.7, 13.1)), signed=True)
     '+9.9 (+6.7 to +13.1)'
+    >>> estimate(Estimate(9.9, (5.4, 14.4), confidence=0.97))
+    '9.9 (97%: 5.4 to 14.4)'
     >>> estimate(None)
     '–'
     """
@@ -65,7 +68,10 @@ def estimate(found: Estimate | None, digits: int = 1, *, signed: bool = False) -
     text = fixed(found.value, digits, signed=signed)
     if found.interval is None:
         return text
-    return f"{text} ({interval_text(found.interval, digits, signed=signed)})"
+    ends = interval_text(found.interval, digits, signed=signed)
+    if found.confidence != CONFIDENCE:
+        ends = f"{confidence_text(found.confidence)}: {ends}"
+    return f"{text} ({ends})"
 
 
 def steps(count: int) -> str:

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ppo_jax.statistics import STUDENT, welch_test
 from tune.evidence.statistics import (
     BCA,
     PERCENTILE,
-    WELCH,
     compare,
     estimate,
     iqm,
     performance_profile,
     probability_of_improvement,
     summarize,
-    welch_test,
 )
 
 NAN = np.nan
@@ -54,17 +53,6 @@ def test_a_real_difference_is_covered_and_found(spread):
     assert np.mean(test.low > 0) > (0.99 if spread == 1.0 else 0.5)
 
 
-def test_the_verdict_is_the_one_of_that_interval():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        winner, baseline = draws("capped", 10, rng), draws("skewed", 10, rng)
-        comparison, test = compare(winner, baseline), welch_test(winner, baseline)
-        assert comparison.difference.interval == (test.low, test.high)
-        assert comparison.difference.method == WELCH
-        expected = "improved" if test.low > 0 else "worse" if test.high < 0 else "no clear"
-        assert comparison.verdict.startswith(expected)
-
-
 @pytest.mark.parametrize("sizes", [(10, 10), (5, 8), (2, 2)])
 def test_welch_agrees_with_scipy(sizes):
     rng = np.random.default_rng(1)
@@ -84,11 +72,10 @@ def test_iqm_drops_the_outer_quarters():
     assert iqm(values) == pytest.approx(np.mean([2.0, 3.0, 4.0, 5.0]))
 
 
-@pytest.mark.parametrize("statistic", ["mean", "median", "iqm"])
+@pytest.mark.parametrize("statistic", ["median", "iqm"])
 def test_summary_agrees_with_scipy_on_the_same_resamples(statistic):
     values = np.random.default_rng(1).gamma(2.0, 50.0, 12)
     function = {
-        "mean": np.mean,
         "median": np.median,
         "iqm": lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
     }[statistic]
@@ -126,30 +113,28 @@ def test_performance_profile_is_the_share_of_seeds_above():
     assert performance_profile(values, np.array([0.5, 1.0, 2.0])).tolist() == [0.75, 0.5, 0.0]
 
 
+def test_student_interval_of_the_mean_is_the_textbook_one():
+    values = np.random.default_rng(1).gamma(2.0, 50.0, 12)
+    found = summarize(values).mean
+    half = stats.t(11).ppf(0.975) * values.std(ddof=1) / np.sqrt(12)
+    assert found.interval == pytest.approx((values.mean() - half, values.mean() + half))
+    assert (found.value, found.method) == (pytest.approx(values.mean()), STUDENT)
+
+
 @pytest.mark.parametrize(
-    ("winner", "baseline", "verdict"),
+    ("winner", "baseline"),
     [
-        ([500, 499, 500, 498], [400, 410, 390, 405], "improved"),
-        ([400, 410, 390, 405], [500, 499, 500, 498], "worse"),
-        ([500, 480, 490, 470], [495, 485, 475, 480], "no clear difference"),
-        ([500, 500, 500, 500], [500, 500, 500, 500], "no clear difference"),
-        ([500, 500, 500, 500], [400, 400, 400, 400], "improved"),
-        ([500] * 10, [500] * 9 + [436], "no clear difference"),
-        ([500], [100], "no clear difference"),
-        # A configuration that breaks is no improvement.
-        ([500, 499, 500, NAN], [400, 410, 390, 405], "no clear difference"),
-        ([500, 499, 500, NAN], [400, 410, 390, NAN], "improved"),
-        ([400, 410, 390, NAN], [500, 499, 500, 498], "worse"),
-        ([NAN, NAN], [400, 410], "worse"),
-        ([400, 410], [NAN, NAN], "improved"),
-        ([NAN, NAN], [NAN, NAN], "no clear difference"),
+        ([500, 499, 500, 498], [400, 410, 390, 405]),
+        ([500, 500, 500, 500], [400, 400, 400, 400]),
+        ([500, 499, 500, NAN], [400, 410, 390, 405]),
+        ([500], [100]),
+        ([NAN, NAN], [400, 410]),
     ],
 )
-def test_verdict(winner, baseline, verdict):
+def test_comparisons_never_hold_nan(winner, baseline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         comparison = compare(np.array(winner, float), np.array(baseline, float))
-    assert comparison.verdict == verdict
     probability = comparison.probability_of_improvement
     assert np.isfinite([probability.value, *(probability.interval or ())]).all()
     for difference in (comparison.difference, comparison.difference_bootstrap):
@@ -165,8 +150,12 @@ def test_diverged_seeds_rank_last():
 
 def test_degenerate_values_never_give_nan():
     equal = summarize(np.full(5, 500.0))
-    for found in (equal.mean, equal.median, equal.iqm):
-        assert (found.value, found.interval, found.method) == (500.0, (500.0, 500.0), PERCENTILE)
+    for found, method in (
+        (equal.mean, STUDENT),
+        (equal.median, PERCENTILE),
+        (equal.iqm, PERCENTILE),
+    ):
+        assert (found.value, found.interval, found.method) == (500.0, (500.0, 500.0), method)
     single = summarize(np.array([3.0]))
     assert (single.mean.value, single.mean.interval, single.seeds) == (3.0, None, 1)
     assert summarize(np.array([NAN, NAN])) is None

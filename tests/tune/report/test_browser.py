@@ -36,6 +36,7 @@ NO_LIMIT = 0  # Of Playwright's own 30 seconds; pytest has one.
 @pytest.fixture
 def folder(programs, tmp_path):
     """A study with everything in it, prepared for the dashboard."""
+    programs.untrained = 5000.0
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     settings = Settings(pruner_startup_trials=2, sampler="random")
     study = run_optimization(
@@ -152,7 +153,7 @@ def dashboard(folder, wait_until):
 
 def test_dashboard_in_a_browser(dashboard, open_page):
     page = open_page(f"{dashboard}/dashboard/studies/1/note")
-    page.get_by_text("Improved: the best configuration reaches").first.wait_for()
+    page.get_by_text("Improved: the winner reaches").first.wait_for()
     page = open_page(f"{dashboard}/dashboard/studies/1/trials?numbers=0")
     page.get_by_text(re.compile("^returns")).first.wait_for()
     page = open_page(f"{dashboard}/dashboard/studies/1")

@@ -79,7 +79,8 @@ def test_summary_without_a_validation(programs, tmp_path):
 
 
 def test_summary_ends_with_the_verdict(programs, tmp_path):
-    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
+    programs.untrained = 5000.0
+    programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed / 10
     study = run_optimization(5, Settings(sampler="random"), output=tmp_path, programs=programs)
     winner = StudyRecord.of(study).best
     validation = train_best_config(
@@ -87,6 +88,8 @@ def test_summary_ends_with_the_verdict(programs, tmp_path):
     )
     text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
     assert f"trial {winner.number}\n" in text
-    assert "optimism of the winner           +0.2, 95% interval" in text
-    assert "P(winner beats baseline)         0." in text
-    assert text.rstrip().endswith(validation.sentence)
+    assert "optimism of the winner           +0.0, 95% interval" in text
+    assert "P(winner beats baseline)         1.00, 95% interval 1.00 to 1.00" in text
+    *_, last, command = text.rstrip().splitlines()
+    assert last == validation.sentence
+    assert command.startswith("To train the winner: python -m ppo_jax.train --env CartPole-v1")

@@ -41,9 +41,11 @@ def test_results_hold_what_was_found_and_how(study, tmp_path):
     assert results["best_params"]["gamma"] == study.best_params["gamma"]
     assert results["best_params"]["clip_value_loss"] is True
     assert results["baseline_value"] == study.trials[0].value
-    assert results["improvement_percent"] == pytest.approx(
-        100 * (study.best_value - study.trials[0].value) / study.trials[0].value
-    )
+    assert results["gain"]["value"] == pytest.approx(study.best_value - study.trials[0].value)
+    low, high = results["gain"]["interval"]
+    assert low < results["gain"]["value"] < high
+    assert results["winner"] is None
+    assert results["recommended"] is None
     assert results["n_trials"]["total"] == 10
     assert sum(v for k, v in results["n_trials"].items() if k != "total") == 10
     assert results["programs_compiled"] == {"evaluation": 1, "training": 1}
@@ -76,6 +78,12 @@ def test_verdict_is_the_one_of_this_winner(programs, study, tmp_path):
     validation = json.loads(path.read_text())
     assert save_optimization_results(study, tmp_path)["verdict"] == validation["verdict"]
     assert html.escape(validation["verdict"]) in (tmp_path / "report.html").read_text()
+    results = strict(tmp_path / "optimization_results.json")
+    assert results["winner"]["hyperparameters"] == params
+    recommended = strict(tmp_path / "recommended.json")
+    assert results["recommended"]["hyperparameters"] == recommended["hyperparameters"]
+    assert results["recommended"]["command"] == recommended["how_to_train"]["command"]
+    assert results["recommended"]["configuration"] == validation["recommended"]
     validation["winner"]["hyperparameters"]["gamma"] = 0.5
     path.write_text(json.dumps(validation))
     assert save_optimization_results(study, tmp_path)["verdict"] is None
@@ -92,10 +100,11 @@ def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
     assert (tmp_path / "optimization_results.png").exists()
 
 
-def test_baseline_of_zero_gives_no_percentage(programs, tmp_path):
+def test_scores_of_zero_give_a_gain_of_zero(programs, tmp_path):
     programs.returns = lambda hp, step, seed: 0.0
     study = run_optimization(2, output=tmp_path, programs=programs)
-    assert save_optimization_results(study, tmp_path)["improvement_percent"] is None
+    gain = save_optimization_results(study, tmp_path)["gain"]
+    assert (gain["value"], gain["interval"]) == (0.0, (0.0, 0.0))
 
 
 def test_results_hold_what_matters(programs, tmp_path):

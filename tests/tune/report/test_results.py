@@ -3,7 +3,9 @@ import math
 
 import pytest
 from optuna.trial import TrialState
+from scipy import stats
 
+from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 def trial(number, state=TrialState.COMPLETE, **changes):
     values = {field.name: None for field in dataclasses.fields(TrialRecord)}
+    values |= {"hyperparameters": Hyperparameters()}
     values |= {"params": {}, "distributions": {}, "returns": {}, "diverged_seeds": []}
     values |= {"means": {50_000: 1.0}, "environment_steps": 100, "interrupted": 0}
     return TrialRecord(**{**values, "number": number, "state": state, **changes})
@@ -37,20 +40,23 @@ def test_counts_and_sums_are_of_all_trials():
     assert found.environment_steps == 307
     assert found.seconds == {"trials": 0, "compilation": 0, "training": 3.0, "evaluation": 0.5}
     assert (found.best.number, found.best_score, found.baseline_score) == (1, 5.0, 4.0)
-    assert found.gain_percent == 25.0
+    assert found.gain is None, "no returns, no gain"
     assert found.verdict is None
     assert found.recommendation is None
 
 
-@pytest.mark.parametrize(("scores", "gain"), [([0.0, 5.0], None), ([-4.0, -3.0], 25.0), ([], None)])
-def test_gain_is_relative_to_the_size_of_the_baseline(scores, gain):
+def test_gain_is_the_difference_of_the_scores_with_its_interval():
+    def curve(seeds):
+        return dict.fromkeys(Settings().checkpoints(), seeds)
+
+    best, baseline = [5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 2.0, 3.0]
     found = results_of(
-        *(
-            trial(number, score=score, is_baseline=number == 0)
-            for number, score in enumerate(scores)
-        )
+        trial(0, score=2.0, is_baseline=True, returns=curve(baseline), params={}),
+        trial(1, score=6.5, returns=curve(best)),
     )
-    assert found.gain_percent == gain
+    expected = stats.ttest_ind(best, baseline, equal_var=False).confidence_interval(0.95)
+    assert found.gain.value == 4.5
+    assert found.gain.interval == pytest.approx((expected.low, expected.high))
 
 
 def test_programs_compiled_are_those_of_the_busiest_process():
@@ -76,6 +82,7 @@ def test_pruned_trial_is_shown_at_its_last_checkpoint():
 
 
 def test_report_is_written_from_the_results_alone(programs, tmp_path):
+    programs.untrained = 5000.0
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed
     study = run_optimization(4, Settings(sampler="random"), output=tmp_path, programs=programs)
     params = StudyRecord.of(study).best.hyperparameters

@@ -1,0 +1,162 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.statistics import welch_test
+from tune.evidence.candidate import Candidate
+from tune.evidence.learning_curve import LearningCurve
+from tune.evidence.looks import LEVEL_ERROR, error_levels, planned_looks, repeated
+from tune.evidence.verdict import Verdict
+from tune.protocol.settings import Settings
+
+NAN = np.nan
+STEPS = [50_000 * i for i in range(1, 9)]
+
+
+def candidate(levels, *, is_baseline, early=None):
+    """Return a configuration whose seeds have `levels`, and before the last three, `early`."""
+    levels = np.array(levels, float)
+    early = levels if early is None else np.array(early, float)
+    returns = np.array([*[early] * (len(STEPS) - 3), *[levels] * 3])
+    hyperparameters = Hyperparameters(gamma=0.99 if is_baseline else 0.98)
+    curve = LearningCurve(hyperparameters, STEPS, returns, 1, 1.0)
+    return Candidate(Settings(), hyperparameters, is_baseline, validation=curve)
+
+
+def verdict(winner, baseline, *, looks=None, early=(None, None), **known):
+    return Verdict(
+        candidate(winner, is_baseline=False, early=early[0]),
+        candidate(baseline, is_baseline=True, early=early[1]),
+        untrained=known.pop("untrained", 20.0),
+        looks=planned_looks(len(winner)) if looks is None else looks,
+        **known,
+    )
+
+
+@pytest.mark.parametrize(
+    ("winner", "baseline", "outcome"),
+    [
+        ([500, 499, 500, 498], [400, 410, 390, 405], "improved"),
+        ([400, 410, 390, 405], [500, 499, 500, 498], "worse"),
+        ([500, 480, 490, 470], [495, 485, 475, 480], "inconclusive"),
+        ([500, 500, 500, 500], [500, 500, 500, 500], "equivalent"),
+        ([500, 500, 500, 500], [400, 400, 400, 400], "improved"),
+        ([500] * 10, [500] * 9 + [436], "inconclusive"),
+        ([500], [100], "inconclusive"),
+        # Clear, but smaller than what matters: 1% of 480.
+        ([500.0, 500.1] * 4, [499.0, 499.1] * 4, "equivalent"),
+        ([499.0, 499.1] * 4, [500.0, 500.1] * 4, "equivalent"),
+        ([500.0, 500.1] * 4, [494.0, 494.1] * 4, "improved"),
+        # A configuration that breaks is no improvement.
+        ([500, 499, 500, NAN], [400, 410, 390, 405], "inconclusive"),
+        ([500, 499, 500, NAN], [400, 410, 390, NAN], "improved"),
+        ([500, 500, 500, NAN], [500, 500, 500, 500], "inconclusive"),
+        ([400, 410, 390, NAN], [500, 499, 500, 498], "worse"),
+        ([NAN, NAN], [400, 410], "worse"),
+        ([400, 410], [NAN, NAN], "improved"),
+        ([NAN, NAN], [NAN, NAN], "inconclusive"),
+    ],
+)
+def test_outcome(winner, baseline, outcome):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = verdict(winner, baseline)
+        assert found.level_outcome == found.outcome == outcome
+        assert found.sentence.startswith(f"{outcome.capitalize()}: ")
+        assert (found.recommended is found.winner) == (outcome == "improved")
+        assert found.to_dict()["outcome"] == outcome
+    probability = found.level.probability_of_improvement
+    assert np.isfinite([probability.value, *(probability.interval or ())]).all()
+
+
+def test_the_outcome_is_the_one_of_the_interval_of_its_look():
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for shift in np.linspace(-60, 60, 41):
+        winner, baseline = rng.normal(400 + shift, 30, 12), rng.normal(400, 30, 12)
+        for repetition in (1, 2):
+            found = verdict(winner, baseline, looks=[8, 12, 20], repetition=repetition)
+            error = repeated(LEVEL_ERROR, repetition)
+            test = welch_test(winner, baseline, 1 - error_levels((8, 12, 20), error)[1])
+            difference = found.level.difference
+            assert difference.interval == pytest.approx((float(test.low), float(test.high)))
+            assert difference.confidence == 1 - error
+            expected = "improved" if test.low > 0 else "worse" if test.high < 0 else "inconclusive"
+            assert found.outcome == expected
+            outcomes.add((expected, repetition))
+    assert len(outcomes) == 6
+
+
+def test_further_validations_of_a_folder_ask_for_more():
+    rng = np.random.default_rng(1)
+    winner, baseline = rng.normal(400, 40, 20), rng.normal(365, 40, 20)
+    assert verdict(winner, baseline).outcome == "improved"
+    fourth = verdict(winner, baseline, repetition=4)
+    assert fourth.outcome == "inconclusive"
+    assert "validation 4 here" in fourth.sentence
+
+
+def test_the_margin_is_a_share_of_what_training_gains():
+    assert verdict([100.0] * 4, [80.0] * 4, untrained=20.0).margin == pytest.approx(0.8)
+    assert verdict([-150.0] * 4, [-400.0] * 4, untrained=-1200.0).margin == pytest.approx(10.5)
+    assert verdict([NAN] * 4, [80.0] * 4, untrained=20.0).margin == pytest.approx(0.6)
+    assert verdict([NAN] * 4, [NAN] * 4).margin == 0.0
+
+
+def test_a_winner_that_only_learns_faster_is_recommended():
+    quick, slow = [450.0, 460, 455, 452, 458, 451, 449, 455], [300.0, 320, 310, 305] * 2
+    found = verdict([500.0] * 8, [500.0] * 8, early=(quick, slow))
+    assert (found.level_outcome, found.speed_outcome) == ("equivalent", "improved")
+    assert found.is_faster_only
+    assert found.recommended is found.winner
+    assert found.sentence.startswith("Improved: the winner learns faster, 471.1 ")
+    assert "99% interval" in found.sentence
+    # What reaches less in the end is not recommended for its speed.
+    worse = verdict([450.0] * 8, [500.0] * 8, early=(quick, slow))
+    assert (worse.outcome, worse.speed_outcome) == ("worse", "improved")
+    assert worse.recommended is worse.baseline
+
+
+def test_seeds_go_on_until_the_recommendation_is_settled():
+    looks = [8, 12, 20]
+    assert verdict([500.0] * 8, [400.0] * 8, looks=looks).is_settled
+    assert verdict([400.0] * 8, [500.0] * 8, looks=looks).is_settled
+    assert verdict([500.0] * 8, [500.0] * 8, looks=looks).is_settled
+    noisy = [500.0, 400.0] * 4
+    assert not verdict(noisy, [490.0, 410.0] * 4, looks=looks).is_settled
+    # Equally good, and perhaps faster.
+    unclear = verdict([500.0] * 8, [500.0] * 8, looks=looks, early=(noisy, [400.0, 450.0] * 4))
+    assert (unclear.level_outcome, unclear.speed_outcome) == ("equivalent", "inconclusive")
+    assert not unclear.is_settled
+
+
+def test_an_inconclusive_verdict_says_how_many_seeds_would_tell():
+    rng = np.random.default_rng(0)
+    winner, baseline = rng.normal(420, 40, 20), rng.normal(400, 40, 20)
+    found = verdict(winner, baseline)
+    assert found.outcome == "inconclusive"
+    low, high = found.level.difference.interval
+    expected = 20 * ((high - low) / 2 / abs(found.level.difference.value)) ** 2
+    assert found.seeds_to_settle == int(np.ceil(expected))
+    assert f"about {found.seeds_to_settle} seeds would tell" in found.sentence
+    assert verdict([500.0] * 8, [400.0] * 8).seeds_to_settle is None
+
+
+def test_short_training_that_misled_is_told():
+    found = verdict([400.0] * 8, [400.0] * 8, early=([300.0, 301.0] * 4, [100.0, 101.0] * 4))
+    assert not found.misled, "the winner is recommended for its speed"
+    late = [410.0, 390.0] * 4
+    found = verdict(late, [412.0, 388.0] * 4, early=([300.0, 301.0] * 4, [296.0, 297.0] * 4))
+    assert found.misled
+    assert "Short training misled the search: the lead" in found.sentence
+    assert found.to_dict()["short_training_misled"] is True
+
+
+def test_a_baseline_that_wins_is_not_compared_with_itself():
+    alone = candidate([400.0, 410.0], is_baseline=True)
+    found = Verdict(alone, alone, 20.0, [8, 12, 20])
+    assert found.sentence == (
+        "No trial beat the baseline, which reaches 405.0 (2 fresh seeds, 400,000 steps)."
+    )
