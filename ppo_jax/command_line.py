@@ -193,16 +193,42 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def start_backend() -> None:
-    """Make every CPU core a device and cache compiled programs on disk.
+_JAX_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_disable_jit": False,
+    "jax_transfer_guard": "allow",
+}
+"""What the compiled programs and their results rest on."""
 
-    Must be called before anything uses JAX.
+
+def start_backend() -> None:
+    """Start JAX: every CPU core a device, compiled programs cached, settings as they must be.
+
+    Must be called before anything uses JAX. Settings that the environment brings and that would
+    change results, such as ``JAX_ENABLE_X64``, are put back.
+
+    Raises:
+      UserError: where ``JAX_PLATFORMS`` names a platform that is not there.
     """
+    import jax
+
     from ppo_jax.compilation_cache import enable_compilation_cache
     from ppo_jax.devices import enable_all_cpu_cores
 
+    for name, value in _JAX_SETTINGS.items():
+        jax.config.update(name, value)
     enable_all_cpu_cores()
     enable_compilation_cache()
+    platforms = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        if not platforms:
+            raise
+        raise UserError(f"JAX_PLATFORMS={platforms} cannot be used: {error}") from error
 
 
 def parse_env_kwargs(pairs: Sequence[str]) -> tuple[tuple[str, Any], ...]:

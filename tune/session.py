@@ -137,9 +137,10 @@ def _prove_winner(
     """Train winner and baseline on validation seeds."""
     candidates = rank(study, finalists)
     winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
+    both = "the baseline" if winner is baseline else f"trial {winner.number} and the baseline"
     progress.line(
-        f"validation: trial {winner.number} and the baseline on up to {plan.validate_seeds} fresh "
-        f"seeds × {plan.validate_steps:,} steps"
+        f"validation: {both} on up to {plan.validate_seeds} fresh seeds × "
+        f"{plan.validate_steps:,} steps"
     )
     return _validate(
         winner,

@@ -134,3 +134,39 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
         assert "a run with hyperparameters.gamma = 0.99, but got 0.9" in other.stderr
         assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
         assert any((halves / "training_state").iterdir())
+
+
+def test_a_platform_that_is_not_there_is_one_line(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "quantum")
+    done = command("ppo_jax.train", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX_PLATFORMS=quantum cannot be used: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "JAX_ENABLE_X64=1",
+        "JAX_NUMPY_DTYPE_PROMOTION=strict",
+        "JAX_NUMPY_RANK_PROMOTION=raise",
+        "JAX_DEFAULT_PRNG_IMPL=rbg",
+        "JAX_TRANSFER_GUARD=disallow",
+        "JAX_DISABLE_JIT=1",
+    ],
+)
+def test_settings_of_jax_in_the_environment_change_nothing(
+    command, monkeypatch, tmp_path, variable
+):
+    def trained(name):
+        done = command(
+            *("ppo_jax.train", "--total-steps", 4096, "--eval-every", 2048, "--seeds", 2),
+            *("--eval-episodes", 4, "--output", tmp_path / name),
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / name / "training.json").read_text())["returns"]
+
+    expected = trained("plain")
+    monkeypatch.setenv(*variable.split("="))
+    assert trained("changed") == expected

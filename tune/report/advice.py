@@ -35,8 +35,8 @@ def next_steps(results: StudyResults) -> list[str]:
         )
         if preset is None:
             steps.append(
-                f"Train longer, --total-steps {5 * settings.total_steps}, normalise, "
-                f"--normalize-observations --normalize-rewards, or widen the search, --space wide"
+                f"Train longer, --total-steps {5 * settings.total_steps}, or normalise, "
+                f"--normalize-observations --normalize-rewards"
             )
     if preset is not None and not _reaches_preset(verdict, settings):
         steps.append(f"{preset} starts from it")
@@ -47,10 +47,7 @@ def next_steps(results: StudyResults) -> list[str]:
             f"To settle the comparison, run the same command with "
             f"--validate-seeds {verdict.seeds_to_settle}"
         )
-    steps.append(
-        f"To search on, run the same command with --trials {2 * len(results.trials)}, or in a new "
-        f"folder with --space wide"
-    )
+    steps.append(f"To search on, run the same command with --trials {2 * len(results.trials)}")
     return steps
 
 
