@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 SMALL = (
     *("--workers", "2", "--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4"),
-    *("--seeds", "2", "--validate-steps", "0", "--select-top", "0"),
+    *("--seeds", "2", "--validate-steps", "0", "--finalists", "0"),
 )
 
 
