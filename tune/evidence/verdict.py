@@ -150,7 +150,9 @@ class Verdict:
         if self.at_tuning_steps is None or self.outcome == Outcome.IMPROVED:
             return False
         lead = self.at_tuning_steps.difference
-        return lead is not None and lead.interval is not None and lead.interval[0] > 0
+        if lead is None or lead.interval is None:
+            return False
+        return lead.interval[0] > 0 and lead.value >= self.margin
 
     @property
     def recommended(self) -> Candidate:
@@ -273,12 +275,12 @@ class Verdict:
             assert self.speed.difference is not None, "it has improved"
             return (
                 f"the winner learns faster, {means[0]} on average over training against "
-                f"{means[1]} of the baseline ({_text(self.speed.difference)}; {conditions}), "
+                f"{means[1]} for the baseline ({_text(self.speed.difference)}; {conditions}), "
                 f"to an equivalent level"
             )
         return (
             f"the winner reaches {fixed(winner.mean.value)} against {fixed(baseline.mean.value)} "
-            f"of the baseline ({_text(difference)}; {conditions})"
+            f"for the baseline ({_text(difference)}; {conditions})"
         )
 
     def _advice(self) -> str:

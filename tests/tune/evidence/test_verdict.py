@@ -154,6 +154,13 @@ def test_short_training_that_misled_is_told():
     assert found.to_dict()["short_training_misled"] is True
 
 
+def test_a_lead_that_does_not_matter_has_misled_nobody():
+    found = verdict([500.0, 500.1] * 4, [499.0, 499.1] * 4)
+    lead = found.at_tuning_steps.difference
+    assert 0 < lead.interval[0] < lead.value < found.margin
+    assert not found.misled
+
+
 def test_a_baseline_that_wins_is_not_compared_with_itself():
     alone = candidate([400.0, 410.0], is_baseline=True)
     found = Verdict(alone, alone, 20.0, [8, 12, 20])

@@ -79,7 +79,7 @@ def test_summary_without_a_validation(programs, tmp_path):
 
 
 def test_summary_ends_with_the_verdict(programs, tmp_path):
-    programs.untrained = 5000.0
+    programs.untrained = 5290.0
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed / 10
     study = run_optimization(5, Settings(sampler="random"), output=tmp_path, programs=programs)
     winner = StudyRecord.of(study).best
