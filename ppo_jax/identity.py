@@ -52,7 +52,9 @@ def _first_difference(stored: Any, asked: Any, name: str) -> Difference | None:
 
 
 def digest(description: Any) -> int:
-    """Return a number from 0 to 2**32 - 1 that all equal descriptions share and others do not.
+    """Return a number from 0 to 2**32 - 1 that equal descriptions share.
+
+    Others differ, but for one pair in four billion.
 
     >>> digest({"gamma": 0.99}) == digest({"gamma": 0.98})
     False

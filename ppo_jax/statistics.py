@@ -44,6 +44,17 @@ def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval |
     return float(interval.low), float(interval.high)
 
 
+def welch_interval(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return Welch's interval of mean of `a`, ``[n]``, minus mean of `b`, ``[m]``.
+
+    None where one of them is a single value.
+    """
+    if min(len(a), len(b)) < 2:
+        return None
+    test = welch_test(a, b, confidence)
+    return float(test.low), float(test.high)
+
+
 def welch_test(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> WelchTest:
     """Compare the means of samples ``[..., n]`` and ``[..., m]``; n and m at least 2.
 

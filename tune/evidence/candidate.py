@@ -1,6 +1,7 @@
 """A configuration that may win, with the trial that found it and its returns on fresh seeds."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Candidate:
         }
         return {group: values for group, values in scores.items() if values is not None}
 
-    @property
+    @functools.cached_property
     def summary(self) -> Summary | None:
         """Summary of the levels reached in the validation; None if every seed diverged."""
         return summarize(self.validated.level)

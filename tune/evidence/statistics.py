@@ -11,7 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from ppo_jax.statistics import CONFIDENCE, STUDENT, WELCH, Interval, t_interval, welch_test
+from ppo_jax.statistics import (
+    CONFIDENCE,
+    STUDENT,
+    WELCH,
+    Interval,
+    t_interval,
+    welch_interval,
+    welch_test,
+)
 from tune.evidence.looks import SINGLE_LOOK, Look
 
 RESAMPLES = 9_999
@@ -128,10 +136,8 @@ def difference_of_means(
     if not len(a) or not len(b):
         return None
     value = float(_difference_of_means(a, b))
-    if min(len(a), len(b)) < 2:
-        return Estimate(value, confidence=look.confidence)
-    test = welch_test(a, b, 1 - look.error)
-    return Estimate(value, (float(test.low), float(test.high)), WELCH, look.confidence)
+    interval = welch_interval(a, b, 1 - look.error)
+    return Estimate(value, interval, None if interval is None else WELCH, look.confidence)
 
 
 def probability_of_improvement(

@@ -1,12 +1,13 @@
 """What to do next: hints before a study and at its end."""
 
-import numpy as np
+import math
 
 from ppo_jax import presets
 from ppo_jax.errors import UserError
-from ppo_jax.statistics import t_interval
+from ppo_jax.presets import Preset
+from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
-from tune.evidence.statistics import finite
+from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
 from tune.report.results import StudyResults
@@ -14,8 +15,8 @@ from tune.report.results import StudyResults
 
 def before(settings: Settings) -> list[str]:
     """Return what a user may want to know before the first trial."""
-    preset = preset_hint(settings)
-    return [] if preset is None else [f"{preset} starts from it"]
+    preset = _other_preset(settings)
+    return [] if preset is None else [_hint(preset)]
 
 
 def next_steps(results: StudyResults) -> list[str]:
@@ -26,9 +27,9 @@ def next_steps(results: StudyResults) -> list[str]:
     if results.validation is None:
         return []
     verdict, settings = results.validation.verdict, results.settings
-    steps = []
-    preset = preset_hint(settings)
-    if nothing_learned(verdict):
+    steps, preset = [], _other_preset(settings)
+    learned = not _nothing_learned(verdict)
+    if not learned:
         steps.append(
             f"Nothing was learned: trained policies return no more than untrained ones "
             f"({fixed(verdict.untrained)}). Scores of such trials say little about hyperparameters"
@@ -38,24 +39,22 @@ def next_steps(results: StudyResults) -> list[str]:
                 f"Train longer, --total-steps {5 * settings.total_steps}, or normalise, "
                 f"--normalize-observations --normalize-rewards"
             )
-    if preset is not None and not _reaches_preset(verdict, settings):
-        steps.append(f"{preset} starts from it")
-    if verdict.outcome == Outcome.IMPROVED or nothing_learned(verdict):
+    if preset is not None and not _reaches(verdict.recommended, preset.evidence["score"]):
+        steps.append(_hint(preset))
+    if verdict.outcome == Outcome.IMPROVED or not learned:
         return steps
     if verdict.seeds_to_settle is not None and verdict.seeds_to_settle <= 10 * verdict.seeds:
         steps.append(
             f"To settle the comparison, run the same command with "
             f"--validate-seeds {verdict.seeds_to_settle}"
         )
-    steps.append(f"To search on, run the same command with --trials {2 * len(results.trials)}")
+    more = 2 * len(results.trials)
+    steps.append(f"To continue the search, run the same command with --trials {more}")
     return steps
 
 
-def preset_hint(settings: Settings) -> str | None:
-    """Return which preset of the study's environment is better than its baseline is meant to be.
-
-    None where there is none, or the study starts from it.
-    """
+def _other_preset(settings: Settings) -> Preset | None:
+    """Return the preset of the study's environment; None if the study starts from it."""
     try:
         preset = presets.load(settings.env)
     except UserError:
@@ -63,32 +62,31 @@ def preset_hint(settings: Settings) -> str | None:
     baseline = settings.space.complete(settings.space.baseline())
     if settings.env_kwargs != preset.env_kwargs:
         return None
-    if (baseline, settings.config.agent) == (preset.hyperparameters, preset.agent):
-        return None
+    own = (baseline, settings.config.agent) == (preset.hyperparameters, preset.agent)
+    return None if own else preset
+
+
+def _hint(preset: Preset) -> str:
     return (
-        f"The preset of {settings.env} reaches {fixed(preset.evidence['score'])} after "
-        f"{preset.total_steps:,} steps: python -m tune.run --preset {settings.env}"
+        f"The preset of {preset.env} reaches {fixed(preset.evidence['score'])} after "
+        f"{preset.total_steps:,} steps: python -m tune.run --preset {preset.env} starts from it"
     )
 
 
-def nothing_learned(verdict: Verdict) -> bool:
+def _nothing_learned(verdict: Verdict) -> bool:
     """Return whether neither configuration is clearly better than an untrained policy."""
-    return all(_within(finite(curve.level), verdict.untrained) for curve in verdict.curves)
+    candidates = verdict.winner, verdict.baseline
+    return all(_ends(candidate)[0] <= verdict.untrained for candidate in candidates)
 
 
-def _within(levels: np.ndarray, untrained: float) -> bool:
-    """Return whether the interval of the mean of `levels` begins no higher than `untrained`."""
-    if not len(levels):
-        return True
-    interval = t_interval(levels)
-    low = float(levels.mean()) if interval is None else interval[0]
-    return low <= untrained
+def _reaches(candidate: Candidate, score: float) -> bool:
+    """Return whether a configuration may be as good as `score`."""
+    return _ends(candidate)[1] >= score
 
 
-def _reaches_preset(verdict: Verdict, settings: Settings) -> bool:
-    """Return whether the recommended configuration is as good as the preset is said to be."""
-    score = presets.load(settings.env).evidence["score"]
-    levels = finite(verdict.recommended.validated.level)
-    interval = t_interval(levels) if len(levels) else None
-    high = -np.inf if not len(levels) else levels.mean() if interval is None else interval[1]
-    return bool(high >= score)
+def _ends(candidate: Candidate) -> Interval:
+    """Return the interval of the mean level; minus infinity where every seed has diverged."""
+    if candidate.summary is None:
+        return -math.inf, -math.inf
+    mean = candidate.summary.mean
+    return mean.interval or (mean.value, mean.value)

@@ -44,7 +44,7 @@ def describe_study(results: StudyResults) -> dict[str, Any]:
         "best_trial": None if best is None else best.number,
         "baseline_value": results.baseline_score,
         "gain": None if results.gain is None else dataclasses.asdict(results.gain),
-        "winner": _configuration(results.winner),
+        "winner": None if results.winner is None else _configuration(results.winner),
         "recommended": _recommended(results),
         "reference_score": settings.reference_score,
         "verdict": results.verdict,
@@ -73,10 +73,8 @@ def describe_protocol(settings: Settings) -> dict[str, Any]:
     return protocol | {"checkpoints": settings.checkpoints()}
 
 
-def _configuration(candidate: Candidate | None) -> dict[str, Any] | None:
+def _configuration(candidate: Candidate) -> dict[str, Any]:
     """Return which configuration it is."""
-    if candidate is None:
-        return None
     return {
         "trial": candidate.number,
         "is_baseline": candidate.is_baseline,
@@ -91,7 +89,7 @@ def _recommended(results: StudyResults) -> dict[str, Any] | None:
         return None
     return {
         "configuration": recommendation.name,
-        **(_configuration(recommendation.candidate) or {}),
+        **_configuration(recommendation.candidate),
         "command": recommendation.command,
     }
 
