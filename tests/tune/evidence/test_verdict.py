@@ -159,6 +159,13 @@ def test_a_lead_that_does_not_matter_has_misled_nobody():
     lead = found.at_tuning_steps.difference
     assert 0 < lead.interval[0] < lead.value < found.margin
     assert not found.misled
+    # Nor has a larger one that is not clear.
+    noisy = verdict(
+        [500.0, 500.0] * 4, [500.0, 500.0] * 4, early=([300.0, 400] * 4, [280.0, 400] * 4)
+    )
+    lead = noisy.at_tuning_steps.difference
+    assert lead.interval[0] < 0 < noisy.margin < lead.value
+    assert not noisy.misled
 
 
 def test_a_baseline_that_wins_is_not_compared_with_itself():
