@@ -97,16 +97,18 @@ def _run_epochs(
     hyperparameters: Hyperparameters,
     key: jax.Array,
 ) -> tuple[Any, optax.OptState, LossMetrics]:
-    optimizer = make_optimizer(hyperparameters)
     batches_per_block = config.block_size // batch_size
     n_blocks = hyperparameters.n_steps // config.block_size
 
     def minibatch(carry: _Carry, rows: jax.Array) -> tuple[_Carry, None]:
         params, optimizer_state, sums = carry
         batch = jax.tree.map(lambda x: x[rows], experience)
-        gradient, metrics = jax.grad(_loss, has_aux=True)(params, network, batch, hyperparameters)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        params = optax.apply_updates(params, updates)
+        gradient, metrics = minibatch_gradient(
+            params, network, batch, normalize(batch.advantage), hyperparameters
+        )
+        params, optimizer_state = optimizer_step(
+            params, optimizer_state, gradient, hyperparameters
+        )
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
     def wanted(loop: _Carry) -> jax.Array:
@@ -173,17 +175,49 @@ def index_of(value: jax.Array | int, choices: tuple[int, ...]) -> jax.Array:
     return jnp.argmax(jnp.array(choices) == value)
 
 
+def minibatch_gradient(
+    params: Any,
+    network: ActorCritic,
+    batch: Experience,
+    advantages: jax.Array,
+    hyperparameters: Hyperparameters,
+) -> tuple[Any, LossMetrics]:
+    """Return the gradient of the loss of a minibatch, and its metrics.
+
+    Args:
+      params: network parameters.
+      network: static.
+      batch: ``[B, ...]``.
+      advantages: of the batch, normalised, ``[B]``.
+      hyperparameters: traced scalars; the rates as they are to be used.
+    """
+    gradient, metrics = jax.grad(_loss, has_aux=True)(
+        params, network, batch, advantages, hyperparameters
+    )
+    return gradient, metrics
+
+
+def optimizer_step(
+    params: Any, optimizer_state: optax.OptState, gradient: Any, hyperparameters: Hyperparameters
+) -> tuple[Any, optax.OptState]:
+    """Return the parameters and the state of :func:`make_optimizer` after one step."""
+    optimizer = make_optimizer(hyperparameters)
+    updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+    return optax.apply_updates(params, updates), optimizer_state
+
+
 def _loss(
     params: Any,
     network: ActorCritic,
     batch: Experience,
+    advantages: jax.Array,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
     outputs = policy_outputs(network, params, batch.observation)
     return ppo_loss(
         log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,
-        advantages=normalize(batch.advantage),
+        advantages=advantages,
         entropy=network.distribution.entropy(outputs),
         value=state_value(network, params, batch.observation),
         old_value=batch.value,

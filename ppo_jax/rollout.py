@@ -123,9 +123,6 @@ def collect(
 ) -> tuple[Actors, Transition, EpisodeTotals]:
     """Collect `n_steps` transitions over the parallel environments of a seed.
 
-    Running statistics take in what a step brings before anything is normalised by them,
-    as the wrappers of Gymnasium do.
-
     Args:
       config: static.
       environment: static.
@@ -143,6 +140,52 @@ def collect(
     """
     steps_per_block = config.block_size // config.agent.num_envs
 
+    def block(index: jax.Array, carry: _Carry) -> _Carry:
+        actors, totals, buffer = carry
+        actors, totals, collected = collect_block(
+            config, environment, network, params, actors, totals, key, index, gamma
+        )
+        first = index * steps_per_block
+        buffer = jax.tree.map(
+            lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
+            buffer,
+            collected,
+        )
+        return actors, totals, buffer
+
+    n_blocks = n_steps // config.block_size
+    start = (actors, EpisodeTotals.zero(), empty_buffer(config, environment, network))
+    actors, totals, buffer = jax.lax.fori_loop(0, n_blocks, block, start)
+    return actors, buffer, totals
+
+
+def collect_block(
+    config: TrainConfig,
+    environment: Environment,
+    network: ActorCritic,
+    params: Any,
+    actors: Actors,
+    totals: EpisodeTotals,
+    key: jax.Array,
+    index: jax.Array,
+    gamma: jax.Array | float,
+) -> tuple[Actors, EpisodeTotals, Transition]:
+    """Collect one block of a rollout: ``config.block_size`` transitions.
+
+    Running statistics take in what a step brings before anything is normalised by them,
+    as the wrappers of Gymnasium do.
+
+    Args:
+      totals: of the blocks before.
+      key: of the rollout.
+      index: number of the block in its rollout, int32 scalar.
+      config, environment, network, params, actors, gamma: see :func:`collect`.
+
+    Returns:
+      The actors after the block, the totals with it, and its transitions, ``[block_size /
+      num_envs, num_envs]``.
+    """
+    steps_per_block = config.block_size // config.agent.num_envs
     distribution = network.distribution
 
     def draw(key: jax.Array) -> StepRandomness:
@@ -203,34 +246,21 @@ def collect(
         )
         return (actors, totals), (acted, _seen(observation_statistics, timestep.observation))
 
-    def block(index: jax.Array, carry: _Carry) -> _Carry:
-        actors, totals, buffer = carry
-        first = index * steps_per_block
-        # A key per step of the rollout, whatever the block size.
-        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
-        start = None
-        if environment.costly_reset:
-            start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
-            start = _reset(config, environment, start_key)
-        (actors, totals), scanned = jax.lax.scan(
-            partial(step, start), (actors, totals), jax.vmap(draw)(keys)
-        )
-        acted, final_observation = scanned
-        # The critic sees the block at once: wide products in place of many narrow ones.
-        value = state_value(network, params, acted[0])
-        next_value = state_value(network, params, final_observation)
-        collected = Transition._make((*acted, value, next_value))
-        buffer = jax.tree.map(
-            lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
-            buffer,
-            collected,
-        )
-        return actors, totals, buffer
-
-    n_blocks = n_steps // config.block_size
-    start = (actors, EpisodeTotals.zero(), _empty_buffer(config, environment, network))
-    actors, totals, buffer = jax.lax.fori_loop(0, n_blocks, block, start)
-    return actors, buffer, totals
+    first = index * steps_per_block
+    # A key per step of the rollout, whatever the block size.
+    keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps_per_block))
+    start = None
+    if environment.costly_reset:
+        start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
+        start = _reset(config, environment, start_key)
+    (actors, totals), scanned = jax.lax.scan(
+        partial(step, start), (actors, totals), jax.vmap(draw)(keys)
+    )
+    acted, final_observation = scanned
+    # The critic sees the block at once: wide products in place of many narrow ones.
+    value = state_value(network, params, acted[0])
+    next_value = state_value(network, params, final_observation)
+    return actors, totals, Transition._make((*acted, value, next_value))
 
 
 def _seen(statistics: RunningStatistics | None, observation: jax.Array) -> jax.Array:
@@ -249,9 +279,10 @@ def _scaled_reward(
     return scaled(statistics, reward), jnp.where(ended, 0, discounted_return), statistics
 
 
-def _empty_buffer(
+def empty_buffer(
     config: TrainConfig, environment: Environment, network: ActorCritic
 ) -> Transition:
+    """Return the buffer of a rollout before its first block, all zeros."""
     shape = (config.max_n_steps // config.agent.num_envs, config.agent.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)
     distribution = network.distribution
