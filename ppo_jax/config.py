@@ -158,6 +158,11 @@ class TrainConfig:
         """
         return math.gcd(*self.n_steps_choices)
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows of a micro-minibatch: the largest size that every minibatch is made of."""
+        return math.gcd(*self.batch_size_choices)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as strict JSON, for descriptions of runs."""
         return {

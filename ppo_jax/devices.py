@@ -96,6 +96,10 @@ class SeedMesh:
             check_vma=False,
         )
 
+    def spec(self, axes: Any) -> Any:
+        """Return how a tree with these axes is spread: 0 for lanes, None for what they share."""
+        return _specs(axes)
+
     def _shardings(self, axes: Any) -> Any:
         return jax.tree.map(
             lambda spec: NamedSharding(self.mesh, spec),

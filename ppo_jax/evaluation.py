@@ -39,6 +39,7 @@ def evaluate(
     params: Any,
     key: jax.Array,
     observation_statistics: RunningStatistics | None = None,
+    wanted: jax.Array | bool = True,
 ) -> jax.Array:
     """Play ``config.eval_episodes`` episodes to their end with the most probable actions.
 
@@ -48,7 +49,13 @@ def evaluate(
     environment = make(config.env, config.env_kwargs)
     network = make_network(config.agent, environment.spaces)
     return play(
-        environment, network, params, key, observation_statistics, config.eval_episodes
+        environment,
+        network,
+        params,
+        key,
+        observation_statistics,
+        config.eval_episodes,
+        wanted=wanted,
     ).returns
 
 
@@ -60,6 +67,7 @@ def play(
     observation_statistics: RunningStatistics | None,
     episodes: int,
     sample: bool = False,
+    wanted: jax.Array | bool = True,
 ) -> Episodes:
     """Play `episodes` episodes to their end, all at once.
 
@@ -73,6 +81,8 @@ def play(
       episodes: static.
       sample: draw actions from the policy's distribution in place of the most probable
         one or the mean; static.
+      wanted: bool scalar; where it is False nothing is played, and the results mean nothing.
+        For lanes whose neighbours are to be evaluated.
     """
     distribution = network.distribution
     reset_key, step_key = jax.random.split(key)
@@ -114,7 +124,7 @@ def play(
 
     env_state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
     nothing = Episodes(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32))
-    start = (env_state, observation, jnp.ones(episodes, bool), nothing)
+    start = (env_state, observation, jnp.full(episodes, wanted, bool), nothing)
     _, (_, _, _, totals) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
     played: Episodes = totals
     return played

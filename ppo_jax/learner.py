@@ -106,9 +106,7 @@ def _run_epochs(
         gradient, metrics = minibatch_gradient(
             params, network, batch, normalize(batch.advantage), hyperparameters
         )
-        params, optimizer_state = optimizer_step(
-            params, optimizer_state, gradient, hyperparameters
-        )
+        params, optimizer_state = optimizer_step(params, optimizer_state, gradient, hyperparameters)
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
     def wanted(loop: _Carry) -> jax.Array:

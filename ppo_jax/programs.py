@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,9 +129,12 @@ class Programs:
         self._compiled: dict[str, Future[jax.stages.Compiled]] = {}
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="run")
 
+    _donating: ClassVar = frozenset({"training"})
+    """Programs that take over the state they are given."""
+
     @property
     def seeds(self) -> int:
-        """Seeds that run at once."""
+        """Seeds of a run, which train at once."""
         return self.mesh.seeds
 
     def compile(self) -> None:
@@ -238,7 +241,7 @@ class Programs:
                 start = time.perf_counter()
                 function, *args = definitions[name]
                 function.__name__ = name  # What JAX's own log of compilations calls it.
-                donated = (0,) if name == "training" else ()
+                donated = (0,) if name in self._donating else ()
                 # Traced in this thread, where the caller's JAX settings hold.
                 lowered = jax.jit(function, donate_argnums=donated).lower(*args)
                 traced = time.perf_counter() - start

@@ -176,10 +176,15 @@ def collect_block(
     as the wrappers of Gymnasium do.
 
     Args:
-      totals: of the blocks before.
+      config: static.
+      environment: static.
+      network: static.
+      params: network parameters of the seed.
+      actors: where the environments were left.
+      totals: of the episodes that ended in the blocks before.
       key: of the rollout.
       index: number of the block in its rollout, int32 scalar.
-      config, environment, network, params, actors, gamma: see :func:`collect`.
+      gamma: see :func:`collect`.
 
     Returns:
       The actors after the block, the totals with it, and its transitions, ``[block_size /
@@ -279,9 +284,7 @@ def _scaled_reward(
     return scaled(statistics, reward), jnp.where(ended, 0, discounted_return), statistics
 
 
-def empty_buffer(
-    config: TrainConfig, environment: Environment, network: ActorCritic
-) -> Transition:
+def empty_buffer(config: TrainConfig, environment: Environment, network: ActorCritic) -> Transition:
     """Return the buffer of a rollout before its first block, all zeros."""
     shape = (config.max_n_steps // config.agent.num_envs, config.agent.num_envs)
     number, flag = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.bool_)

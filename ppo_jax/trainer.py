@@ -118,7 +118,7 @@ def train_until(
         finite &= all_finite(found)
         return params, optimizer_state, actors, finite, sums.plus(found)
 
-    sums = CompensatedSum.zero((LossMetrics.zero(), jnp.float32(0), EpisodeTotals.zero()))
+    sums = no_sums()
     params, optimizer_state, actors, finite, sums = jax.lax.fori_loop(
         state.iteration,
         target_iteration,
@@ -134,9 +134,19 @@ def train_until(
         iteration=jnp.maximum(state.iteration, target_iteration),
     )
     done = (new_state.iteration - state.iteration).astype(jnp.float32)
+    return new_state, means(sums, done)
+
+
+def no_sums() -> CompensatedSum:
+    """Return the sums of no iterations: of the losses, the explained variance, the episodes."""
+    return CompensatedSum.zero((LossMetrics.zero(), jnp.float32(0), EpisodeTotals.zero()))
+
+
+def means(sums: CompensatedSum, iterations: jax.Array) -> TrainMetrics:
+    """Return the metrics of a number of iterations from their sums."""
     *losses, episodes = sums.value
-    loss, explained_variance = jax.tree.map(lambda total: total / done, losses)
-    return new_state, TrainMetrics(
+    loss, explained_variance = jax.tree.map(lambda total: total / iterations, losses)
+    return TrainMetrics(
         loss,
         explained_variance,
         episodic_return=episodes.return_sum / episodes.episodes,
