@@ -23,7 +23,7 @@ from tune.protocol.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tune.search.objective import RunsSeeds
+    from ppo_jax.schedules import RunsSeeds
 
 NEIGHBOURS = 8
 """Number of recorded configurations from which the noise of a seed is drawn."""

@@ -49,13 +49,16 @@ class Schedule(Protocol):
     """Trains the runs that it is given.
 
     Attributes:
-      room: how many more runs can be started now.
       clock: blocks of transitions that every run under way has been given time for; 0 where
         the schedule has no clock.
     """
 
-    room: int
     clock: int
+
+    @property
+    def room(self) -> int:
+        """How many more runs can be started now."""
+        ...
 
     def start(self, run: Run, at: int | None = None) -> None:
         """Start a run, when the clock says `at`, at once by default."""
@@ -320,6 +323,8 @@ class _Place:
 
     Attributes:
       run: the run.
+      number: how many have started before it; it decides who arrives first of two that arrive
+        at once.
       begins: what the clock says, or said, when it begins.
       passed: checkpoints it has passed.
       blocks: it has collected.
@@ -328,6 +333,7 @@ class _Place:
     """
 
     run: Run
+    number: int
     begins: int
     passed: int
     blocks: int
@@ -352,6 +358,7 @@ class SideBySide:
         self._programs = programs
         self._places: list[_Place | None] = [None] * programs.runs
         self._arrived: list[tuple[Run, Checkpoint]] = []
+        self._started = 0
         self._lanes: Lanes | None = None
         self._passed = np.zeros(programs.lane_mesh.lanes, np.bool_)
 
@@ -366,10 +373,12 @@ class SideBySide:
         before = run.checkpoints[run.passed - 1] if run.passed else 0
         self._places[self._places.index(None)] = _Place(
             run,
+            number=self._started,
             begins=self.clock if at is None else max(at, self.clock),
             passed=run.passed,
             blocks=self._blocks(run, before),
         )
+        self._started += 1
 
     def stop(self, run: Run) -> None:
         """See :class:`Schedule`."""
@@ -387,9 +396,7 @@ class SideBySide:
         return run, checkpoint
 
     def _blocks(self, run: Run, step: int) -> int:
-        """Return after how many blocks a run reaches `step`: with the end of an iteration."""
-        n_steps = run.hyperparameters.n_steps
-        return iterations_for(step, n_steps) * n_steps // self._programs.config.block_size
+        return blocks_for(self._programs.config, run.hyperparameters, step)
 
     def _left(self, place: _Place) -> int:
         """Return how many blocks are left until the next checkpoint of a run."""
@@ -453,7 +460,7 @@ class SideBySide:
         compiled = programs.compile_log.seconds - compiling
         seconds = (time.perf_counter() - start - compiled) / len(arrived)
         self._passed |= wanted
-        for index, place in arrived.items():
+        for index, place in sorted(arrived.items(), key=lambda item: item[1].number):
             run, first = place.run, index * programs.seeds
             own = slice(first, first + len(run.keys))
             n_steps, step = run.hyperparameters.n_steps, run.checkpoints[place.passed]
@@ -479,3 +486,32 @@ class SideBySide:
         """Return which lanes belong to `places`, bool ``[lanes]``."""
         masks = [self._programs.lanes_of(index) for index in places]
         return np.asarray(np.any(masks, axis=0))
+
+
+def programs_for(
+    config: TrainConfig, seeds: int, runs: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Programs:
+    """Return the programs that train so many runs of a configuration at once."""
+    return (
+        Programs(config, seeds, devices)
+        if runs == 1
+        else LanePrograms(config, seeds, runs, devices)
+    )
+
+
+def schedule_for(programs: RunsSeeds, clock: int = 0) -> Schedule:
+    """Return the schedule of `programs`: side by side where they have lanes for several runs.
+
+    Args:
+      programs: of the runs' configuration.
+      clock: what the clock begins with, where there is one.
+    """
+    if isinstance(programs, LanePrograms):
+        return SideBySide(programs, clock)
+    return OneAfterAnother(programs)
+
+
+def blocks_for(config: TrainConfig, hyperparameters: Hyperparameters, steps: int) -> int:
+    """Return after how many blocks a run reaches `steps`: with the end of an iteration."""
+    n_steps = hyperparameters.n_steps
+    return iterations_for(steps, n_steps) * n_steps // config.block_size

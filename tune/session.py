@@ -27,7 +27,8 @@ from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
 from tune.search.objective import shared_programs
 from tune.search.storage import is_shared
-from tune.search.study import Progress, open_study, run_trials
+from tune.search.study import open_study, run_trials
+from tune.search.trial_loop import Progress
 
 _LEFT_TO_ANOTHER = "another process on this study trains the finalists and validates at its end"
 

@@ -3,6 +3,7 @@
 A terminal gets a status line besides the lines that stay; other outputs get only those.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -26,6 +27,19 @@ from tune.report import advice, text
 from tune.report.results import NOT_VALIDATED, StudyResults
 
 
+@dataclasses.dataclass
+class _Shown:
+    """A trial that is being trained.
+
+    Attributes:
+      start: moment.
+      checkpoints: it has passed, as text.
+    """
+
+    start: float
+    checkpoints: list[str] = dataclasses.field(default_factory=list)
+
+
 class ConsoleProgress:
     """Prints the progress of a study; a context manager that removes the status line at its end.
 
@@ -40,11 +54,9 @@ class ConsoleProgress:
         self._console = console
         self._status: Status | None = None
         self._n_trials = self._finished = self._finished_before = 0
-        self._durations: list[float] = []
+        self._shares: list[float] = []
         self._best: float | None = None
-        self._trial_start = 0.0
-        self._title = ""
-        self._checkpoints: list[str] = []
+        self._trials: dict[int, _Shown] = {}
 
     def __enter__(self) -> "ConsoleProgress":
         if self._console.is_terminal:
@@ -87,30 +99,31 @@ class ConsoleProgress:
 
     def trial_started(self, trial: optuna.Trial) -> None:
         """Show the trial on the status line."""
-        self._trial_start = time.perf_counter()
-        self._title = f"trial {trial.number:>2}"
-        self._checkpoints = []
-        self._show("training")
+        self._trials[trial.number] = _Shown(time.perf_counter())
+        self._show(trial.number, "training")
 
-    def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Add the mean return at a checkpoint of the current trial to the status line."""
+    def checkpoint(self, trial: optuna.Trial, checkpoint: Checkpoint) -> None:
+        """Show a trial with the mean return at its checkpoint on the status line."""
         returns = checkpoint.returns[np.isfinite(checkpoint.returns)]
         mean = text.score(returns.mean()) if len(returns) else "diverged"
-        self._checkpoints.append(f"{checkpoint.step // 1000}k {mean}")
-        self._show("  ".join(self._checkpoints))
+        checkpoints = self._trials[trial.number].checkpoints
+        checkpoints.append(f"{checkpoint.step // 1000}k {mean}")
+        self._show(trial.number, "  ".join(checkpoints))
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print a line with score, checkpoints and configuration of the trial."""
         self._finished = _count_finished(study)
-        self._durations.append(time.perf_counter() - self._trial_start)
+        shown = self._trials.pop(trial.number)
+        seconds = time.perf_counter() - shown.start
+        self._shares.append(seconds / (1 + len(self._trials)))
         self._best = _best_score(study)
         score = "pruned" if trial.state == TrialState.PRUNED else text.score(trial.value)
         configuration = "defaults" if is_baseline(trial) else _in_short(trial)
         diverged = trial.user_attrs.get("diverged_seeds")
         self.line(
-            f"{self._title} {score:>7}  {'  '.join(self._checkpoints)}  | {configuration}"
+            f"{_title(trial.number)} {score:>7}  {'  '.join(shown.checkpoints)}  | {configuration}"
             f"{f' | diverged seeds: {len(diverged)}' if diverged else ''}"
-            f" | {self._best_so_far()} | {self._durations[-1]:.1f} s, {self._time_left()}"
+            f" | {self._best_so_far()} | {seconds:.1f} s, {self._time_left()}"
         )
 
     def seeds_checkpoint(
@@ -136,10 +149,10 @@ class ConsoleProgress:
         """Print a line that stays."""
         print_lines(self._console, [line])
 
-    def _show(self, status: str) -> None:
+    def _show(self, number: int, status: str) -> None:
         if self._status is not None:
             self._status.update(
-                f"{self._title} of {self._n_trials}: {status}  ({self._best_so_far()}, "
+                f"{_title(number)} of {self._n_trials}: {status}  ({self._best_so_far()}, "
                 f"{self._time_left()})"
             )
 
@@ -147,12 +160,13 @@ class ConsoleProgress:
         return "no score yet" if self._best is None else f"best {text.score(self._best)}"
 
     def _time_left(self) -> str:
-        if not self._durations:
+        """Return it as text; by each trial's share of the time, as others train beside it."""
+        if not self._shares:
             return "time left unknown"
         # The first trial includes the compilation, so it counts only while it is alone.
-        known = self._durations[1:] or self._durations
+        known = self._shares[1:] or self._shares
         # Other processes on the same study finish trials as well.
-        share = len(self._durations) / max(1, self._finished - self._finished_before)
+        share = len(self._shares) / max(1, self._finished - self._finished_before)
         seconds = max(0, self._n_trials - self._finished) * share * sum(known) / len(known)
         return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
@@ -263,6 +277,10 @@ def _text(estimate: Estimate, *, digits: int = 1, signed: bool = False) -> str:
     return estimate_text(
         estimate.value, estimate.interval, digits, signed=signed, confidence=estimate.confidence
     )
+
+
+def _title(number: int) -> str:
+    return f"trial {number:>2}"
 
 
 def _count_finished(study: optuna.Study) -> int:

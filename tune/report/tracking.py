@@ -31,8 +31,7 @@ class TrackedProgress:
     ) -> None:
         self._progress = progress
         self._config, self._output, self._study_name = config, output, study_name
-        self._trial: optuna.Trial | None = None
-        self._tracker: Tracker | None = None
+        self._trackers: dict[int, Tracker] = {}
 
     def __enter__(self) -> "TrackedProgress":
         return self
@@ -43,37 +42,37 @@ class TrackedProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end()
+        for tracker in self._trackers.values():
+            tracker.close()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
         """Pass the call on."""
         self._progress.study_started(study, settings, n_trials)
 
     def trial_started(self, trial: optuna.Trial) -> None:
-        """End the run of the previous trial, if another process has taken that over."""
-        self._end()
-        self._trial = trial
+        """Pass the call on."""
         self._progress.trial_started(trial)
 
-    def checkpoint(self, checkpoint: Checkpoint) -> None:
+    def checkpoint(self, trial: optuna.Trial, checkpoint: Checkpoint) -> None:
         """Log a checkpoint; the first one of a trial starts its run."""
-        if self._tracker is None and self._trial is not None:
-            self._tracker = Tracker(
+        if trial.number not in self._trackers:
+            self._trackers[trial.number] = Tracker(
                 self._config,
                 self._output,
-                f"trial_{self._trial.number:03}",
+                f"trial_{trial.number:03}",
                 self._study_name,
-                self._trial.user_attrs["hyperparameters"],
+                trial.user_attrs["hyperparameters"],
             )
-        if self._tracker is not None:
-            self._tracker.checkpoint(checkpoint)
-        self._progress.checkpoint(checkpoint)
+        self._trackers[trial.number].checkpoint(checkpoint)
+        self._progress.checkpoint(trial, checkpoint)
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Log the score and end the run."""
-        if self._tracker is not None and trial.state == TrialState.COMPLETE:
-            self._tracker.log({"score": trial.values[0]})
-        self._end()
+        tracker = self._trackers.pop(trial.number, None)
+        if tracker is not None:
+            if trial.state == TrialState.COMPLETE:
+                tracker.log({"score": trial.values[0]})
+            tracker.close()
         self._progress.trial_finished(study, trial)
 
     def seeds_checkpoint(
@@ -85,8 +84,3 @@ class TrackedProgress:
     def line(self, text: str) -> None:
         """Pass the call on."""
         self._progress.line(text)
-
-    def _end(self) -> None:
-        if self._tracker is not None:
-            self._tracker.close()
-        self._tracker = None

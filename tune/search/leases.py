@@ -71,24 +71,28 @@ class TrialLeases:
         self._silence: dict[int, tuple[Any, float]] = {}
         self._last_check = time.monotonic()
 
-    def ask(self, n_trials: int, may_draw: Callable[[], bool]) -> optuna.Trial | None:
+    def ask(
+        self, n_trials: int, may_draw: Callable[[], bool], wait: bool = True
+    ) -> optuna.Trial | None:
         """Return the next trial to run; None when the study is finished.
 
-        Waits while every remaining trial is leased by other workers, since they may die.
+        While every remaining trial is leased, it waits, since workers may die.
 
         Args:
           n_trials: the total; never more trials than these finish.
           may_draw: called without arguments; returns whether the sampler has a new
             configuration.
+          wait: False to return None in place of waiting, for a worker that has other trials to
+            go on with.
         """
         try:
-            return self._ask(n_trials, may_draw)
+            return self._ask(n_trials, may_draw, wait)
         except BaseException:
             with contextlib.suppress(Exception):
                 self.release_unclaimed()
             raise
 
-    def _ask(self, n_trials: int, may_draw: Callable[[], bool]) -> optuna.Trial | None:
+    def _ask(self, n_trials: int, may_draw: Callable[[], bool], wait: bool) -> optuna.Trial | None:
         while True:
             self.fail_stale_trials()
             self._enqueue_retries()
@@ -105,6 +109,8 @@ class TrialLeases:
                 self._fail(trial_id(trial), withdrawn=True)
             elif all(trial.state in FINISHED for trial in slots):
                 return None  # A grid that is smaller than the total.
+            elif not wait:
+                return None
             else:
                 time.sleep(min(1.0, self._interval))
 

@@ -1,19 +1,18 @@
 """One trial: a configuration trained on all tuning seeds, scored at checkpoints, prunable."""
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 import optuna
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import require_no_code
-from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint, Programs
+from ppo_jax.schedules import Run, RunsSeeds, programs_for
 from ppo_jax.seeds import seed_keys
 from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
@@ -22,24 +21,14 @@ from tune.protocol.trials import is_baseline, require_maximize, settings_of
 Observer = Callable[[Checkpoint], None]
 
 
-class RunsSeeds(Protocol):
-    """What a trial needs of :class:`ppo_jax.programs.Programs`."""
-
-    def run(
-        self, keys: jax.Array, hyperparameters: Hyperparameters, checkpoints: Sequence[int]
-    ) -> Iterator[Checkpoint]:
-        """Train a seed a key and yield it at each checkpoint."""
-        ...
-
-
 @functools.lru_cache(maxsize=4)
-def shared_programs(config: TrainConfig, seeds: int) -> Programs:
+def shared_programs(config: TrainConfig, seeds: int, lanes: int = 1) -> Programs:
     """Return programs that are compiled once in a process, for callers that pass none.
 
     A script may call :func:`objective` once a trial and validate afterwards: all of it runs
     in the same programs.
     """
-    return Programs(config, seeds)
+    return programs_for(config, seeds, lanes)
 
 
 def objective(
@@ -75,40 +64,93 @@ def objective(
         require_maximize(study)
         settings = settings or _stored_settings(study)
     settings = settings or Settings()
-    hyperparameters = settings.space.suggest(trial)
     programs = programs or shared_programs(settings.config, settings.seeds)
-    keys = seed_keys(settings.seed, TUNING, settings.seeds)
-    trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
+    judged = JudgedTrial(trial, settings)
+    run = judged.run
+    with judged.recorded():
+        for checkpoint in programs.run(run.keys, run.hyperparameters, run.checkpoints):
+            judged.add(checkpoint, observer)
+    return judged.score
 
-    # Reports of a run of this trial that was interrupted. It was not pruned there, so the
-    # pruner, which judges by the last report, is asked again only when that has been reached.
-    reported = (
-        {} if study is None else study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    )
-    known_until = max(reported, default=0)
 
-    means: list[float] = []
-    progress = _Progress()
-    try:
-        for checkpoint in programs.run(keys, hyperparameters, settings.checkpoints()):
-            finite = progress.add(checkpoint)
-            trial.set_user_attr("returns", progress.returns)
-            if observer is not None:
-                observer(checkpoint)
-            if not finite.any():
-                raise optuna.TrialPruned("every seed has diverged")
-            means.append(float(checkpoint.returns[finite].mean()))
-            if checkpoint.step not in reported:
-                trial.report(means[-1], checkpoint.step)
-            judged = known_until <= checkpoint.step < settings.total_steps
-            if not is_baseline(trial) and (not finite.all() or (judged and trial.should_prune())):
+class JudgedTrial:
+    """A trial from its suggestion to its score, whatever schedule trains it.
+
+    Args:
+      trial: that the sampler has begun.
+      settings: of the study.
+
+    Attributes:
+      trial: the trial.
+      run: what it trains.
+    """
+
+    def __init__(self, trial: optuna.trial.BaseTrial, settings: Settings) -> None:
+        self.trial = trial
+        hyperparameters = settings.space.suggest(trial)
+        keys = seed_keys(settings.seed, TUNING, settings.seeds)
+        self.run = Run(keys, hyperparameters, settings.checkpoints())
+        self._settings = settings
+        self._means: list[float] = []
+        self._progress = _Progress()
+        trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
+        # Reports of a run of this trial that was interrupted. It was not pruned there, so the
+        # pruner, which judges by the last report, is asked again only when that has been
+        # reached; and not where it has answered, since other trials may have ended after that.
+        study = getattr(trial, "study", None)
+        self._reported = (
+            {}
+            if study is None
+            else study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        )
+        self._judged_until: int = trial.user_attrs.get("judged_until", 0)
+
+    @property
+    def score(self) -> float:
+        """The score of the trial, whose last checkpoint has been passed."""
+        return self._settings.score(self._means)
+
+    def add(self, checkpoint: Checkpoint, observer: Observer | None = None) -> None:
+        """Report a checkpoint, and ask whether the trial is to go on.
+
+        Raises:
+          optuna.TrialPruned: when it is not.
+        """
+        trial, step = self.trial, checkpoint.step
+        finite = self._progress.add(checkpoint)
+        trial.set_user_attr("returns", self._progress.returns)
+        if observer is not None:
+            observer(checkpoint)
+        if not finite.any():
+            raise optuna.TrialPruned("every seed has diverged")
+        self._means.append(float(checkpoint.returns[finite].mean()))
+        if step not in self._reported:
+            trial.report(self._means[-1], step)
+        if is_baseline(trial):
+            return
+        if not finite.all():
+            raise optuna.TrialPruned
+        known_until = max(max(self._reported, default=0), self._judged_until + 1)
+        if known_until <= step < self._settings.total_steps:
+            if trial.should_prune():
                 raise optuna.TrialPruned
-    finally:
-        trial.set_user_attr("environment_steps", progress.environment_steps)
-        trial.set_user_attr("training_seconds", progress.training_seconds)
-        trial.set_user_attr("evaluation_seconds", progress.evaluation_seconds)
-        trial.set_user_attr("diverged_seeds", progress.diverged_seeds)
-    return settings.score(means)
+            trial.set_user_attr("judged_until", step)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Store at the end of the block, however that ends, what the trial has come to."""
+        try:
+            yield
+        finally:
+            self.record()
+
+    def record(self) -> None:
+        """Store what the trial has come to."""
+        progress = self._progress
+        self.trial.set_user_attr("environment_steps", progress.environment_steps)
+        self.trial.set_user_attr("training_seconds", progress.training_seconds)
+        self.trial.set_user_attr("evaluation_seconds", progress.evaluation_seconds)
+        self.trial.set_user_attr("diverged_seeds", progress.diverged_seeds)
 
 
 def _stored_settings(study: optuna.Study) -> Settings | None:

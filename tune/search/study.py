@@ -2,53 +2,32 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import make_folder
 from ppo_jax.identity import first_difference
 from ppo_jax.networks import make_network
-from ppo_jax.programs import Checkpoint, Programs
+from ppo_jax.programs import Programs
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.protocol.trials import (
-    FINISHED,
-    attribute,
     is_baseline,
     record_compilations,
     require_maximize,
     settings_of,
 )
-from tune.search.leases import TrialLeases
-from tune.search.objective import objective, shared_programs
-from tune.search.optuna_private import resume_trial, storage_of
+from tune.search.objective import shared_programs
+from tune.search.optuna_private import storage_of
 from tune.search.pruners import make_pruner
-from tune.search.samplers import has_configurations_left, make_sampler
+from tune.search.samplers import make_sampler
 from tune.search.storage import is_shared, open_storage, sqlite_file, storage_file
-
-
-class Progress(Protocol):
-    """What a study reports while it runs."""
-
-    def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
-        """Report a study that starts or continues, until `n_trials` have finished."""
-
-    def trial_started(self, trial: optuna.Trial) -> None:
-        """Report a trial before its first checkpoint."""
-
-    def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Report a checkpoint of the trial that has started last."""
-
-    def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Report a trial that is complete or pruned."""
+from tune.search.trial_loop import OwnTrials, Progress, SharedTrials, TrialSource, train_trials
 
 
 def run_optimization(
@@ -121,15 +100,13 @@ def run_trials(
     """Run trials of a study of :func:`open_study`; see :func:`run_optimization`."""
     if progress is not None:
         progress.study_started(study, settings, n_trials)
-
-    def run(trial: optuna.Trial) -> None:
-        _run_trial(study, trial, settings, programs, progress)
-
+    source: TrialSource
+    if is_shared(address_of(study)):
+        source = SharedTrials(study, n_trials, worker_timeout, max_retries)
+    else:
+        source = OwnTrials(study, n_trials, max_retries)
     try:
-        if is_shared(address_of(study)):
-            _share_trials(study, n_trials, TrialLeases(study, worker_timeout, max_retries), run)
-        else:
-            _run_own_trials(study, n_trials, max_retries, run)
+        train_trials(study, settings, programs, source, progress)
     finally:
         record_compilations(study, programs.compile_log)
 
@@ -182,64 +159,6 @@ def address_of(study: optuna.Study) -> str:
     """Return the address of the storage of a study of :func:`open_study`."""
     address: str = storage_of(study).address  # type: ignore[attr-defined]
     return address
-
-
-def _run_own_trials(
-    study: optuna.Study, n_trials: int, max_retries: int, run: Callable[[optuna.Trial], None]
-) -> None:
-    """Run trials in the only process that works on the study."""
-    interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for frozen in interrupted:
-        if attribute(frozen, "attempts", 0) > max_retries:
-            study.tell(frozen.number, state=TrialState.FAIL)
-            continue
-        trial = resume_trial(study, frozen)
-        trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
-        _attempt(trial, run)
-    while len(
-        study.get_trials(deepcopy=False, states=FINISHED)
-    ) < n_trials and has_configurations_left(study):
-        _attempt(study.ask(), run)
-
-
-def _attempt(trial: optuna.Trial, run: Callable[[optuna.Trial], None]) -> None:
-    """Run `trial`, and count an error, so that it does not stop every later process as well."""
-    try:
-        run(trial)
-    except Exception:
-        with contextlib.suppress(Exception):  # Where the storage fails, that is the error.
-            trial.set_user_attr("attempts", attribute(trial, "attempts", 0) + 1)
-        raise
-
-
-def _share_trials(
-    study: optuna.Study, n_trials: int, leases: TrialLeases, run: Callable[[optuna.Trial], None]
-) -> None:
-    """Run trials in one of the processes that work on the study."""
-    while (trial := leases.ask(n_trials, lambda: has_configurations_left(study))) is not None:
-        # Where this process was declared dead meanwhile, its trial has gone to another.
-        with contextlib.suppress(UpdateFinishedTrialError), leases.lease(trial):
-            run(trial)
-
-
-def _run_trial(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    settings: Settings,
-    programs: Programs,
-    progress: Progress | None,
-) -> None:
-    if progress is not None:
-        progress.trial_started(trial)
-    try:
-        observer = None if progress is None else progress.checkpoint
-        value = objective(trial, settings, observer, programs)
-    except optuna.TrialPruned:
-        told = study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-    else:
-        told = study.tell(trial, value, skip_if_finished=True)
-    if progress is not None and told.state in FINISHED:
-        progress.trial_finished(study, told)
 
 
 def _create_or_load(

@@ -26,10 +26,10 @@ class Interrupt:
         pass
 
     def trial_started(self, trial):
-        self.number = trial.number
+        pass
 
-    def checkpoint(self, checkpoint):
-        if self.number == self.at_trial:
+    def checkpoint(self, trial, checkpoint):
+        if trial.number == self.at_trial:
             raise KeyboardInterrupt
 
     def trial_finished(self, study, trial):
