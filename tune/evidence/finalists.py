@@ -18,8 +18,9 @@ from tune.evidence.learning_curve import (
     TUNING_SEEDS,
     SeedGroup,
     SeedsObserver,
+    Training,
     mean_of_finite,
-    train_seeds,
+    train_all,
     training_steps,
 )
 from tune.evidence.statistics import summarize
@@ -121,10 +122,15 @@ def train_finalists(
     group = _seed_group(study.settings, training_steps(study.settings, num_steps))
     make_folder(folder.path)
     found, rows = _stored(folder)
-    trained: list[Candidate] = []
-    for candidate in chosen:
-        stored = _restored(candidate, group, folder, found, rows.get(candidate.number))
-        trained.append(stored or _trained(candidate, programs, group, folder, observer))
+    known = [_restored(c, group, folder, found, rows.get(c.number)) for c in chosen]
+    trained = [candidate for candidate in known if candidate is not None]
+    missing = [c for c, stored in zip(chosen, known, strict=True) if stored is None]
+    if not missing:
+        finalists = rank_finalists(trained, group)
+        write_json(folder.finalists, finalists.to_dict())
+    trainings = [_training(candidate, group, folder) for candidate in missing]
+    for place, curve, _ in train_all(programs, trainings, observer):
+        trained.append(dataclasses.replace(missing[place], finalist=curve))
         finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
         write_json(folder.finalists, finalists.to_dict())
     folder.remove_training_state()
@@ -162,24 +168,14 @@ def _seed_group(settings: Settings, steps: Sequence[int]) -> SeedGroup:
     return SeedGroup(settings.config, TUNING_SEEDS, settings.seed, settings.seeds, steps)
 
 
-def _trained(
-    candidate: Candidate,
-    programs: Programs,
-    group: SeedGroup,
-    folder: StudyFolder,
-    observer: SeedsObserver | None,
-) -> Candidate:
-    name = f"finalist, trial {candidate.number}"
-    curve, _ = train_seeds(
-        programs,
+def _training(candidate: Candidate, group: SeedGroup, folder: StudyFolder) -> Training:
+    return Training(
         group.keys,
         candidate.hyperparameters,
         group.steps,
-        name,
-        observer,
-        folder.training_state,
+        f"finalist, trial {candidate.number}",
+        state_folder=folder.training_state / f"trial-{candidate.number}",
     )
-    return dataclasses.replace(candidate, finalist=curve)
 
 
 def _stored(folder: StudyFolder) -> tuple[Any, dict[int | None, Any]]:

@@ -1,8 +1,9 @@
 """A configuration trained on any number of seeds, in the study's own compiled programs."""
 
+import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
-from ppo_jax.programs import Programs, Weights, lane_weights
+from ppo_jax.programs import Checkpoint, Programs, Weights, lane_weights
+from ppo_jax.schedules import Run, schedule_for
 from ppo_jax.seeds import seed_keys
 from ppo_jax.training_state import DamagedStateError, OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
@@ -244,133 +246,204 @@ def seed_rank(returns: np.ndarray) -> tuple[float, float]:
     return float(known[-1]), float(known.mean())
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A configuration to be trained on a number of seeds.
+
+    Attributes:
+      keys: one for each seed, ``[seeds]``.
+      hyperparameters: the configuration.
+      steps: nominal steps of the checkpoints; the last is the budget.
+      name: what the observer is told.
+      first_seed: number of the seed of the first key.
+      state_folder: where training states are kept. A training that was stopped is continued
+        by the same one, bit for bit; the caller removes the folder.
+    """
+
+    keys: jax.Array
+    hyperparameters: Hyperparameters
+    steps: Sequence[int]
+    name: str = ""
+    first_seed: int = 0
+    state_folder: Path | None = None
+
+
 def train_seeds(
-    programs: Programs,
-    keys: jax.Array,
-    hyperparameters: Hyperparameters,
-    steps: Sequence[int],
-    name: str = "",
-    observer: SeedsObserver | None = None,
-    state_folder: Path | None = None,
-    first_seed: int = 0,
+    programs: Programs, training: Training, observer: SeedsObserver | None = None
 ) -> tuple[LearningCurve, BestSeed]:
-    """Train a seed a key, in groups that fill the lanes of `programs`.
+    """Train one configuration; see :func:`train_all`."""
+    ((_, curve, best),) = train_all(programs, [training], observer)
+    return curve, best
+
+
+def train_all(
+    programs: Programs, trainings: Sequence[Training], observer: SeedsObserver | None = None
+) -> Iterator[tuple[int, LearningCurve, BestSeed]]:
+    """Train configurations, their seeds in groups, as many groups at once as `programs` can.
 
     Args:
       programs: of the study; nothing else is compiled.
-      keys: ``[seeds]``.
-      hyperparameters: the configuration.
-      steps: nominal steps of the checkpoints; the last is the budget.
-      name: passed to `observer`.
+      trainings: in the order in which they begin.
       observer: called at each checkpoint of each group.
-      state_folder: where the training state is kept. A call that was stopped is continued
-        by the same call, bit for bit; the caller removes the folder.
-      first_seed: number of the seed of the first key.
+
+    Yields:
+      The place in `trainings`, the curve and the best seed of each, as they end.
     """
-
-    def numbered(name: str, first: int, stop: int, step: int, returns: np.ndarray) -> None:
-        if observer is not None:
-            observer(name, first_seed + first, first_seed + stop, step, returns)
-
-    def train(states: TrainingStates | None) -> tuple[LearningCurve, BestSeed]:
-        curve, best = _train_groups(programs, keys, hyperparameters, steps, name, numbered, states)
-        return curve, dataclasses.replace(best, seed=first_seed + best.seed)
-
-    if state_folder is None:
-        return train(None)
-    run = {
-        "hyperparameters": hyperparameters.to_dict(),
-        "config": programs.config.to_dict(),
-        "keys": np.asarray(jax.random.key_data(keys)),
-        "seeds at once": programs.seeds,
-        "steps": steps,
-    }
-    with TrainingStates(state_folder, run) as states:
-        return train(states)
+    schedule = schedule_for(programs)
+    groups = [
+        [
+            _Group(training, first, programs)
+            for first in range(0, len(training.keys), programs.seeds)
+        ]
+        for training in trainings
+    ]
+    waiting = [group for of_training in groups for group in of_training]
+    under_way: dict[Run, _Group] = {}
+    ended: set[int] = set()
+    with contextlib.ExitStack() as stack:
+        while waiting or under_way:
+            while waiting and schedule.room:
+                group = waiting.pop(0)
+                run = group.begin(stack)
+                if not group.has_ended:
+                    schedule.start(run)
+                    under_way[run] = group
+            if under_way:
+                run, checkpoint = schedule.next()
+                under_way[run].add(checkpoint, observer)
+                if under_way[run].has_ended:
+                    del under_way[run]
+            for index, of_training in enumerate(groups):
+                if index not in ended and all(group.has_ended for group in of_training):
+                    ended.add(index)
+                    yield index, *_joined(of_training)
 
 
 @dataclasses.dataclass
 class _Position:
-    """How far :func:`train_seeds` has come; JSON, but for NaN.
+    """How far a group of seeds has come; JSON, but for NaN.
 
     Attributes:
       returns: float ``[checkpoints, seeds]``; NaN also where still to come.
-      first, passed: of the group under way, the first seed and the checkpoints passed.
-      environment_steps: steps taken by all seeds of finished groups together.
-      best_seed: so far, -1 for none.
-      rank: of the best seed: its return at the end and its mean return.
-      seconds: wall clock.
+      passed: checkpoints passed.
+      environment_steps: taken by all its seeds together.
+      seconds: of training and evaluation.
     """
 
     returns: np.ndarray
-    first: int = 0
     passed: int = 0
     environment_steps: int = 0
-    best_seed: int = -1
-    rank: tuple[float, float] = (-np.inf, -np.inf)
     seconds: float = 0.0
 
 
-def _train_groups(
-    programs: Programs,
-    keys: jax.Array,
-    hyperparameters: Hyperparameters,
-    steps: Sequence[int],
-    name: str,
-    observer: SeedsObserver,
-    states: TrainingStates | None,
-) -> tuple[LearningCurve, BestSeed]:
-    position, state, best_weights = _begin_or_restore(programs, keys, steps, states)
-    start = time.perf_counter() - position.seconds
-    for first in range(position.first, len(keys), programs.seeds):
-        group = keys[first : first + programs.seeds]
-        if first != position.first:
-            position.first, position.passed, state = first, 0, None
-        for checkpoint in programs.run(group, hyperparameters, steps, position.passed, state):
-            returns = position.returns[:, first : first + len(group)]
-            returns[position.passed] = checkpoint.returns
-            position.passed += 1
-            end = position.passed == len(steps)
-            if end:
-                position.environment_steps += checkpoint.environment_steps * len(group)
-                for lane, values in enumerate(returns.T):
-                    rank = seed_rank(values)
-                    if position.best_seed < 0 or rank > position.rank:
-                        position.best_seed, position.rank = first + lane, rank
-                        best_weights = lane_weights(checkpoint.state, lane)
-            position.seconds = time.perf_counter() - start
-            if states is not None:
-                tree = {"state": checkpoint.state, "best_weights": best_weights}
-                states.save(tree, vars(position), final=end)
-            observer(name, first, first + len(group), checkpoint.step, checkpoint.returns)
-    curve = LearningCurve(
-        hyperparameters,
-        list(steps),
-        position.returns,
-        position.environment_steps,
-        position.seconds,
-    )
-    return curve, BestSeed(position.best_seed, position.rank[0], best_weights)
+class _Group:
+    """Seeds of a configuration that are trained at once.
 
+    Args:
+      training: the configuration.
+      first: place of the first of them among the seeds of `training`.
+      programs: whose lanes they fill.
+    """
 
-def _begin_or_restore(
-    programs: Programs, keys: jax.Array, steps: Sequence[int], states: TrainingStates | None
-) -> tuple[_Position, Any, Any]:
-    """Return position, training state and weights of the best seed."""
-    state = programs.init(keys[: programs.seeds])
-    best_weights = lane_weights(state, 0)
-    if states is not None and states.exists():
+    def __init__(self, training: Training, first: int, programs: Programs) -> None:
+        self._training, self._first, self._programs = training, first, programs
+        self._keys = training.keys[first : first + programs.seeds]
+        self._position = _Position(np.full((len(training.steps), len(self._keys)), np.nan))
+        self._states: TrainingStates | None = None
+        self._best: BestSeed | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its last checkpoint has been passed."""
+        return self._position.passed == len(self._training.steps)
+
+    def begin(self, stack: contextlib.ExitStack) -> Run:
+        """Return what is left to train, after what was saved when it was stopped.
+
+        Args:
+          stack: at whose end what is still being written has been.
+        """
+        training, programs, state = self._training, self._programs, None
+        if training.state_folder is not None:
+            run = {
+                "hyperparameters": training.hyperparameters.to_dict(),
+                "config": programs.config.to_dict(),
+                "keys": np.asarray(jax.random.key_data(self._keys)),
+                "seeds at once": programs.seeds,
+                "steps": training.steps,
+            }
+            folder = training.state_folder / f"seeds-{training.first_seed + self._first}"
+            self._states = stack.enter_context(TrainingStates(folder, run))
+            state = self._restored(self._states)
+        if state is not None and self.has_ended:
+            self._best = self._best_seed(state)
+        return Run(
+            self._keys,
+            training.hyperparameters,
+            training.steps,
+            self._position.passed,
+            state,
+        )
+
+    def _restored(self, states: TrainingStates) -> Any:
+        """Return the training state that was saved last, None where there is none."""
+        if not states.exists():
+            return None
         try:
-            tree, progress = states.restore({"state": state, "best_weights": best_weights})
+            state, progress = states.restore(self._programs.init(self._keys))
         except (OtherRunError, DamagedStateError):  # Of an earlier winner, or half removed.
             states.remove()
-        else:
-            position = _Position(**progress)
-            position.returns = np.array(position.returns, np.float64)
-            final, mean = (-np.inf if x is None else x for x in progress["rank"])
-            position.rank = final, mean
-            return position, tree["state"], tree["best_weights"]
-    return _Position(np.full((len(steps), len(keys)), np.nan)), state, best_weights
+            return None
+        self._position = _Position(**progress)
+        self._position.returns = np.array(self._position.returns, np.float64)
+        return state
+
+    def add(self, checkpoint: Checkpoint, observer: SeedsObserver | None) -> None:
+        """Take in the next checkpoint."""
+        position = self._position
+        position.returns[position.passed] = checkpoint.returns
+        position.passed += 1
+        position.environment_steps = checkpoint.environment_steps * len(self._keys)
+        position.seconds += checkpoint.training_seconds + checkpoint.evaluation_seconds
+        if self.has_ended:
+            self._best = self._best_seed(checkpoint.state)
+        if self._states is not None:
+            self._states.save(checkpoint.state, vars(position), final=self.has_ended)
+        if observer is not None:
+            first = self._training.first_seed + self._first
+            stop = first + len(self._keys)
+            observer(self._training.name, first, stop, checkpoint.step, checkpoint.returns)
+
+    def _best_seed(self, state: Any) -> BestSeed:
+        returns = self._position.returns
+        lane = max(range(len(self._keys)), key=lambda lane: seed_rank(returns[:, lane]))
+        seed = self._training.first_seed + self._first + lane
+        return BestSeed(seed, seed_rank(returns[:, lane])[0], lane_weights(state, lane))
+
+    @property
+    def best(self) -> BestSeed:
+        """The best seed of the group, which has ended."""
+        assert self._best is not None, "it has ended"
+        return self._best
+
+    @property
+    def curve(self) -> LearningCurve:
+        """The curve of the group, which has ended."""
+        position = self._position
+        return LearningCurve(
+            self._training.hyperparameters,
+            list(self._training.steps),
+            position.returns,
+            position.environment_steps,
+            position.seconds,
+        )
+
+
+def _joined(groups: Sequence[_Group]) -> tuple[LearningCurve, BestSeed]:
+    """Return the curve of all seeds of a configuration, and the best of them."""
+    curve = functools.reduce(LearningCurve.joined, [group.curve for group in groups])
+    first = groups[0].best.seed - groups[0].curve.best_seed
+    return curve, next(g.best for g in groups if g.best.seed == first + curve.best_seed)
 
 
 def training_steps(settings: Settings, num_steps: int) -> list[int]:

@@ -23,6 +23,8 @@ from tune.evidence.learning_curve import (
     LearningCurve,
     SeedGroup,
     SeedsObserver,
+    Training,
+    train_all,
     train_seeds,
     training_steps,
 )
@@ -196,10 +198,8 @@ def validate(
         role: _Run(
             role,
             candidate.hyperparameters,
-            programs,
             group,
             folder,
-            observer,
             _stored_curve(candidate, group, folder, found, role),
         )
         for role, candidate in {"winner": winner, "baseline": baseline}.items()
@@ -209,13 +209,14 @@ def validate(
         looks, repetition = planned_looks(seeds), _repetition(found, group)
     untrained = _untrained(programs, group, found)
     for count in looks:
-        curves = {role: run.up_to(count) for role, run in runs.items()}
+        _train_up_to(count, list(runs.values()), programs, observer)
+        curves = {role: run.trained.first(count) for role, run in runs.items()}
         verdict = Verdict(*_proved(winner, baseline, curves), untrained, looks, repetition)
         if verdict.is_settled:
             break
     recommended = verdict.recommended
     role = "winner" if recommended is verdict.winner else "baseline"
-    _save_policy(recommended, runs[role], num_steps, folder)
+    _save_policy(recommended, runs[role], programs, num_steps, folder, observer)
     return Validation(verdict, group)
 
 
@@ -236,48 +237,61 @@ class _Run:
     Attributes:
       role: ``winner`` or ``baseline``.
       hyperparameters: the configuration.
-      programs: that can run it.
       group: all seeds that are allowed.
       folder: of the study.
-      observer: called at each checkpoint.
       curve: of the seeds that have been trained; None before the first.
       best: the best seed of each part that this process has trained.
     """
 
     role: str
     hyperparameters: Hyperparameters
-    programs: Programs
     group: SeedGroup
     folder: StudyFolder
-    observer: SeedsObserver | None
     curve: LearningCurve | None
     best: list[BestSeed] = dataclasses.field(default_factory=list)
 
-    def up_to(self, seeds: int) -> LearningCurve:
-        """Return the curve of the first `seeds` seeds."""
-        known = 0 if self.curve is None else self.curve.seeds
-        if known < seeds:
-            curve, best = self.train(known, seeds)
-            self.curve = curve if self.curve is None else self.curve.joined(curve)
-            self.best.append(best)
+    @property
+    def trained(self) -> LearningCurve:
+        """The curve of the seeds that have been trained."""
         assert self.curve is not None, "it has been trained"
-        return self.curve.first(seeds)
+        return self.curve
 
-    def train(self, first: int, stop: int) -> tuple[LearningCurve, BestSeed]:
-        """Train the seeds from `first` up to, without, `stop`."""
-        return train_seeds(
-            self.programs,
+    def add(self, curve: LearningCurve, best: BestSeed) -> None:
+        """Take in the next seeds."""
+        self.curve = curve if self.curve is None else self.curve.joined(curve)
+        self.best.append(best)
+
+    def training(self, first: int, stop: int) -> Training:
+        """Return how the seeds from `first` up to, without, `stop` are trained."""
+        return Training(
             self.group.keys[first:stop],
             self.hyperparameters,
             self.group.steps,
             f"validation, {self.role}",
-            self.observer,
-            self.folder.training_state / f"{self.role}-{first}",
             first,
+            self.folder.training_state / self.role,
         )
 
 
-def _save_policy(candidate: Candidate, run: _Run, num_steps: int, folder: StudyFolder) -> None:
+def _train_up_to(
+    seeds: int, runs: Sequence[_Run], programs: Programs, observer: SeedsObserver | None
+) -> None:
+    """Train all of `runs` on the first `seeds` seeds, those apart that they know already."""
+    known = [0 if run.curve is None else run.curve.seeds for run in runs]
+    missing = [(run, first) for run, first in zip(runs, known, strict=True) if first < seeds]
+    trainings = [run.training(first, seeds) for run, first in missing]
+    for place, curve, best in train_all(programs, trainings, observer):
+        missing[place][0].add(curve, best)
+
+
+def _save_policy(
+    candidate: Candidate,
+    run: _Run,
+    programs: Programs,
+    num_steps: int,
+    folder: StudyFolder,
+    observer: SeedsObserver | None,
+) -> None:
     """Save the network of a configuration's best seed, unless `folder` holds it already."""
     curve = candidate.validated
     seed = curve.best_seed
@@ -294,12 +308,12 @@ def _save_policy(candidate: Candidate, run: _Run, num_steps: int, folder: StudyF
         return
     best = next((best for best in run.best if best.seed == seed), None)
     if best is None:  # The seed was trained by an earlier process.
-        lanes = run.programs.seeds
-        first = seed - seed % lanes
-        _, best = run.train(first, min(first + lanes, curve.seeds))
+        first = seed - seed % programs.seeds
+        again = run.training(first, min(first + programs.seeds, curve.seeds))
+        _, best = train_seeds(programs, again, observer)
     policy.save(
         folder.policy,
-        run.programs.config,
+        programs.config,
         best.weights,
         hyperparameters=candidate.hyperparameters.to_dict(),
         training=training,
