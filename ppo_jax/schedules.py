@@ -7,6 +7,7 @@ checkpoints. Which schedule is the faster one depends on the device: see :func:`
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Protocol
@@ -169,7 +170,9 @@ class LanePrograms(Programs):
                 return seed_keys(0, TRAINING, leaf.shape[0])
             return np.zeros(leaf.shape, leaf.dtype)
 
-        made: Lanes = self.lane_mesh.put(jax.tree.map(zeros, self._lanes_shape))
+        made: Lanes = self.lane_mesh.put(
+            jax.tree.map(zeros, lanes_shape(self.config, self.lane_mesh.lanes))
+        )
         return made
 
     def place(
@@ -237,19 +240,6 @@ class LanePrograms(Programs):
         owner = np.arange(self.lane_mesh.lanes) // self.seeds
         return np.asarray(owner == place)
 
-    @functools.cached_property
-    def _lanes_shape(self) -> Lanes:
-        """Return shapes and types of the lanes of all runs."""
-        hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
-
-        def begin(key: jax.Array) -> Lanes:
-            state = trainer.init(self.config, key)
-            return lanes.begin(self.config, state, hyperparameters, jnp.asarray(number))
-
-        keys = jax.eval_shape(lambda: seed_keys(0, TRAINING, self.lane_mesh.lanes))
-        shape: Lanes = jax.eval_shape(jax.vmap(begin), keys)
-        return shape
-
     def _definitions(self) -> dict[str, tuple[Any, ...]]:
         mesh = self.lane_mesh
 
@@ -295,7 +285,7 @@ class LanePrograms(Programs):
         _, keys = definitions["initialisation"]
         state = jax.eval_shape(definitions["initialisation"][0], keys)
         hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
-        all_lanes = mesh.placed(self._lanes_shape)
+        all_lanes = mesh.placed(lanes_shape(self.config, self.lane_mesh.lanes))
         numbers, flags = (np.zeros(mesh.lanes, dtype) for dtype in (np.int32, np.bool_))
         placing = mesh.map(place, (0, None, None, None, 0, 0), 0)
         evaluating = mesh.map(evaluate, (0, 0, 0, 0), 0)
@@ -315,6 +305,20 @@ class LanePrograms(Programs):
             "lane_evaluation": (evaluating, all_lanes, numbers, numbers, flags),
             "extraction": (extract, all_lanes, index),
         }
+
+
+@functools.lru_cache(maxsize=4)
+def lanes_shape(config: TrainConfig, count: int) -> Lanes:
+    """Return shapes and types of `count` lanes."""
+    hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
+
+    def begin(key: jax.Array) -> Lanes:
+        state = trainer.init(config, key)
+        return lanes.begin(config, state, hyperparameters, jnp.asarray(number))
+
+    keys = jax.eval_shape(lambda: seed_keys(0, TRAINING, count))
+    shape: Lanes = jax.eval_shape(jax.vmap(begin), keys)
+    return shape
 
 
 @dataclasses.dataclass
@@ -497,6 +501,41 @@ def programs_for(
         if runs == 1
         else LanePrograms(config, seeds, runs, devices)
     )
+
+
+MOST_LANES = 8
+"""Runs side by side that :func:`choose_lanes` never exceeds: each begins without the results of
+the others, and a search learns little from trials that all begin at once."""
+
+MEMORY_SHARE = 0.25
+"""Of a device's memory for the lanes themselves; temporaries take a few times as much."""
+
+
+def choose_lanes(
+    config: TrainConfig, seeds: int, runs: int, devices: Sequence[jax.Device] | None = None
+) -> int:
+    """Return how many runs are to train side by side.
+
+    One on CPU, whose cores the seeds of one run keep busy. An accelerator, which one run leaves
+    idle, trains several: as many as its memory holds, no more than half of all runs, and at
+    most :data:`MOST_LANES`.
+
+    Args:
+      config: of all runs.
+      seeds: of a run.
+      runs: in all.
+      devices: all local devices by default.
+    """
+    available = list(devices or jax.local_devices())
+    if available[0].platform == "cpu":
+        return 1
+    of_run = sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(lanes_shape(config, seeds))
+    )
+    memory = available[0].memory_stats() or {}
+    room = MEMORY_SHARE * memory.get("bytes_limit", math.inf) * len(available) / of_run
+    return int(max(1, min(MOST_LANES, runs // 2, room)))
 
 
 def schedule_for(programs: RunsSeeds, clock: int = 0) -> Schedule:

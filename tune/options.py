@@ -38,6 +38,25 @@ def _one_of(name: str, choices: Collection[str]) -> PrimitiveConstructorSpec[str
     )
 
 
+def _count_or_auto(name: str) -> PrimitiveConstructorSpec[int | None]:
+    """Return how tyro reads an option that takes a count, or auto for None."""
+
+    def read(words: list[str]) -> int | None:
+        if words[0] == "auto":
+            return None
+        if not (words[0].isascii() and words[0].isdecimal() and int(words[0])):
+            raise UserError(f"{name} must be a positive integer or auto, but got {words[0]!r}")
+        return int(words[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{auto,INT}",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, int),
+        str_from_instance=lambda value: ["auto" if value is None else str(value)],
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
@@ -91,6 +110,9 @@ class Arguments:
     given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
     study_name: str | None = None
     """Name of the study. The environment's name if not given."""
+    lanes: Annotated[int | None, _count_or_auto("--lanes")] = None
+    """Trials that train side by side in one program, on a GPU or TPU faster than one after
+    another. auto: 1 on CPU; elsewhere up to 8, by the number of trials and the memory."""
     workers: int = 1
     """Processes of this host that work on the study, each on its own share of the devices."""
     worker_timeout: float = WORKER_TIMEOUT
@@ -171,6 +193,7 @@ class Arguments:
             finalists=finalists,
             validate_steps=self.validate_steps,
             validate_seeds=self.validate_seeds,
+            lanes=self.lanes,
             worker_timeout=self.worker_timeout,
             max_retries=self.max_retries,
         )

@@ -44,14 +44,14 @@ def _run(arguments: Arguments) -> None:
     import optuna
     from rich.console import Console
 
-    from ppo_jax.programs import Programs
     from tune import session
     from tune.report.console import ConsoleProgress, print_summary
     from tune.report.tracking import TrackedProgress
+    from tune.search.objective import make_programs
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
-    programs = Programs(plan.settings.config, plan.settings.seeds)
+    programs = make_programs(plan.settings, plan.n_trials, plan.lanes)
     with (
         ConsoleProgress(console) as progress,
         TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,

@@ -14,6 +14,7 @@ from ppo_jax.files import make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
+from ppo_jax.schedules import choose_lanes
 from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists, train_finalists
 from tune.evidence.learning_curve import SeedsObserver
@@ -214,7 +215,11 @@ def train_best_config(
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
     make_folder(folder.path)
-    programs = programs or shared_programs(config, settings.seeds)
+    if programs is None:
+        # Both, and of each as many groups as the first look needs.
+        groups = 2 * -(-seeds // settings.seeds)
+        lanes = choose_lanes(config, settings.seeds, 2 * groups)
+        programs = shared_programs(config, settings.seeds, lanes)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
     write_conclusion(validation, folder)
     return validation

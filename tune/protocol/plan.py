@@ -23,6 +23,7 @@ class Plan:
         0 for none.
       validate_steps: environment steps of a validation seed; 0 for no validation.
       validate_seeds: fresh seeds for that, at most.
+      lanes: trials that train side by side; None for as many as suit the device.
       worker_timeout: seconds without a heartbeat after which a worker counts as dead.
       max_retries: how often the configuration of a dead worker is run again.
     """
@@ -35,5 +36,6 @@ class Plan:
     finalists: int = 3
     validate_steps: int = 1_000_000
     validate_seeds: int = 20
+    lanes: int | None = None
     worker_timeout: float = WORKER_TIMEOUT
     max_retries: int = MAX_RETRIES

@@ -12,7 +12,7 @@ import optuna
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import require_no_code
 from ppo_jax.programs import Checkpoint, Programs
-from ppo_jax.schedules import Run, RunsSeeds, programs_for
+from ppo_jax.schedules import Run, RunsSeeds, choose_lanes, programs_for
 from ppo_jax.seeds import seed_keys
 from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
@@ -29,6 +29,19 @@ def shared_programs(config: TrainConfig, seeds: int, lanes: int = 1) -> Programs
     in the same programs.
     """
     return programs_for(config, seeds, lanes)
+
+
+def make_programs(settings: Settings, n_trials: int, lanes: int | None = None) -> Programs:
+    """Return the programs of a study; see :func:`shared_programs`.
+
+    Args:
+      settings: of the study.
+      n_trials: trials in all.
+      lanes: trials that train side by side; as many as suit the device by default.
+    """
+    if lanes is None:
+        lanes = choose_lanes(settings.config, settings.seeds, n_trials)
+    return shared_programs(settings.config, settings.seeds, lanes)
 
 
 def objective(

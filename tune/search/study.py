@@ -22,7 +22,7 @@ from tune.protocol.trials import (
     require_maximize,
     settings_of,
 )
-from tune.search.objective import shared_programs
+from tune.search.objective import make_programs
 from tune.search.optuna_private import storage_of
 from tune.search.pruners import make_pruner
 from tune.search.samplers import make_sampler
@@ -41,6 +41,7 @@ def run_optimization(
     progress: Progress | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
     max_retries: int = MAX_RETRIES,
+    lanes: int | None = None,
 ) -> optuna.Study:
     """Run, or continue, a study until `n_trials` trials have finished.
 
@@ -64,6 +65,8 @@ def run_optimization(
         counts as dead.
       max_retries: how often a configuration that raised an error is run again; where
         processes share the study, also one whose process died.
+      lanes: trials that train side by side where no programs are given; by default as many as
+        suit the device, which is one on CPU.
 
     Returns:
       The study.
@@ -79,7 +82,7 @@ def run_optimization(
             study,
             n_trials,
             settings,
-            programs or shared_programs(settings.config, settings.seeds),
+            programs or make_programs(settings, n_trials, lanes),
             progress=progress,
             worker_timeout=worker_timeout,
             max_retries=max_retries,

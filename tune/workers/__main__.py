@@ -64,6 +64,7 @@ def _work(line: str) -> None:
             progress=tracked,
             worker_timeout=request.worker_timeout,
             max_retries=request.max_retries,
+            lanes=request.lanes,
         )
 
 

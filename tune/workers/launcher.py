@@ -72,6 +72,7 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
             study_name=plan.study_name,
             worker_timeout=plan.worker_timeout,
             max_retries=plan.max_retries,
+            lanes=plan.lanes,
             tracking=tracking,
         )
         try:

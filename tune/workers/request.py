@@ -21,6 +21,7 @@ class WorkerRequest:
       study_name: of the study.
       worker_timeout: seconds without a heartbeat after which a worker counts as dead.
       max_retries: how often a configuration whose worker died is run again.
+      lanes: trials that a worker trains side by side; None for as many as suit its device.
       tracking: where trials are logged.
     """
 
@@ -31,6 +32,7 @@ class WorkerRequest:
     study_name: str
     worker_timeout: float
     max_retries: int
+    lanes: int | None = None
     tracking: TrackingConfig = TrackingConfig()
 
     def to_json(self) -> str:
