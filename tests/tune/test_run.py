@@ -112,6 +112,54 @@ def test_killed_study_continues_to_the_exact_total(tmp_path):
     assert len({json.dumps(trial["params"]) for trial in trials}) == 6
 
 
+def test_trials_side_by_side(command, tmp_path):
+    tiny = (*("--total-steps", 1024, "--eval-every", 1024, "--eval-episodes", 2, "--seeds", 1),)
+    tiny = (*tiny, "--hidden-sizes", 4, "--validate-steps", 0)
+    done = command("tune.run", "--trials", 3, "--lanes", 2, "--output", tmp_path, *tiny)
+    assert done.returncode == 0, done.stderr
+    assert states(tmp_path) == ["complete"] * 3
+    results = json.loads((tmp_path / "optimization_results.json").read_text())
+    assert results["programs_compiled"]["lanes"] == 1
+    assert "training" not in results["programs_compiled"]
+
+
+@pytest.mark.slow
+def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command, tmp_path):
+    """Finalists and validation too, and the same numbers with and without the kill."""
+    arguments = ("tune.run", "--trials", 20, "--lanes", 4, *SMALL)
+    whole = command(*arguments, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments), "--output", str(killed)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    finished = 0
+    for line in process.stdout:
+        finished += line.startswith("trial ")
+        if finished == 9:
+            break
+    process.kill()
+    process.communicate()
+    done = command(*arguments, "--output", killed)
+    assert done.returncode == 0, done.stderr
+    assert verdict(done.stdout) == verdict(whole.stdout)
+
+    def outcome(folder):
+        trials = json.loads((folder / "all_trials.json").read_text())
+        validation = json.loads((folder / "validation.json").read_text())
+        return (
+            [(t["state"], t["params"], t["value"], t["per_seed_returns"]) for t in trials],
+            [validation[role]["returns"] for role in ("winner", "baseline")],
+        )
+
+    assert outcome(killed) == outcome(tmp_path / "whole")
+    assert len(states(killed)) == 20
+
+
 def cpu_seconds(pid):
     """Return what a process has computed, which no other process changes."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
