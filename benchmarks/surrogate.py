@@ -107,7 +107,7 @@ def record(
     rows = [] if known is None else list(zip(known.params, known.returns, known.checkpoints))  # noqa: B905
     keys = seed_keys(settings.seed, TUNING, settings.seeds)
     for number in range(configurations):
-        hyperparameters = settings.space.suggest(study.ask())
+        hyperparameters = settings.space.suggest(study.ask()).hyperparameters
         if number < len(rows):
             continue
         checkpoints = settings.checkpoints(long_steps if number < long else None)
@@ -253,7 +253,8 @@ def _scaled(settings: Settings, names: Sequence[str], params: np.ndarray) -> np.
         if isinstance(parameter, Range):
             low, high, log = parameter.low, parameter.high, parameter.log
         else:
-            low, high, log = min(parameter.values), max(parameter.values), True
+            sizes = [float(x) for x in parameter.values if not isinstance(x, (str, tuple))]
+            low, high, log = min(sizes), max(sizes), True
         low, high, values = (np.log(x) if log else x for x in (low, high, values))
         columns.append((values - low) / (high - low))
     return np.stack(columns, axis=1)

@@ -20,6 +20,7 @@ from tune.evidence.learning_curve import LearningCurve
 from tune.evidence.looks import planned_looks
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 
 VALIDATIONS = 5
 CHECKPOINTS = tuple(range(50_000, 450_000, 50_000))
@@ -112,7 +113,7 @@ def validations(
         winner, baseline = (
             Candidate(
                 _SETTINGS,
-                hyperparameters,
+                Configuration(hyperparameters),
                 validation=LearningCurve(hyperparameters, CHECKPOINTS, known[:, :seeds], 0, 0.0),
             )
             for hyperparameters, known in zip(_CONFIGURATIONS, returns, strict=True)

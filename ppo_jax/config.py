@@ -7,7 +7,7 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ppo_jax.errors import UserError, is_number, nearest, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
@@ -119,6 +119,9 @@ class TrainConfig:
     """Minibatch sizes the programs must be able to run."""
     eval_episodes: int = 32
     """Episodes of one evaluation of one seed."""
+    switched_normalization: bool = False
+    """Whether each run says if its observations and rewards are normalised, so that one program
+    serves runs with and without; see :class:`ppo_jax.programs.Programs`."""
 
     def __post_init__(self) -> None:
         require_count("eval_episodes", self.eval_episodes)
@@ -133,17 +136,11 @@ class TrainConfig:
                     f"n_steps must be a multiple of num_envs, but got n_steps={n_steps} "
                     f"with num_envs={self.agent.num_envs}"
                 )
-            for batch_size in self.batch_size_choices:
-                if batch_size > n_steps:
-                    raise UserError(
-                        f"batch_size must be at most n_steps, but got "
-                        f"batch_size={batch_size} with n_steps={n_steps}"
-                    )
-                if n_steps % batch_size:
-                    raise UserError(
-                        f"batch_size must divide n_steps, but got "
-                        f"batch_size={batch_size} with n_steps={n_steps}"
-                    )
+            if not any(n_steps % batch_size == 0 for batch_size in self.batch_size_choices):
+                _refuse_together(n_steps, self.batch_size_choices[0])
+        for batch_size in self.batch_size_choices:
+            if not any(n_steps % batch_size == 0 for n_steps in self.n_steps_choices):
+                _refuse_together(self.n_steps_choices[0], batch_size)
 
     @property
     def max_n_steps(self) -> int:
@@ -162,6 +159,10 @@ class TrainConfig:
     def micro_batch_size(self) -> int:
         """Rows of a micro-minibatch: the largest size that every minibatch is made of."""
         return math.gcd(*self.batch_size_choices)
+
+    def minibatch_block(self, batch_size: int) -> int:
+        """Return the largest block that every rollout for this minibatch is made of."""
+        return math.gcd(*(n for n in self.n_steps_choices if n % batch_size == 0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as strict JSON, for descriptions of runs."""
@@ -183,6 +184,15 @@ class TrainConfig:
                     f"{name} must be one of {', '.join(map(str, choices))} "
                     f"in this configuration, but got {value}"
                 )
+        if hyperparameters.n_steps % hyperparameters.batch_size:
+            _refuse_together(hyperparameters.n_steps, hyperparameters.batch_size)
+
+
+def _refuse_together(n_steps: int, batch_size: int) -> NoReturn:
+    what = "be at most" if batch_size > n_steps else "divide"
+    raise UserError(
+        f"batch_size must {what} n_steps, but got batch_size={batch_size} with n_steps={n_steps}"
+    )
 
 
 def config_for(

@@ -97,8 +97,10 @@ def _run_epochs(
     hyperparameters: Hyperparameters,
     key: jax.Array,
 ) -> tuple[Any, optax.OptState, LossMetrics]:
-    batches_per_block = config.block_size // batch_size
-    n_blocks = hyperparameters.n_steps // config.block_size
+    block_size = config.minibatch_block(batch_size)
+    batches_per_block = block_size // batch_size
+    n_blocks = hyperparameters.n_steps // block_size
+    rows_used = config.max_n_steps // block_size * block_size
 
     def minibatch(carry: _Carry, rows: jax.Array) -> tuple[_Carry, None]:
         params, optimizer_state, sums = carry
@@ -117,7 +119,7 @@ def _run_epochs(
     def epoch(loop: _Carry) -> _Carry:
         index, _, carry = loop
         order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
-        order = order.reshape(-1, batches_per_block, batch_size)
+        order = order[:rows_used].reshape(-1, batches_per_block, batch_size)
 
         def block(index: jax.Array, carry: _Carry) -> _Carry:
             # A static scan inside the traced loop: a GPU pays for every traced iteration.

@@ -23,12 +23,15 @@ class RunningStatistics(NamedTuple):
       weight: float32 scalar, how many values have been seen.
       remainder: what rounding has cut off `mean`, `variance` and `weight`. With it, statistics
         keep moving after 1e9 values; None once they are only used.
+      applied: bool scalar, whether values are normalised at all: one program serves runs with
+        and without. None where they always are.
     """
 
     mean: jax.Array
     variance: jax.Array
     weight: jax.Array
     remainder: tuple[jax.Array, jax.Array, jax.Array] | None = None
+    applied: jax.Array | None = None
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> "RunningStatistics":
@@ -48,19 +51,24 @@ class RunningStatistics(NamedTuple):
         sums = CompensatedSum((self.mean, variance, self.weight), self.remainder)
         value, remainder = sums.plus((delta * share, spread * share, jnp.float32(batch.shape[0])))
         mean, variance, weight = value
-        return RunningStatistics(mean, variance, weight, remainder)
+        return RunningStatistics(mean, variance, weight, remainder, self.applied)
 
     def completed(self) -> "RunningStatistics":
         """Return the statistics without what only further updates need."""
-        return self._replace(remainder=None)
+        return self._replace(remainder=None, applied=None)
 
 
 def normalized(statistics: RunningStatistics, values: jax.Array) -> jax.Array:
     """Return `values`, ``[..., *shape]``, with mean 0 and variance 1 by `statistics`, clipped."""
     scaled = (values - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
-    return jnp.clip(scaled, -CLIP, CLIP)
+    return _where_applied(statistics, jnp.clip(scaled, -CLIP, CLIP), values)
 
 
 def scaled(statistics: RunningStatistics, values: jax.Array) -> jax.Array:
     """Return `values` over the standard deviation of `statistics`, clipped; the sign stays."""
-    return jnp.clip(values * jax.lax.rsqrt(statistics.variance + EPSILON), -CLIP, CLIP)
+    scaled = jnp.clip(values * jax.lax.rsqrt(statistics.variance + EPSILON), -CLIP, CLIP)
+    return _where_applied(statistics, scaled, values)
+
+
+def _where_applied(statistics: RunningStatistics, new: jax.Array, old: jax.Array) -> jax.Array:
+    return new if statistics.applied is None else jnp.where(statistics.applied, new, old)

@@ -8,9 +8,11 @@ of a seed, and what runs outside of training is compiled where it is called, for
 (:mod:`ppo_jax.evaluate`, :mod:`ppo_jax.playback.drawing`).
 """
 
+import copy
 import dataclasses
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -32,6 +34,9 @@ from ppo_jax.trainer import TrainMetrics, TrainState
 STATE_AXES = TrainState(params=0, optimizer_state=0, actors=0, key=0, finite=0, iteration=None)  # type: ignore[arg-type]
 
 
+_PROGRAMS = ("initialisation", "training", "evaluation")
+
+
 class Weights(NamedTuple):
     """All that a policy needs of a training state; NumPy arrays.
 
@@ -47,6 +52,8 @@ class Weights(NamedTuple):
 def lane_weights(state: TrainState, lane: int) -> Weights:
     """Return the weights of one lane of `state`."""
     statistics = state.actors.observation_statistics
+    if statistics is not None and statistics.applied is not None:
+        statistics = statistics if np.asarray(statistics.applied)[lane] else None
     weights = Weights(state.params, None if statistics is None else statistics.completed())
     of_lane: Weights = jax.tree.map(lambda x: np.asarray(x)[lane], weights)
     return of_lane
@@ -76,6 +83,20 @@ class CompileLog:
     program_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     program_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+
+    @classmethod
+    def total(cls, logs: Iterable["CompileLog"]) -> "CompileLog":
+        """Return the sum of `logs`; of memory, the largest."""
+        total = cls()
+        for log in logs:
+            for name, count in log.programs.items():
+                total.programs[name] = total.programs.get(name, 0) + count
+            for name, seconds in log.program_seconds.items():
+                total.program_seconds[name] = total.program_seconds.get(name, 0.0) + seconds
+            for name, size in log.program_bytes.items():
+                total.program_bytes[name] = max(total.program_bytes.get(name, 0), size)
+            total.seconds += log.seconds
+        return total
 
     def add(self, name: str, seconds: float) -> None:
         """Take in one more compilation of the program `name`."""
@@ -116,18 +137,33 @@ class Programs:
       config: the static half of the run.
       seeds: seeds that run at once, on lanes spread over the devices.
       devices: all local devices by default.
+      switched_normalization: compile programs that run with and without normalisation of
+        observations and of rewards; see :meth:`normalizing`.
     """
 
     def __init__(
-        self, config: TrainConfig, seeds: int, devices: Sequence[jax.Device] | None = None
+        self,
+        config: TrainConfig,
+        seeds: int,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        switched_normalization: bool = False,
     ) -> None:
         # What cannot work fails here rather than inside a trace.
         make_network(config.agent, make(config.env, config.env_kwargs).spaces)
-        self.config = config
+        self.config = self._compiled_config = config
+        if switched_normalization:
+            agent = dataclasses.replace(
+                config.agent, normalize_observations=True, normalize_rewards=True
+            )
+            self._compiled_config = dataclasses.replace(
+                config, agent=agent, switched_normalization=True
+            )
         self.mesh = SeedMesh(seeds, devices)
         self.compile_log = CompileLog()
         self._compiled: dict[str, Future[jax.stages.Compiled]] = {}
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="run")
+        self._compiling = threading.Lock()
 
     _donating: ClassVar = frozenset({"training"})
     """Programs that take over the state they are given."""
@@ -137,14 +173,31 @@ class Programs:
         """Seeds of a run, which train at once."""
         return self.mesh.seeds
 
+    def normalizing(self, *, observations: bool, rewards: bool) -> "Programs":
+        """Return these programs, nothing compiled anew, for runs that normalise or do not."""
+        assert self._compiled_config.switched_normalization, "they were compiled for one of both"
+        programs = copy.copy(self)
+        agent = dataclasses.replace(
+            self.config.agent, normalize_observations=observations, normalize_rewards=rewards
+        )
+        programs.config = dataclasses.replace(self.config, agent=agent)
+        return programs
+
     def compile(self) -> None:
         """Compile all programs side by side, in threads; return when training is compiled.
 
         On CPU, what runs beside that waits for its cores, and would count as something else
         than compiling.
         """
-        self._compile("initialisation", "training", "evaluation")
+        self._compile(*_PROGRAMS)
         self._wait("training")
+
+    def prepare(self) -> None:
+        """Begin to compile all programs in a thread, beside what runs."""
+        if not self._compiled:
+            threading.Thread(
+                target=self._compile, args=_PROGRAMS, kwargs={"ahead": True}, daemon=True
+            ).start()
 
     def init(self, keys: jax.Array) -> TrainState:
         """Return the state before the first iteration, with one lane a key.
@@ -152,7 +205,7 @@ class Programs:
         Args:
           keys: ``[n]``, n at most the number of seeds; lanes without one repeat the last.
         """
-        state = self._call("initialisation", self.mesh.pad(keys))
+        state = self._switched(self._call("initialisation", self.mesh.pad(keys)))
         placed: TrainState = self.mesh.put(state, STATE_AXES)
         return placed
 
@@ -219,6 +272,23 @@ class Programs:
                 evaluation_seconds=evaluated - trained - (self.compile_log.seconds - compiled),
             )
 
+    def _switched(self, state: TrainState) -> TrainState:
+        """Say in a new state which of its running statistics are applied."""
+        if not self._compiled_config.switched_normalization:
+            return state
+        agent, actors = self.config.agent, state.actors
+
+        def applied(statistics: RunningStatistics | None, flag: bool) -> RunningStatistics:
+            assert statistics is not None, "the programs keep both statistics"
+            return statistics._replace(applied=jnp.full(self.mesh.lanes, flag))
+
+        observations = applied(actors.observation_statistics, agent.normalize_observations)
+        rewards = applied(actors.return_statistics, agent.normalize_rewards)
+        actors = dataclasses.replace(
+            actors, observation_statistics=observations, return_statistics=rewards
+        )
+        return dataclasses.replace(state, actors=actors)
+
     def _call(self, name: str, *args: Any) -> Any:
         self._compile(name)
         program = self._wait(name)
@@ -232,8 +302,11 @@ class Programs:
         self.compile_log.seconds += time.perf_counter() - start
         return program
 
-    def _compile(self, *names: str) -> None:
-        missing = [name for name in names if name not in self._compiled]
+    def _compile(self, *names: str, ahead: bool = False) -> None:
+        with self._compiling:  # Another thread may have begun in advance.
+            self._compile_missing([n for n in names if n not in self._compiled], ahead)
+
+    def _compile_missing(self, missing: Sequence[str], ahead: bool) -> None:
         if missing:
             definitions = self._definitions()
             pool = ThreadPoolExecutor(len(missing), thread_name_prefix="compile")
@@ -245,7 +318,8 @@ class Programs:
                 # Traced in this thread, where the caller's JAX settings hold.
                 lowered = jax.jit(function, donate_argnums=donated).lower(*args)
                 traced = time.perf_counter() - start
-                self.compile_log.seconds += traced
+                if not ahead:  # Somebody waits.
+                    self.compile_log.seconds += traced
                 self._compiled[name] = pool.submit(self._compile_lowered, name, lowered, traced)
             pool.shutdown(wait=False)
 
@@ -260,20 +334,21 @@ class Programs:
 
     def _definitions(self) -> dict[str, tuple[Any, ...]]:
         """Return program -> its function and the shapes of its arguments."""
+        config = self._compiled_config
 
         def init(keys: jax.Array) -> TrainState:
             # One seed after another: with jaxlib 0.10 a vmapped orthogonal initialiser
             # (a batched QR) can hang on CPU. It takes milliseconds either way.
-            states: TrainState = jax.lax.map(partial(trainer.init, self.config), keys)
+            states: TrainState = jax.lax.map(partial(trainer.init, config), keys)
             return dataclasses.replace(states, iteration=states.iteration[0])
 
         def evaluate(state: TrainState, checkpoint: jax.Array) -> jax.Array:
             key = evaluation_key(state.key, checkpoint)
             statistics = state.actors.observation_statistics
-            returns = evaluation.evaluate(self.config, state.params, key, statistics)
+            returns = evaluation.evaluate(config, state.params, key, statistics)
             return jnp.where(state.finite, returns, jnp.nan)
 
-        train_until = partial(trainer.train_until, self.config)
+        train_until = partial(trainer.train_until, config)
         keys = jax.eval_shape(lambda: seed_keys(0, TRAINING, self.mesh.lanes))
         state = self.mesh.placed(jax.eval_shape(init, keys), STATE_AXES)
         hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)

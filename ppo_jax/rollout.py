@@ -97,12 +97,13 @@ def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) 
     env_state, observation = _reset(config, environment, key)
     zeros = jnp.zeros(config.agent.num_envs, jnp.float32)
     actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+    applied = jnp.array(True) if config.switched_normalization else None
     if config.agent.normalize_observations:
         statistics = RunningStatistics.empty(environment.spaces.observation_shape)
-        statistics = statistics.updated(observation)
+        statistics = statistics._replace(applied=applied).updated(observation)
         actors = dataclasses.replace(actors, observation_statistics=statistics)
     if config.agent.normalize_rewards:
-        statistics = RunningStatistics.empty(())
+        statistics = RunningStatistics.empty(())._replace(applied=applied)
         actors = dataclasses.replace(actors, discounted_return=zeros, return_statistics=statistics)
     return actors
 

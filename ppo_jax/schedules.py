@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax import evaluation, lanes, trainer
-from ppo_jax.config import TrainConfig, iterations_for
+from ppo_jax.config import AgentConfig, TrainConfig, iterations_for
 from ppo_jax.devices import SeedMesh
 from ppo_jax.errors import require_count
 from ppo_jax.hyperparameters import Hyperparameters
@@ -37,6 +37,7 @@ class Run:
       checkpoints: increasing nominal steps; the last is the training budget.
       passed: number of checkpoints that it has passed before.
       state: the training state at the last of them; a fresh one if not given.
+      agent: where a schedule trains runs of several, as one of several programs does.
     """
 
     keys: jax.Array
@@ -44,6 +45,7 @@ class Run:
     checkpoints: Sequence[int]
     passed: int = 0
     state: TrainState | None = None
+    agent: AgentConfig | None = None
 
 
 class Schedule(Protocol):

@@ -13,10 +13,11 @@ from tyro.constructors import PrimitiveConstructorSpec
 from ppo_jax import command_line, presets
 from ppo_jax.config import AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
+from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
 from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
-from tune.protocol.space import SearchSpace
+from tune.protocol.space import SPACES, Configuration, SearchSpace
 from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.search.pruners import PRUNERS
 from tune.search.samplers import SAMPLERS
@@ -102,8 +103,9 @@ class Arguments:
     """First checkpoints of a trial at which it is never pruned."""
     pruner_percentile: float = Settings.pruner_percentile
     """Share of trials that the percentile pruner keeps, in percent."""
-    space: Path | None = None
-    """TOML file that changes the search space."""
+    space: str | Path = "standard"
+    """What is tuned: standard; wide, what published tunings use, with normalisation, number of
+    environments and network; or a TOML file that changes the standard space."""
     storage: str | None = None
     """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
     postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
@@ -138,16 +140,30 @@ class Arguments:
 
     def settings(self) -> Settings:
         """Return the protocol of the study."""
-        space = SearchSpace()
+        base = Hyperparameters()
         if self.preset is not None:
             base = presets.load(self.preset).hyperparameters
-            space = SearchSpace.around(base, self.agent.num_envs)
+        if str(self.space) == "standard" or str(self.space) not in SPACES:
+            space = SearchSpace()
+            if self.preset is not None:
+                space = SearchSpace.around(base, self.agent.num_envs)
+        else:
+            space = SearchSpace.named(str(self.space)).holding(Configuration(base, self.agent))
+        if str(self.space) not in SPACES:
+            space = self._changed(space)
         own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
         return Settings(
             env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
-            space=space if self.space is None else space.changed_by_file(self.space),
+            space=space,
             **{name: getattr(self, name) for name in own},
         )
+
+    def _changed(self, space: SearchSpace) -> SearchSpace:
+        """Return `space` changed by the file of ``--space``."""
+        path = Path(self.space)
+        if not path.suffix and not path.exists():
+            require_choice("--space", str(path), [*SPACES, "FILE.toml"])
+        return dataclasses.replace(space, agent=self.agent).changed_by_file(path)
 
     def plan(self) -> Plan:
         """Return what the session is to do.

@@ -22,13 +22,15 @@ from tune.evidence.recommendation import read_recommended
 from tune.evidence.validation import Validation, baseline_of, config_for, rank, seed_group, validate
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 from tune.protocol.study_folder import FolderInUseError, StudyFolder
 from tune.protocol.trials import StudyRecord, compilations, record_compilations, settings_of
 from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
-from tune.search.objective import shared_programs
+from tune.search.objective import shared_pool
+from tune.search.pool import ProgramPool
 from tune.search.storage import is_shared
-from tune.search.study import open_study, run_trials
+from tune.search.study import open_study, own_settings, run_trials
 from tune.search.trial_loop import Progress
 
 _LEFT_TO_ANOTHER = "another process on this study trains the finalists and validates at its end"
@@ -46,12 +48,15 @@ class SessionProgress(Progress, Protocol):
         """Report what happens next, in a line."""
 
 
-def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResults | None:
+def run(
+    plan: Plan, programs: Programs | ProgramPool, progress: SessionProgress
+) -> StudyResults | None:
     """Run, or continue, a study, prove its winner and write every file of its folder.
 
     Args:
       plan: what to do.
-      programs: of the settings' configuration; tuning, finalists and validation share them.
+      programs: of the settings' configuration, or a pool of them; tuning, finalists and
+        validation share them.
       progress: called as the session goes on.
 
     Returns:
@@ -63,9 +68,11 @@ def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResul
         with open_study(
             plan.settings, folder, storage=plan.storage, study_name=plan.study_name
         ) as study:
-            _tune(plan, study, programs, progress)
+            plan = dataclasses.replace(plan, settings=own_settings(study))
+            pool = ProgramPool.of(programs, plan.settings)
+            _tune(plan, study, pool, progress)
         with folder.held(shared=False):
-            return _prove(plan, study, programs, progress)
+            return _prove(plan, study, pool, progress)
     except FolderInUseError:
         if not shared:
             raise
@@ -74,7 +81,9 @@ def run(plan: Plan, programs: Programs, progress: SessionProgress) -> StudyResul
         return None
 
 
-def _tune(plan: Plan, study: optuna.Study, programs: Programs, progress: SessionProgress) -> None:
+def _tune(
+    plan: Plan, study: optuna.Study, programs: ProgramPool, progress: SessionProgress
+) -> None:
     """Run the trials; write what there is when interrupted."""
     try:
         run_trials(
@@ -92,7 +101,7 @@ def _tune(plan: Plan, study: optuna.Study, programs: Programs, progress: Session
 
 
 def _prove(
-    plan: Plan, study: optuna.Study, programs: Programs, progress: SessionProgress
+    plan: Plan, study: optuna.Study, programs: ProgramPool, progress: SessionProgress
 ) -> StudyResults:
     """Name a winner and validate it, as far as `plan` asks for it, and write the results."""
     folder = plan.folder
@@ -110,7 +119,7 @@ def _prove(
 
 
 def _train_finalists(
-    plan: Plan, results: StudyResults, programs: Programs, progress: SessionProgress
+    plan: Plan, results: StudyResults, programs: ProgramPool, progress: SessionProgress
 ) -> Finalists | None:
     """Train the best trials as far as a validation, if that is farther than they have come."""
     if not plan.finalists or plan.validate_steps <= plan.settings.total_steps:
@@ -133,7 +142,7 @@ def _prove_winner(
     plan: Plan,
     study: StudyRecord,
     finalists: Finalists | None,
-    programs: Programs,
+    programs: ProgramPool,
     progress: SessionProgress,
 ) -> Validation:
     """Train winner and baseline on validation seeds."""
@@ -156,7 +165,7 @@ def _prove_winner(
 
 
 def train_best_config(
-    params: Mapping[str, Any] | Hyperparameters | str | Path,
+    params: Mapping[str, Any] | Hyperparameters | Configuration | str | Path,
     num_steps: int = 1_000_000,
     *,
     settings: Settings | None = None,
@@ -164,7 +173,7 @@ def train_best_config(
     output: str | Path | None = None,
     study: optuna.Study | None = None,
     finalists: Finalists | None = None,
-    programs: Programs | None = None,
+    programs: Programs | ProgramPool | None = None,
     observer: SeedsObserver | None = None,
 ) -> Validation:
     """Train a configuration and the baseline on fresh seeds and say which is better.
@@ -202,15 +211,14 @@ def train_best_config(
     if settings is None and stored is not None:
         require_no_code(stored.env, "what is stored", "pass settings=")
     settings = settings or stored or Settings()
-    hyperparameters = (
-        params.validated()
-        if isinstance(params, Hyperparameters)
-        else settings.space.complete(params)
-    )
-    config = config_for(settings, hyperparameters)
-    iterations_for(num_steps, hyperparameters.n_steps)
-    make_network(config.agent, make(settings.env, settings.env_kwargs).spaces)
-    winner, baseline = _given(hyperparameters, settings, study, finalists)
+    if isinstance(params, Hyperparameters):
+        params = Configuration(params.validated(), settings.space.fixed_agent)
+    elif not isinstance(params, Configuration):
+        params = settings.space.complete(params)
+    config = config_for(settings, params)
+    iterations_for(num_steps, params.hyperparameters.n_steps)
+    make_network(params.agent, make(settings.env, settings.env_kwargs).spaces)
+    winner, baseline = _given(params, settings, study, finalists)
     seed_group(config, winner, num_steps, seeds)
     folder = StudyFolder.of(output, settings.env)
     require_writable(folder.path)
@@ -219,36 +227,36 @@ def train_best_config(
         # Both, and of each as many groups as the first look needs.
         groups = 2 * -(-seeds // settings.seeds)
         lanes = choose_lanes(config, settings.seeds, 2 * groups)
-        programs = shared_programs(config, settings.seeds, lanes)
+        programs = shared_pool(settings, config, lanes)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
     write_conclusion(validation, folder)
     return validation
 
 
 def _given(
-    hyperparameters: Hyperparameters,
+    configuration: Configuration,
     settings: Settings,
     study: optuna.Study | None,
     finalists: Finalists | None,
 ) -> tuple[Candidate, Candidate]:
     """Return a configuration given from outside, and the baseline.
 
-    Outside, a configuration is known by its hyperparameters alone, so its trial is found by
-    them; from here on, records point to each other.
+    Outside, a configuration is known by its values alone, so its trial is found by them; from
+    here on, records point to each other.
     """
     record = StudyRecord(settings.env, settings, ()) if study is None else StudyRecord.of(study)
     known = [*(finalists.candidates if finalists else ()), *rank(record, None)]
     baseline = baseline_of(known, settings)
     for candidate in [baseline, *known]:
-        if candidate.hyperparameters == hyperparameters:
+        if candidate.configuration == configuration:
             return candidate, baseline
-    return Candidate(settings, hyperparameters), baseline
+    return Candidate(settings, configuration), baseline
 
 
 def _validate(
     winner: Candidate,
     baseline: Candidate,
-    programs: Programs,
+    programs: Programs | ProgramPool,
     folder: StudyFolder,
     num_steps: int,
     seeds: int,

@@ -20,6 +20,7 @@ from tune.analysis.pruning import Savings, savings
 from tune.analysis.surrogate import MIN_TRIALS, GoodRange, Surrogate, with_expected_scores
 from tune.protocol.axes import common_axes
 from tune.protocol.settings import Settings
+from tune.protocol.space import Range
 from tune.protocol.trials import TrialRecord
 
 TRIALS_PER_PARAMETER = 5
@@ -99,11 +100,17 @@ def _analyse(finished: Sequence[TrialRecord], settings: Settings, resamples: int
         surrogate, scored, seed=settings.seed, resamples=resamples
     )
     good = surrogate.good_ranges()
+    tuned = settings.space.tuned
+    zeros = {p.key(name) for name, p in tuned if isinstance(p, Range) and p.zero}
     return Analysis(
         importances=importances,
         interactions=interactions,
         good_ranges=good,
-        bounds_hit=bounds_hit(axes, good, finished),
+        bounds_hit={
+            name: hit
+            for name, hit in bounds_hit(axes, good, finished).items()
+            if not (name in zeros and hit.side == "low")  # There is nothing below zero.
+        },
         pruning=saved,
         warning=reliability_warning(len(scored), len(axes), surrogate.loo_r2),
         surrogate=surrogate,

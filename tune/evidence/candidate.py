@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
+from ppo_jax.config import AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.evidence.learning_curve import TUNING_SEEDS, VALIDATION_SEEDS, LearningCurve
 from tune.evidence.statistics import Estimate, Summary, compare, summarize
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 from tune.protocol.trials import TrialRecord
 
 
@@ -18,7 +21,7 @@ class Candidate:
 
     Attributes:
       settings: of the study.
-      hyperparameters: the configuration.
+      configuration: what is trained.
       is_baseline: whether it is the default configuration.
       trial: the trial that found it; None for a configuration that no trial has run.
       finalist: returns on the tuning seeds, trained as far as a validation; None where it was
@@ -27,7 +30,7 @@ class Candidate:
     """
 
     settings: Settings
-    hyperparameters: Hyperparameters
+    configuration: Configuration
     is_baseline: bool = False
     trial: TrialRecord | None = None
     finalist: LearningCurve | None = None
@@ -36,8 +39,24 @@ class Candidate:
     @classmethod
     def of_trial(cls, trial: TrialRecord, settings: Settings) -> "Candidate":
         """Return the configuration of a complete trial."""
-        assert trial.hyperparameters is not None, "a complete trial has a configuration"
-        return cls(settings, trial.hyperparameters, trial.is_baseline, trial)
+        found = trial.configuration(settings)
+        assert found is not None, "a complete trial has a configuration"
+        return cls(settings, found, trial.is_baseline, trial)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The traced half of the configuration."""
+        return self.configuration.hyperparameters
+
+    @property
+    def agent(self) -> AgentConfig:
+        """The static half of the configuration."""
+        return self.configuration.agent
+
+    @property
+    def own_agent(self) -> dict[str, Any] | None:
+        """The agent as results files hold it where the space tunes it, else None."""
+        return self.agent.to_dict() if self.settings.space.tuned_agent else None
 
     @property
     def number(self) -> int | None:

@@ -29,6 +29,7 @@ from tune.protocol.stored import items, named, number, numbers, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, learning_area
 from tune.search.model import ranked_by_model
+from tune.search.pool import ProgramPool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Finalists:
 
 def train_finalists(
     study: StudyRecord,
-    programs: Programs,
+    programs: Programs | ProgramPool,
     folder: StudyFolder,
     num_steps: int = 1_000_000,
     top: int = 3,
@@ -103,7 +104,7 @@ def train_finalists(
     Args:
       study: whose complete trials are ranked; see
         :func:`tune.search.model.ranked_by_model`.
-      programs: of its configuration.
+      programs: of its configuration, or a pool of them.
       folder: of the study.
       num_steps: environment steps of each seed.
       top: complete trials that are finalists, the baseline apart.
@@ -129,7 +130,7 @@ def train_finalists(
         finalists = rank_finalists(trained, group)
         write_json(folder.finalists, finalists.to_dict())
     trainings = [_training(candidate, group, folder) for candidate in missing]
-    for place, curve, _ in train_all(programs, trainings, observer):
+    for place, curve, _ in train_all(ProgramPool.of(programs, study.settings), trainings, observer):
         trained.append(dataclasses.replace(missing[place], finalist=curve))
         finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
         write_json(folder.finalists, finalists.to_dict())
@@ -175,6 +176,7 @@ def _training(candidate: Candidate, group: SeedGroup, folder: StudyFolder) -> Tr
         group.steps,
         f"finalist, trial {candidate.number}",
         state_folder=folder.training_state / f"trial-{candidate.number}",
+        agent=candidate.agent,
     )
 
 
@@ -204,7 +206,7 @@ def _restored(
     if row is None:
         return None
     with named(f"{folder.finalists}, trial {candidate.number}"):
-        curve = group.stored_curve(found, row, candidate.hyperparameters)
+        curve = group.stored_curve(found, row, candidate.hyperparameters, candidate.own_agent)
     if curve is None or curve.seeds != group.seeds:
         return None
     return dataclasses.replace(candidate, finalist=curve)
@@ -212,7 +214,7 @@ def _restored(
 
 def _to_dict(candidate: Candidate) -> dict[str, Any]:
     """Return a finalist as ``finalists.json`` holds it."""
-    trial, curve = candidate.trial, candidate.finals
+    trial, curve, agent = candidate.trial, candidate.finals, candidate.own_agent
     assert trial is not None, "a study has found it"
     summary = summarize(curve.level)
     return {
@@ -220,5 +222,6 @@ def _to_dict(candidate: Candidate) -> dict[str, Any]:
         "is_baseline": trial.is_baseline,
         "tuning_score": trial.score,
         **curve.to_dict(),
+        **({} if agent is None else {"agent": agent}),
         "level": None if summary is None else dataclasses.asdict(summary),
     }

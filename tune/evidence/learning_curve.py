@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.programs import Checkpoint, Programs, Weights, lane_weights
@@ -22,6 +22,7 @@ from tune.protocol.purposes import TUNING, VALIDATION
 from tune.protocol.settings import Settings
 from tune.protocol.stored import number, numbers, table
 from tune.protocol.trials import TrialRecord
+from tune.search.pool import ProgramPool
 
 TUNING_SEEDS, VALIDATION_SEEDS = "tuning", "validation"
 PURPOSES = {TUNING_SEEDS: TUNING, VALIDATION_SEEDS: VALIDATION}
@@ -178,7 +179,11 @@ class SeedGroup:
         }
 
     def stored_curve(
-        self, group: Any, row: Any, hyperparameters: Hyperparameters
+        self,
+        group: Any,
+        row: Any,
+        hyperparameters: Hyperparameters,
+        agent: Mapping[str, Any] | None = None,
     ) -> LearningCurve | None:
         """Return the curve that a results file holds of a configuration on these seeds.
 
@@ -186,6 +191,7 @@ class SeedGroup:
           group: content of the file, which says under which protocol it was written.
           row: what it holds of the configuration; see :meth:`LearningCurve.to_dict`.
           hyperparameters: the configuration.
+          agent: its agent where the space tunes it.
 
         Returns:
           The curve, of any number of seeds. None where the file is of another protocol, or the
@@ -204,8 +210,8 @@ class SeedGroup:
             description["seeds"] = {**description.get("seeds", {}), "count": None}
         row = table(row, "the configuration")
         same = first_difference(
-            {**stored, "hyperparameters": row.get("hyperparameters")},
-            {**own, "hyperparameters": hyperparameters.to_dict()},
+            {**stored, "hyperparameters": row.get("hyperparameters"), "agent": row.get("agent")},
+            {**own, "hyperparameters": hyperparameters.to_dict(), "agent": agent},
         )
         if same is not None or not {"returns", "environment_steps", "seconds"} <= row.keys():
             return None
@@ -258,6 +264,7 @@ class Training:
       first_seed: number of the seed of the first key.
       state_folder: where training states are kept. A training that was stopped is continued
         by the same one, bit for bit; the caller removes the folder.
+      agent: where it is another one than that of given programs.
     """
 
     keys: jax.Array
@@ -266,10 +273,11 @@ class Training:
     name: str = ""
     first_seed: int = 0
     state_folder: Path | None = None
+    agent: AgentConfig | None = None
 
 
 def train_seeds(
-    programs: Programs, training: Training, observer: SeedsObserver | None = None
+    programs: Programs | ProgramPool, training: Training, observer: SeedsObserver | None = None
 ) -> tuple[LearningCurve, BestSeed]:
     """Train one configuration; see :func:`train_all`."""
     ((_, curve, best),) = train_all(programs, [training], observer)
@@ -277,22 +285,31 @@ def train_seeds(
 
 
 def train_all(
-    programs: Programs, trainings: Sequence[Training], observer: SeedsObserver | None = None
+    programs: Programs | ProgramPool,
+    trainings: Sequence[Training],
+    observer: SeedsObserver | None = None,
 ) -> Iterator[tuple[int, LearningCurve, BestSeed]]:
     """Train configurations, their seeds in groups, as many groups at once as `programs` can.
 
     Args:
-      programs: of the study; nothing else is compiled.
+      programs: of the study, or a pool of them; nothing else is compiled.
       trainings: in the order in which they begin.
       observer: called at each checkpoint of each group.
 
     Yields:
       The place in `trainings`, the curve and the best seed of each, as they end.
     """
-    schedule = schedule_for(programs)
+    pool = programs if isinstance(programs, ProgramPool) else None
+    schedule = programs.schedule() if isinstance(programs, ProgramPool) else schedule_for(programs)
+
+    def programs_of(training: Training) -> Programs:
+        if isinstance(programs, ProgramPool):
+            return programs.programs(training.agent or programs.config.agent)
+        return programs
+
     groups = [
         [
-            _Group(training, first, programs)
+            _Group(training, first, programs_of(training))
             for first in range(0, len(training.keys), programs.seeds)
         ]
         for training in trainings
@@ -308,6 +325,8 @@ def train_all(
                 if not group.has_ended:
                     schedule.start(run)
                     under_way[run] = group
+                    if pool is not None and waiting and waiting[0].agent is not None:
+                        pool.prepare(waiting[0].agent)  # Beside this group.
             if under_way:
                 run, checkpoint = schedule.next()
                 under_way[run].add(checkpoint, observer)
@@ -353,6 +372,11 @@ class _Group:
         self._best: BestSeed | None = None
 
     @property
+    def agent(self) -> AgentConfig | None:
+        """What it trains."""
+        return self._training.agent
+
+    @property
     def has_ended(self) -> bool:
         """Whether its last checkpoint has been passed."""
         return self._position.passed == len(self._training.steps)
@@ -383,6 +407,7 @@ class _Group:
             training.steps,
             self._position.passed,
             state,
+            self.agent,
         )
 
     def _restored(self, states: TrainingStates) -> Any:

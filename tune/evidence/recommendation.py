@@ -12,6 +12,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Verdict
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Recommendation:
     def command(self) -> str:
         """The command that trains it without a study."""
         return train_command(
-            self.candidate.settings, self.candidate.hyperparameters, self.verdict.steps[-1]
+            self.candidate.settings, self.candidate.configuration, self.verdict.steps[-1]
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class Recommendation:
             "why": self.verdict.sentence,
             "hyperparameters": self.candidate.hyperparameters.to_dict(),
             "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},
-            "agent": settings.config.agent.to_dict(),
+            "agent": self.candidate.agent.to_dict(),
             "how_to_train": {
                 "command": self.command,
                 "python": f"tune.train_best_config('recommended.json', num_steps={steps})",
@@ -65,30 +66,34 @@ class Recommendation:
         }
 
 
-def read_recommended(path: str | Path) -> tuple[dict[str, Any], Settings]:
-    """Return the hyperparameters and the settings of the study in a ``recommended.json``.
+def read_recommended(path: str | Path) -> tuple[Configuration, Settings]:
+    """Return the configuration and the settings of the study in a ``recommended.json``.
 
     Raises:
       UserError: when the file is missing or is not a recommended configuration.
     """
     found = read_json(Path(path))
     try:
-        hyperparameters = Hyperparameters.from_dict(found["hyperparameters"]).to_dict()
-        return hyperparameters, Settings.from_dict(found["settings"])
+        hyperparameters = Hyperparameters.from_dict(found["hyperparameters"])
+        settings = Settings.from_dict(found["settings"])
+        agent = settings.space.fixed_agent
+        if "agent" in found:
+            agent = AgentConfig.from_dict(found["agent"])
+        return Configuration(hyperparameters, agent), settings
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a recommended configuration: {error!r}") from error
 
 
-def train_command(settings: Settings, hyperparameters: Hyperparameters, num_steps: int) -> str:
+def train_command(settings: Settings, configuration: Configuration, num_steps: int) -> str:
     """Return the command that trains a configuration without a study."""
     words = ["python", "-m", "ppo_jax.train", "--env", settings.env]
     if settings.env_kwargs:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
     words += ["--total-steps", str(num_steps)]
     defaults = AgentConfig().to_dict() | Hyperparameters().to_dict()
-    chosen = settings.config.agent.to_dict() | hyperparameters.to_dict()
+    chosen = configuration.agent.to_dict() | configuration.hyperparameters.to_dict()
     for name, value in chosen.items():
         option = name.replace("_", "-")
         if value == defaults[name]:

@@ -10,7 +10,6 @@ from ppo_jax import policy
 from ppo_jax.config import TrainConfig
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json, remove_folder
-from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.identity import digest, first_difference
 from ppo_jax.programs import Programs
 from ppo_jax.statistics import CONFIDENCE
@@ -32,10 +31,12 @@ from tune.evidence.looks import planned_looks
 from tune.evidence.statistics import RESAMPLES, Estimate, Summary, summarize
 from tune.evidence.verdict import Verdict
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 from tune.protocol.stored import named, numbers, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.search.model import ranked_by_model
+from tune.search.pool import ProgramPool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Validation:
             require_count("num_steps", found["num_steps"], high=LARGEST_STEPS)
             require_count("seeds.count", table(found["seeds"], "seeds").get("count"))
         try:
-            config = config_for(study.settings, winner.hyperparameters)
+            config = config_for(study.settings, winner.configuration)
             seeds = seed_group(config, winner, found["num_steps"], found["seeds"]["count"])
         except UserError:
             return None
@@ -154,17 +155,16 @@ def rank(study: StudyRecord, finalists: Finalists | None) -> Sequence[Candidate]
 
 def baseline_of(candidates: Sequence[Candidate], settings: Settings) -> Candidate:
     """Return the baseline: one of `candidates`, or not known of any trial."""
-    default = settings.space.complete(settings.space.baseline())
     return next(
         (candidate for candidate in candidates if candidate.is_baseline),
-        Candidate(settings, default, is_baseline=True),
+        Candidate(settings, settings.baseline, is_baseline=True),
     )
 
 
 def validate(
     winner: Candidate,
     baseline: Candidate,
-    programs: Programs,
+    programs: Programs | ProgramPool,
     folder: StudyFolder,
     num_steps: int = 1_000_000,
     seeds: int = 20,
@@ -182,7 +182,7 @@ def validate(
     Args:
       winner: a configuration.
       baseline: the default configuration; the same object where it is the winner.
-      programs: of a configuration that can run both.
+      programs: of a configuration that can run both, or a pool of them.
       folder: of the study.
       num_steps: environment steps of each seed.
       seeds: validation seeds, at most. They are drawn for the winner, so no trial and no
@@ -192,12 +192,13 @@ def validate(
     Returns:
       The validation, with per-seed returns of both at every checkpoint.
     """
-    group = seed_group(programs.config, winner, num_steps, seeds)
+    pool = ProgramPool.of(programs, winner.settings)
+    group = seed_group(pool.config, winner, num_steps, seeds)
     found = _stored(folder)
     runs = {
         role: _Run(
             role,
-            candidate.hyperparameters,
+            candidate.configuration,
             group,
             folder,
             _stored_curve(candidate, group, folder, found, role),
@@ -207,16 +208,16 @@ def validate(
     }
     with named(folder.validation):
         looks, repetition = planned_looks(seeds), _repetition(found, group)
-    untrained = _untrained(programs, group, found)
+    untrained = _untrained(pool.programs(baseline.agent), group, found)
     for count in looks:
-        _train_up_to(count, list(runs.values()), programs, observer)
+        _train_up_to(count, list(runs.values()), pool, observer)
         curves = {role: run.trained.first(count) for role, run in runs.items()}
         verdict = Verdict(*_proved(winner, baseline, curves), untrained, looks, repetition)
         if verdict.is_settled:
             break
     recommended = verdict.recommended
     role = "winner" if recommended is verdict.winner else "baseline"
-    _save_policy(recommended, runs[role], programs, num_steps, folder, observer)
+    _save_policy(recommended, runs[role], pool, num_steps, folder, observer)
     return Validation(verdict, group)
 
 
@@ -236,7 +237,7 @@ class _Run:
 
     Attributes:
       role: ``winner`` or ``baseline``.
-      hyperparameters: the configuration.
+      configuration: what is trained.
       group: all seeds that are allowed.
       folder: of the study.
       curve: of the seeds that have been trained; None before the first.
@@ -244,7 +245,7 @@ class _Run:
     """
 
     role: str
-    hyperparameters: Hyperparameters
+    configuration: Configuration
     group: SeedGroup
     folder: StudyFolder
     curve: LearningCurve | None
@@ -265,16 +266,17 @@ class _Run:
         """Return how the seeds from `first` up to, without, `stop` are trained."""
         return Training(
             self.group.keys[first:stop],
-            self.hyperparameters,
+            self.configuration.hyperparameters,
             self.group.steps,
             f"validation, {self.role}",
             first,
             self.folder.training_state / self.role,
+            self.configuration.agent,
         )
 
 
 def _train_up_to(
-    seeds: int, runs: Sequence[_Run], programs: Programs, observer: SeedsObserver | None
+    seeds: int, runs: Sequence[_Run], programs: ProgramPool, observer: SeedsObserver | None
 ) -> None:
     """Train all of `runs` on the first `seeds` seeds, those apart that they know already."""
     known = [0 if run.curve is None else run.curve.seeds for run in runs]
@@ -287,7 +289,7 @@ def _train_up_to(
 def _save_policy(
     candidate: Candidate,
     run: _Run,
-    programs: Programs,
+    programs: ProgramPool,
     num_steps: int,
     folder: StudyFolder,
     observer: SeedsObserver | None,
@@ -304,7 +306,7 @@ def _save_policy(
         "final_return": curve.final[seed],
         "best_of": curve.seeds,
     }
-    if _has_policy(folder, candidate.hyperparameters, training):
+    if _has_policy(folder, candidate, training):
         return
     best = next((best for best in run.best if best.seed == seed), None)
     if best is None:  # The seed was trained by an earlier process.
@@ -313,7 +315,7 @@ def _save_policy(
         _, best = train_seeds(programs, again, observer)
     policy.save(
         folder.policy,
-        programs.config,
+        programs.config_of(candidate.agent),
         best.weights,
         hyperparameters=candidate.hyperparameters.to_dict(),
         training=training,
@@ -352,21 +354,24 @@ def seed_group(config: TrainConfig, winner: Candidate, num_steps: int, seeds: in
     require_count("seeds", seeds)
     settings = winner.settings
     steps = training_steps(settings, num_steps)
-    drawn_for = digest(winner.hyperparameters.to_dict())
+    drawn_for = digest(winner.hyperparameters.to_dict() | (winner.own_agent or {}))
     return SeedGroup(config, VALIDATION_SEEDS, settings.seed, seeds, steps, drawn_for)
 
 
-def config_for(settings: Settings, hyperparameters: Hyperparameters) -> TrainConfig:
-    """Return the configuration of the study, able to run `hyperparameters` of any shape."""
+def config_for(settings: Settings, configuration: Configuration) -> TrainConfig:
+    """Return the configuration of the study, able to run one of any shape."""
     config = settings.config
 
     def choices(name: str) -> tuple[int, ...]:
-        present, value = getattr(config, f"{name}_choices"), getattr(hyperparameters, name)
+        present = getattr(config, f"{name}_choices")
+        value = getattr(configuration.hyperparameters, name)
         return present if value in present else (*present, value)
 
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config, n_steps_choices=choices("n_steps"), batch_size_choices=choices("batch_size")
     )
+    settings.config_of(configuration.agent, config).check(configuration.hyperparameters)
+    return config
 
 
 def _stored(folder: StudyFolder) -> Mapping[str, Any]:
@@ -386,26 +391,33 @@ def _stored_curve(
     if role not in found:
         return None
     with named(f"{folder.validation}, {role}"):
-        return group.stored_curve(found, found[role], candidate.hyperparameters)
+        return group.stored_curve(
+            found, found[role], candidate.hyperparameters, candidate.own_agent
+        )
 
 
-def _has_policy(
-    folder: StudyFolder, hyperparameters: Hyperparameters, training: Mapping[str, Any]
-) -> bool:
+def _has_policy(folder: StudyFolder, candidate: Candidate, training: Mapping[str, Any]) -> bool:
     """Return whether `folder` holds this configuration's policy, undamaged."""
     try:
         found = policy.load(folder.policy).description
-        stored = {"hyperparameters": found["hyperparameters"], **found["training"]}
+        names = ("hyperparameters", "agent")
+        stored = {**{name: found[name] for name in names}, **found["training"]}
     except (UserError, KeyError, TypeError):
         return False
-    asked = {"hyperparameters": hyperparameters.to_dict(), **training}
+    asked = {
+        "hyperparameters": candidate.hyperparameters.to_dict(),
+        "agent": candidate.agent.to_dict(),
+        **training,
+    }
     return first_difference(stored, asked) is None
 
 
 def _to_dict(candidate: Candidate) -> dict[str, Any]:
     """Return a configuration as ``validation.json`` holds it."""
+    agent = candidate.own_agent
     return {
         **candidate.validated.to_dict(),
+        **({} if agent is None else {"agent": agent}),
         "summary": _asdict(candidate.summary),
         "scores": {
             group: {"seeds": scores, "summary": _asdict(summarize(scores))}

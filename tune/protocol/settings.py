@@ -20,7 +20,7 @@ from ppo_jax.errors import (
     require_count,
 )
 from ppo_jax.hyperparameters import Hyperparameters
-from tune.protocol.space import SearchSpace
+from tune.protocol.space import Configuration, SearchSpace
 from tune.protocol.stored import table
 
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
@@ -110,21 +110,40 @@ class Settings:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} must be a name, but got {getattr(self, name)!r}")
         require_choice("objective", self.objective, OBJECTIVES)
+        if self.space.agent != self.agent:
+            # The baseline of both: an agent is given with the settings alone.
+            object.__setattr__(self, "space", dataclasses.replace(self.space, agent=self.agent))
         iterations_for(self.total_steps, min(self.config.n_steps_choices))
         self.checkpoints()
 
     @property
     def config(self) -> TrainConfig:
-        """The configuration whose programs run every trial of the study."""
-        agent = self.agent
-        if self.space.num_envs is not None:
-            agent = dataclasses.replace(agent, num_envs=self.space.num_envs)
+        """The configuration whose programs run the baseline, and all trials with its agent."""
+        return self.config_of(self.baseline.agent)
+
+    @property
+    def baseline(self) -> Configuration:
+        """The default configuration, or what comes nearest to it in the space."""
+        return self.space.complete(self.space.baseline())
+
+    def config_of(self, agent: AgentConfig, like: TrainConfig | None = None) -> TrainConfig:
+        """Return the configuration whose programs run all trials with `agent`.
+
+        Args:
+          agent: in the space.
+          like: for the sizes of rollouts and minibatches besides those of the space.
+        """
+        n_steps = self.space.choices("n_steps") if like is None else like.n_steps_choices
+        batch_sizes = self.space.choices("batch_size") if like is None else like.batch_size_choices
+        if "num_envs" in self.space.tuned_agent:  # Others are repaired by the space.
+            n_steps = tuple(n for n in n_steps if n % agent.num_envs == 0) or n_steps
+            batch_sizes = tuple(b for b in batch_sizes if any(n % b == 0 for n in n_steps))
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,
             agent=agent,
-            n_steps_choices=self.space.choices("n_steps"),
-            batch_size_choices=self.space.choices("batch_size"),
+            n_steps_choices=n_steps,
+            batch_size_choices=batch_sizes,
             eval_episodes=self.eval_episodes,
         )
 

@@ -17,11 +17,13 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import CompileLog
 from ppo_jax.versions import device_description, versions
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 from tune.protocol.stored import named, number, numbers, table
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -49,6 +51,7 @@ class TrialRecord:
       params: what the sampler suggested, parameter -> value.
       distributions: where it suggested from, parameter -> distribution.
       hyperparameters: the whole configuration; None before the trial has begun.
+      agent: where the space tunes it; None where it is that of the settings.
       score: the objective's value of a complete trial, else None.
       means: nominal step -> mean return over the seeds that have not diverged.
       returns: nominal step -> return of every seed, float ``[seeds]``; NaN for a diverged one.
@@ -75,6 +78,7 @@ class TrialRecord:
     interrupted: int
     started: datetime | None
     finished: datetime | None
+    agent: AgentConfig | None = None
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> "TrialRecord":
@@ -88,6 +92,9 @@ class TrialRecord:
             configuration = attributes.get("hyperparameters")
             if configuration is not None:
                 table(configuration, "hyperparameters")
+            agent = attributes.get("agent")
+            if agent is not None:
+                table(agent, "agent")
             returns = _returns(attribute(trial, "returns", {}))
             numbers(attributes.get("diverged_seeds", []), "diverged_seeds")
             for name in ("environment_steps", "interrupted"):
@@ -104,6 +111,7 @@ class TrialRecord:
             hyperparameters=(
                 None if configuration is None else Hyperparameters.from_dict(configuration)
             ),
+            agent=None if agent is None else AgentConfig.from_dict(agent),
             score=trial.value if trial.state == TrialState.COMPLETE else None,
             means=dict(sorted(trial.intermediate_values.items())),
             returns=returns,
@@ -114,6 +122,28 @@ class TrialRecord:
             interrupted=attributes.get("interrupted", 0),
             started=trial.datetime_start,
             finished=trial.datetime_complete,
+        )
+
+    def configuration(self, settings: Settings) -> Configuration | None:
+        """Return what it trains; None before it has begun."""
+        if self.hyperparameters is None:
+            return None
+        return Configuration(self.hyperparameters, self.agent or settings.space.fixed_agent)
+
+    def in_space(self, settings: Settings) -> "TrialRecord":
+        """Return the same trial with the parameters that the space has for its configuration.
+
+        Those of a trial from before the space was widened are others, and what the space has
+        repaired has been suggested otherwise. Unchanged where it lies outside the space.
+        """
+        configuration = self.configuration(settings)
+        if configuration is None or not self.is_finished:
+            return self
+        params = settings.space.encode(configuration)
+        if params is None or params == self.params:
+            return self
+        return dataclasses.replace(
+            self, params=params, distributions=settings.space.distributions()
         )
 
     @property
@@ -196,7 +226,10 @@ class StudyRecord:
             return cls(
                 name=study.study_name,
                 settings=settings,
-                trials=[TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)],
+                trials=[
+                    TrialRecord.of(trial).in_space(settings)
+                    for trial in study.get_trials(deepcopy=False)
+                ],
                 compilations=compilations(study),
             )
 

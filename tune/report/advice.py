@@ -10,6 +10,7 @@ from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 from tune.report.results import StudyResults
 
 
@@ -59,10 +60,9 @@ def _other_preset(settings: Settings) -> Preset | None:
         preset = presets.load(settings.env)
     except UserError:
         return None
-    baseline = settings.space.complete(settings.space.baseline())
     if settings.env_kwargs != preset.env_kwargs:
         return None
-    own = (baseline, settings.config.agent) == (preset.hyperparameters, preset.agent)
+    own = settings.baseline == Configuration(preset.hyperparameters, preset.agent)
     return None if own else preset
 
 

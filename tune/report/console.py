@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import optuna
@@ -21,6 +22,7 @@ from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import Estimate, summarize
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import FINISHED, is_baseline
 from tune.report import advice, text
@@ -56,6 +58,7 @@ class ConsoleProgress:
         self._n_trials = self._finished = self._finished_before = 0
         self._shares: list[float] = []
         self._best: float | None = None
+        self._space = SearchSpace()
         self._trials: dict[int, _Shown] = {}
 
     def __enter__(self) -> "ConsoleProgress":
@@ -75,7 +78,7 @@ class ConsoleProgress:
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
         """Print what the study does and how far it is."""
-        self._n_trials = n_trials
+        self._n_trials, self._space = n_trials, settings.space
         self._finished = self._finished_before = _count_finished(study)
         self._best = _best_score(study)
         if not self._heading:
@@ -95,7 +98,9 @@ class ConsoleProgress:
         for hint in advice.before(settings):
             self.line(hint)
         if self._finished < n_trials:
-            self.line("compiling the programs, once for the whole study")
+            sizes = [n for n in settings.space.tuned_agent if not n.startswith("normalize")]
+            once = f"each {', '.join(sizes)}" if sizes else "the whole study"
+            self.line(f"compiling the programs, once for {once}")
 
     def trial_started(self, trial: optuna.Trial) -> None:
         """Show the trial on the status line."""
@@ -118,7 +123,7 @@ class ConsoleProgress:
         self._shares.append(seconds / (1 + len(self._trials)))
         self._best = _best_score(study)
         score = "pruned" if trial.state == TrialState.PRUNED else text.score(trial.value)
-        configuration = "defaults" if is_baseline(trial) else _in_short(trial)
+        configuration = "defaults" if is_baseline(trial) else self._in_short(trial)
         diverged = trial.user_attrs.get("diverged_seeds")
         self.line(
             f"{_title(trial.number)} {score:>7}  {'  '.join(shown.checkpoints)}  | {configuration}"
@@ -155,6 +160,11 @@ class ConsoleProgress:
                 f"{_title(number)} of {self._n_trials}: {status}  ({self._best_so_far()}, "
                 f"{self._time_left()})"
             )
+
+    def _in_short(self, trial: FrozenTrial) -> str:
+        values = self._space.decode(trial.params).to_dict()
+        shown = {name: values[name] for name in self._space.keys}
+        return " ".join(f"{_LABELS.get(n, n)} {_value_in_short(v)}" for n, v in shown.items())
 
     def _best_so_far(self) -> str:
         return "no score yet" if self._best is None else f"best {text.score(self._best)}"
@@ -292,8 +302,16 @@ def _best_score(study: optuna.Study) -> float | None:
     return max((trial.value for trial in complete if trial.value is not None), default=None)
 
 
-def _in_short(trial: FrozenTrial) -> str:
-    return " ".join(
-        f"{DOMAINS[name].label} {f'{value:.3g}' if isinstance(value, float) else value}"
-        for name, value in trial.params.items()
-    )
+_LABELS = {
+    **{name: domain.label for name, domain in DOMAINS.items()},
+    "num_envs": "envs",
+    "hidden_sizes": "hidden",
+    "normalize_observations": "norm-obs",
+    "normalize_rewards": "norm-rew",
+}
+
+
+def _value_in_short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "×".join(map(str, value)) if isinstance(value, tuple) else str(value)

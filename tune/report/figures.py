@@ -57,7 +57,7 @@ def plot_details(results: StudyResults, folder: Path) -> list[Path]:
     files = [folder / "learning_curves.png"]
     with picture(files[0], 10, 5.5) as figure:
         draw_learning_curves(figure.subplots(), results)
-    tuned = [name for name, _ in settings.space.tuned]
+    tuned = list(settings.space.keys.values())
 
     def slice_of(name: str) -> Callable[[Axes], None]:
         return lambda axes: draw_slice(

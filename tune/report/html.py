@@ -15,7 +15,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.plots import inline_svg
 from ppo_jax.text import confidence_text, interval_text
 from tune.evidence.candidate import Candidate
@@ -23,6 +22,7 @@ from tune.evidence.finalists import Finalists
 from tune.evidence.learning_curve import TUNING_SEEDS
 from tune.evidence.statistics import Comparison, Estimate, Summary, summarize
 from tune.evidence.validation import Validation
+from tune.protocol.space import AGENT, Configuration
 from tune.protocol.trials import TrialRecord
 from tune.report import advice, text
 from tune.report.figures import (
@@ -203,13 +203,13 @@ def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) 
     return Tile(name, value, f"{confidence_text(found.confidence)}: {ends}")
 
 
-def _chosen(results: StudyResults) -> tuple[str, Hyperparameters | None]:
+def _chosen(results: StudyResults) -> tuple[str, Configuration | None]:
     """Return the configuration to show beside the baseline, with its name."""
     for proof in (results.validation, results.finalists):
         if proof is not None:
-            return "winner", proof.winner.hyperparameters
+            return "winner", proof.winner.configuration
     best = results.best
-    return "best on tuning seeds", None if best is None else best.hyperparameters
+    return "best on tuning seeds", None if best is None else best.configuration(results.settings)
 
 
 def _configuration(results: StudyResults) -> list[HyperparameterRow]:
@@ -217,18 +217,20 @@ def _configuration(results: StudyResults) -> list[HyperparameterRow]:
     space, analysis = results.settings.space, results.analysis
     _, configuration = _chosen(results)
     chosen = {} if configuration is None else configuration.to_dict()
-    tuned = {name for name, _ in space.tuned}
-    rows = []
-    for name, baseline in space.complete(space.baseline()).to_dict().items():
-        hit = analysis.bounds_hit.get(name)
+    keys, rows = space.keys, []
+    for name, baseline in results.settings.baseline.to_dict().items():
+        if name in AGENT and name not in keys:
+            continue  # The page shows the agent that all trials share.
+        key = keys.get(name, name)
+        hit = analysis.bounds_hit.get(key)
         rows.append(
             HyperparameterRow(
                 name=name,
                 chosen=chosen.get(name),
                 baseline=baseline,
-                is_tuned=name in tuned,
-                good_range=_good_range(results, name),
-                bound="" if hit is None else text.bound_sentence(name, hit),
+                is_tuned=name in keys,
+                good_range=_good_range(results, key),
+                bound="" if hit is None else text.bound_sentence(key, hit),
             )
         )
     return sorted(rows, key=lambda row: not row.is_tuned)
@@ -360,7 +362,7 @@ def _slice_figures(results: StudyResults) -> list[Figure]:
     figures: list[Figure] = []
     if not results.finished:
         return figures
-    for name, _ in results.settings.space.tuned:
+    for name in results.settings.space.keys.values():
         hit = results.analysis.bounds_hit.get(name)
         draw = functools.partial(
             draw_slice,
@@ -390,7 +392,7 @@ def _trial_row(trial: TrialRecord, results: StudyResults) -> TrialRow:
         note="best" if trial is results.best else "baseline" if trial.is_baseline else "",
         score=shown_score(trial),
         worst_seed=float(known.min()) if len(known) else None,
-        params=[trial.params.get(name) for name, _ in results.settings.space.tuned],
+        params=[trial.params.get(key) for key in results.settings.space.keys.values()],
         environment_steps=trial.environment_steps,
         seconds=trial.seconds,
     )

@@ -19,6 +19,7 @@ def describe_trial(trial: TrialRecord) -> dict[str, Any]:
         "baseline": trial.is_baseline,
         "params": trial.params,
         "hyperparameters": None if configuration is None else configuration.to_dict(),
+        **({} if trial.agent is None else {"agent": trial.agent.to_dict()}),
         "value": shown_score(trial),
         "intermediate_values": trial.means,
         "per_seed_returns": trial.returns,
@@ -79,6 +80,7 @@ def _configuration(candidate: Candidate) -> dict[str, Any]:
         "trial": candidate.number,
         "is_baseline": candidate.is_baseline,
         "hyperparameters": candidate.hyperparameters.to_dict(),
+        "agent": candidate.agent.to_dict(),
     }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-import optuna
 from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
@@ -95,8 +94,9 @@ class ScoreModel:
         inside = {
             trial.number: place
             for trial in trials
-            if trial.hyperparameters is not None
-            and (place := unit_point(axes, trial.hyperparameters.to_dict())) is not None
+            if (configuration := trial.configuration(settings)) is not None
+            and (params := settings.space.encode(configuration)) is not None
+            and (place := unit_point(axes, params)) is not None
         }
         found = observe([trial for trial in trials if trial.number in inside], settings)
         if len(found) < _FEWEST_TRIALS or not any(o.trial.is_complete for o in found):
@@ -132,16 +132,15 @@ def ranked_by_model(trials: Sequence[TrialRecord], settings: Settings) -> list[T
 
 def axes_of(settings: Settings) -> list[Axis]:
     """Return the tuned parameters of a study that have more than one value."""
-    trial = optuna.trial.FixedTrial(settings.space.baseline())
-    settings.space.suggest(trial)
-    return [Axis(name, d) for name, d in trial.distributions.items() if not d.single()]
+    distributions = settings.space.distributions()
+    return [Axis(name, d) for name, d in distributions.items() if not d.single()]
 
 
-def unit_point(axes: Sequence[Axis], values: Mapping[str, Any]) -> list[float] | None:
-    """Return the point of a configuration in the unit cube; None where it is outside."""
+def unit_point(axes: Sequence[Axis], params: Mapping[str, Any]) -> list[float] | None:
+    """Return the point of a trial's parameters in the unit cube; None where it is outside."""
     point = []
     for axis in axes:
-        value = values[axis.name]
+        value = params[axis.name]
         if axis.is_list:
             assert axis.values is not None
             if value not in axis.values:

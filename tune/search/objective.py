@@ -11,44 +11,57 @@ import optuna
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import require_no_code
-from ppo_jax.programs import Checkpoint, Programs
-from ppo_jax.schedules import Run, RunsSeeds, choose_lanes, programs_for
+from ppo_jax.programs import Checkpoint
+from ppo_jax.schedules import Run, RunsSeeds, choose_lanes
 from ppo_jax.seeds import seed_keys
 from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
 from tune.protocol.trials import is_baseline, require_maximize, settings_of
+from tune.search.pool import ProgramPool
 
 Observer = Callable[[Checkpoint], None]
 
 
-@functools.lru_cache(maxsize=4)
-def shared_programs(config: TrainConfig, seeds: int, lanes: int = 1) -> Programs:
+def shared_pool(
+    settings: Settings, config: TrainConfig | None = None, lanes: int = 1
+) -> ProgramPool:
     """Return programs that are compiled once in a process, for callers that pass none.
 
     A script may call :func:`objective` once a trial and validate afterwards: all of it runs
     in the same programs.
     """
-    return programs_for(config, seeds, lanes)
+    compiled = {"env", "env_kwargs", "agent", "space", "seeds", "eval_episodes"}
+    return _pool(
+        Settings(**{name: getattr(settings, name) for name in compiled}),
+        config or settings.config,
+        lanes,
+    )
 
 
-def make_programs(settings: Settings, n_trials: int, lanes: int | None = None) -> Programs:
-    """Return the programs of a study; see :func:`shared_programs`.
+_pool = functools.lru_cache(maxsize=4)(ProgramPool)
+
+
+def make_programs(settings: Settings, n_trials: int, lanes: int | None = None) -> ProgramPool:
+    """Return the programs of a study; see :func:`shared_pool`.
 
     Args:
       settings: of the study.
       n_trials: trials in all.
-      lanes: trials that train side by side; as many as suit the device by default.
+      lanes: trials that train side by side; as many as suit the device by default, and one
+        where agents are tuned, which need several programs.
     """
-    if lanes is None:
+    if settings.space.tuned_agent:
+        lanes = 1
+    elif lanes is None:
         lanes = choose_lanes(settings.config, settings.seeds, n_trials)
-    return shared_programs(settings.config, settings.seeds, lanes)
+    return shared_pool(settings, lanes=lanes)
 
 
 def objective(
     trial: optuna.trial.BaseTrial,
     settings: Settings | None = None,
     observer: Observer | None = None,
-    programs: RunsSeeds | None = None,
+    programs: RunsSeeds | ProgramPool | None = None,
 ) -> float:
     """Train the configuration that `trial` suggests and return its score.
 
@@ -63,7 +76,8 @@ def objective(
       trial: an Optuna trial; also a ``FixedTrial`` or a finished one, to run it again.
       settings: of the study; read from the study, else the defaults, when not given.
       observer: called at each checkpoint.
-      programs: of the settings' configuration; :func:`shared_programs` when not given.
+      programs: of the settings' configuration, or a pool of them; :func:`shared_pool` when not
+        given.
 
     Returns:
       The score; see :meth:`tune.protocol.settings.Settings.score`.
@@ -77,11 +91,11 @@ def objective(
         require_maximize(study)
         settings = settings or _stored_settings(study)
     settings = settings or Settings()
-    programs = programs or shared_programs(settings.config, settings.seeds)
+    pool = shared_pool(settings) if programs is None else ProgramPool.of(programs, settings)
     judged = JudgedTrial(trial, settings)
-    run = judged.run
+    run, runner = judged.run, pool.programs(judged.configuration.agent)
     with judged.recorded():
-        for checkpoint in programs.run(run.keys, run.hyperparameters, run.checkpoints):
+        for checkpoint in runner.run(run.keys, run.hyperparameters, run.checkpoints):
             judged.add(checkpoint, observer)
     return judged.score
 
@@ -95,18 +109,22 @@ class JudgedTrial:
 
     Attributes:
       trial: the trial.
-      run: what it trains.
+      configuration: what it trains.
+      run: likewise, for a schedule.
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial, settings: Settings) -> None:
         self.trial = trial
-        hyperparameters = settings.space.suggest(trial)
+        self.configuration = found = settings.space.suggest(trial)
         keys = seed_keys(settings.seed, TUNING, settings.seeds)
-        self.run = Run(keys, hyperparameters, settings.checkpoints())
+        checkpoints = settings.checkpoints()
+        self.run = Run(keys, found.hyperparameters, checkpoints, agent=found.agent)
         self._settings = settings
         self._means: list[float] = []
         self._progress = _Progress()
-        trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
+        trial.set_user_attr("hyperparameters", found.hyperparameters.to_dict())
+        if settings.space.tuned_agent:
+            trial.set_user_attr("agent", found.agent.to_dict())
         # Reports of a run of this trial that was interrupted. It was not pruned there, so the
         # pruner, which judges by the last report, is asked again only when that has been
         # reached; and not where it has answered, since other trials may have ended after that.

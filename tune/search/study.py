@@ -24,6 +24,7 @@ from tune.protocol.trials import (
 )
 from tune.search.objective import make_programs
 from tune.search.optuna_private import storage_of
+from tune.search.pool import ProgramPool
 from tune.search.pruners import make_pruner
 from tune.search.samplers import make_sampler
 from tune.search.storage import is_shared, open_storage, sqlite_file, storage_file
@@ -37,7 +38,7 @@ def run_optimization(
     output: str | Path | None = None,
     storage: str | None = None,
     study_name: str | None = None,
-    programs: Programs | None = None,
+    programs: Programs | ProgramPool | None = None,
     progress: Progress | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
     max_retries: int = MAX_RETRIES,
@@ -78,6 +79,7 @@ def run_optimization(
     require_count("n_trials", n_trials)
     folder = StudyFolder.of(output, study_name or settings.env)
     with open_study(settings, folder, storage=storage, study_name=study_name) as study:
+        settings = own_settings(study)
         run_trials(
             study,
             n_trials,
@@ -94,7 +96,7 @@ def run_trials(
     study: optuna.Study,
     n_trials: int,
     settings: Settings,
-    programs: Programs,
+    programs: Programs | ProgramPool,
     *,
     progress: Progress | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
@@ -103,15 +105,16 @@ def run_trials(
     """Run trials of a study of :func:`open_study`; see :func:`run_optimization`."""
     if progress is not None:
         progress.study_started(study, settings, n_trials)
+    pool = ProgramPool.of(programs, settings)
     source: TrialSource
     if is_shared(address_of(study)):
         source = SharedTrials(study, n_trials, worker_timeout, max_retries)
     else:
         source = OwnTrials(study, n_trials, max_retries)
     try:
-        train_trials(study, settings, programs, source, progress)
+        train_trials(study, settings, pool, source, progress)
     finally:
-        record_compilations(study, programs.compile_log)
+        record_compilations(study, pool.compile_log)
 
 
 @contextlib.contextmanager
@@ -125,6 +128,9 @@ def open_study(
 ) -> Iterator[optuna.Study]:
     """Create or load a study, and hold its folder; see :func:`run_optimization`.
 
+    The study's own settings, :func:`own_settings`, are those to go on with: where its space was
+    widened, they know how parameters have been called before.
+
     Args:
       settings: the protocol.
       folder: of the study; made if it is missing.
@@ -134,7 +140,9 @@ def open_study(
     """
     study_name = study_name or settings.env
     require_study_name(study_name)
-    make_network(settings.config.agent, make(settings.env, settings.env_kwargs).spaces)
+    spaces = make(settings.env, settings.env_kwargs).spaces
+    for agent in settings.space.agents():
+        make_network(agent, spaces)
     sampler, pruner = make_sampler(settings), make_pruner(settings)
     folder.require_usable(study_name)
     address = storage or folder.default_storage(workers)
@@ -154,8 +162,15 @@ def open_study(
                 names = [found.study_name for found in backend.get_all_studies()]
                 folder.require_study(study_name, names)
         study = _create_or_load(study_name, backend, settings, sampler, pruner)
-        folder.write_config(study_name, settings)
+        folder.write_config(study_name, own_settings(study))
         yield study
+
+
+def own_settings(study: optuna.Study) -> Settings:
+    """Return the settings of a study of :func:`open_study`."""
+    settings = settings_of(study)
+    assert settings is not None, "they were stored when it was opened"
+    return settings
 
 
 def address_of(study: optuna.Study) -> str:
@@ -186,21 +201,30 @@ def _create_or_load(
                 f"study {study_name!r} was not made by this tuner; choose another --study-name"
             )
     else:
-        _require_same(study_name, stored, settings)
+        settings = _require_same(study_name, stored, settings)
+        study.sampler = make_sampler(settings)
     require_maximize(study)
     study.set_user_attr("settings", settings.to_dict())
     trials = study.get_trials(deepcopy=False)
     if not any(is_baseline(trial) for trial in trials):
-        study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
+        study.enqueue_trial(settings.space.baseline_params(), user_attrs={"baseline": True})
     return study
 
 
-def _require_same(study_name: str, stored: Settings, asked: Settings) -> None:
-    """Refuse to continue a study under another protocol; the reference may change."""
-    asked = dataclasses.replace(asked, reference_score=stored.reference_score)
-    difference = first_difference(stored.to_dict(), asked.to_dict())
+def _require_same(study_name: str, stored: Settings, asked: Settings) -> Settings:
+    """Return the settings to continue a study with.
+
+    Refuses another protocol; the reference may change, and the space may become wider.
+    """
+    kept = dataclasses.replace(
+        asked,
+        reference_score=stored.reference_score,
+        space=dataclasses.replace(stored.space, defaults=asked.space.defaults),
+    )
+    difference = first_difference(stored.to_dict(), kept.to_dict())
     if difference is not None:
         raise UserError(
             f"study {study_name!r} was started with {difference.name} = {difference.stored}, "
             f"but got {difference.asked}; choose another --output or --study-name"
         )
+    return dataclasses.replace(asked, space=asked.space.widening(stored.space))

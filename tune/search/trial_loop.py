@@ -14,14 +14,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.programs import Checkpoint, Programs
-from ppo_jax.schedules import LanePrograms, Run, Schedule, blocks_for, schedule_for
+from ppo_jax.programs import Checkpoint
+from ppo_jax.schedules import Run, Schedule, blocks_for
 from tune.protocol.settings import Settings
 from tune.protocol.trials import FINISHED, attribute
 from tune.search.leases import TrialLeases
 from tune.search.objective import JudgedTrial
 from tune.search.optuna_private import resume_trial
+from tune.search.pool import ProgramPool
 from tune.search.samplers import has_configurations_left
+from tune.search.samplers.gp import GPSampler
 
 _BEGAN = "began_at_block"
 """Attribute of a trial that trained beside others: what the schedule's clock said."""
@@ -156,11 +158,11 @@ class _UnderWay:
 def train_trials(
     study: optuna.Study,
     settings: Settings,
-    programs: Programs,
+    pool: ProgramPool,
     source: TrialSource,
     progress: Progress | None = None,
 ) -> None:
-    """Train the trials of `source` until there are no more, as many at once as `programs` can.
+    """Train the trials of `source` until there are no more, as many at once as the programs can.
 
     Side by side, a killed study that is continued ends like one that was not: a trial stores
     what the schedule's clock said when it began. Those that were interrupted begin at the same
@@ -169,13 +171,13 @@ def train_trials(
     Args:
       study: of :func:`tune.search.study.open_study`.
       settings: of the study.
-      programs: of their configuration.
+      pool: programs of their configurations.
       source: of the trials.
       progress: called as they go on.
     """
-    now, latest = _clock(study, programs)
-    loop = _Loop(study, settings, source, progress, schedule_for(programs, now), latest)
-    loop.side_by_side = isinstance(programs, LanePrograms)
+    now, latest = _clock(study, pool)
+    loop = _Loop(study, settings, source, progress, pool, pool.schedule(now), latest)
+    loop.side_by_side = pool.has_lanes
     loop.run()
 
 
@@ -193,6 +195,7 @@ class _Loop:
     settings: Settings
     source: TrialSource
     progress: Progress | None
+    pool: ProgramPool
     schedule: Schedule
     latest: int
     side_by_side: bool = False
@@ -232,6 +235,15 @@ class _Loop:
                 self.schedule.start(run, begins)
                 self.under_way[run] = trial
 
+    def _prepare(self) -> None:
+        """Compile the programs of what is likely to be the next trial, beside this one.
+
+        From its first checkpoint on: before that its own programs may be compiling.
+        """
+        sampler, space = self.study.sampler, self.settings.space
+        if space.tuned_agent and isinstance(sampler, GPSampler):
+            self.pool.prepare(space.decode(sampler.expected(self.study)).agent)
+
     def _next(self) -> tuple[Run, Checkpoint]:
         try:
             return self.schedule.next()
@@ -266,6 +278,8 @@ class _Loop:
         def observe(checkpoint: Checkpoint) -> None:
             if progress is not None:
                 progress.checkpoint(trial, checkpoint)
+            if checkpoint.step == run.checkpoints[0]:
+                self._prepare()
 
         try:
             judged.add(checkpoint, observe)
@@ -284,7 +298,7 @@ class _Loop:
         under_way.close()
 
 
-def _clock(study: optuna.Study, programs: Programs) -> tuple[int, int]:
+def _clock(study: optuna.Study, programs: ProgramPool) -> tuple[int, int]:
     """Return what the clock is to begin with, and what it said at the last end of a trial.
 
     Both are 0 where no trial has trained beside others.
@@ -296,7 +310,7 @@ def _clock(study: optuna.Study, programs: Programs) -> tuple[int, int]:
     return min(begins, default=latest), latest
 
 
-def _end(trial: FrozenTrial, programs: Programs) -> int:
+def _end(trial: FrozenTrial, programs: ProgramPool) -> int:
     """Return what the clock said when `trial` reached its last checkpoint."""
     hyperparameters = Hyperparameters.from_dict(trial.user_attrs["hyperparameters"])
     step = max((int(step) for step in attribute(trial, "returns", {})), default=0)

@@ -26,7 +26,7 @@ from tune.protocol.trials import FINISHED
 from tune.report.console import ConsoleProgress
 from tune.report.files import load_results, write_report
 from tune.search.leases import TrialLeases
-from tune.search.study import address_of, open_study
+from tune.search.study import address_of, open_study, own_settings
 from tune.workers.devices import DeviceShare, require_divisible
 from tune.workers.request import WorkerRequest
 
@@ -63,10 +63,11 @@ def share_trials(plan: Plan, count: int, tracking: TrackingConfig) -> None:
         study_name=plan.study_name,
         workers=count,
     ) as study:
-        progress.study_started(study, plan.settings, plan.n_trials)
+        settings = own_settings(study)
+        progress.study_started(study, settings, plan.n_trials)
         request = WorkerRequest(
             n_trials=plan.n_trials,
-            settings=plan.settings,
+            settings=settings,
             output=plan.folder.path,
             storage=address_of(study),
             study_name=plan.study_name,

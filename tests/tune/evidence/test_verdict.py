@@ -10,6 +10,7 @@ from tune.evidence.learning_curve import LearningCurve
 from tune.evidence.looks import LEVEL_ERROR, error_levels, planned_looks, repeated
 from tune.evidence.verdict import Verdict
 from tune.protocol.settings import Settings
+from tune.protocol.space import Configuration
 
 NAN = np.nan
 STEPS = [50_000 * i for i in range(1, 9)]
@@ -22,7 +23,7 @@ def candidate(levels, *, is_baseline, early=None):
     returns = np.array([*[early] * (len(STEPS) - 3), *[levels] * 3])
     hyperparameters = Hyperparameters(gamma=0.99 if is_baseline else 0.98)
     curve = LearningCurve(hyperparameters, STEPS, returns, 1, 1.0)
-    return Candidate(Settings(), hyperparameters, is_baseline, validation=curve)
+    return Candidate(Settings(), Configuration(hyperparameters), is_baseline, validation=curve)
 
 
 def verdict(winner, baseline, *, looks=None, early=(None, None), **known):

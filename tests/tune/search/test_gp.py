@@ -35,7 +35,7 @@ def run(study, trials, score=planted):
 
 def finish(trial, score=planted):
     """Suggest and store what a trial of a study stores, and return the score."""
-    hyperparameters = SPACE.suggest(trial)
+    hyperparameters = SPACE.suggest(trial).hyperparameters
     value = score(hyperparameters)
     trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
     steps = SETTINGS.checkpoints()
@@ -104,7 +104,7 @@ def test_a_pruned_and_a_diverged_trial_teach_it():
     finish(trial)
     study.tell(trial, state=TrialState.PRUNED)
     diverged = study.ask()
-    diverged.set_user_attr("hyperparameters", SPACE.suggest(diverged).to_dict())
+    diverged.set_user_attr("hyperparameters", SPACE.suggest(diverged).hyperparameters.to_dict())
     diverged.set_user_attr("returns", {"50000": [None, None]})
     study.tell(diverged, state=TrialState.PRUNED)
     run(study, 2)
@@ -124,7 +124,7 @@ def test_a_space_of_choices_alone_is_drawn_without_repetition():
     study = new_study(settings)
     for number in range(12):
         trial = study.ask()
-        hyperparameters = space.suggest(trial)
+        hyperparameters = space.suggest(trial).hyperparameters
         trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
         study.tell(trial, float(hyperparameters.n_epochs + number % 2))
     assert len({tuple(t.params.values()) for t in study.trials}) >= 11

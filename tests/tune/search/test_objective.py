@@ -7,7 +7,7 @@ import pytest
 import tune
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
-from tune.search.objective import objective, shared_programs
+from tune.search.objective import objective, shared_pool
 
 
 def new_study(settings=None, pruner=None):
@@ -37,7 +37,7 @@ def test_needs_no_programs_of_its_caller():
     study = new_study(settings)
     study.optimize(tune.objective, n_trials=2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
-    programs = shared_programs(settings.config, settings.seeds)
+    programs = shared_pool(settings)
     assert programs.compile_log.programs["training"] == 1
 
 

@@ -7,7 +7,7 @@ over the best score, which is partly luck; in logarithms, which do not underflow
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
+from tune.protocol.space import Range
 from tune.protocol.trials import TrialRecord
 from tune.search.model import ScoreModel, axes_of, coordinates, unit_point
 from tune.search.optuna_private import (
@@ -70,10 +71,7 @@ class GPSampler(BaseSampler):
         known = suggestion(trial)  # Of a run of this trial that was interrupted.
         if known is None:
             point = self._draw(study, trial)
-            known = {
-                axis.name: axis.from_unit(float(place))
-                for axis, place in zip(self._axes, point, strict=True)
-            }
+            known = self._params(point)
             remember_suggestion(study, trial, known)
         return dict(known)
 
@@ -91,8 +89,24 @@ class GPSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> np.ndarray:
         """Return a point of the unit cube, ``[axes]``."""
-        number = draw_number(study, trial)
         others = [other for other in all_trials(study) if other.number != trial.number]
+        return self._point(draw_number(study, trial), others)
+
+    def expected(self, study: optuna.Study) -> dict[str, Any]:
+        """Return what the next trial is likely to be, as long as the last one still runs.
+
+        Exact among the start-up trials.
+        """
+        trials = all_trials(study)
+        drawn = sum("retry_of" not in trial.user_attrs for trial in trials)
+        return self._params(self._point(drawn, trials))
+
+    def _params(self, point: np.ndarray) -> dict[str, Any]:
+        pairs = zip(self._axes, point, strict=True)
+        return {axis.name: axis.from_unit(float(place)) for axis, place in pairs}
+
+    def _point(self, number: int, others: Sequence[FrozenTrial]) -> np.ndarray:
+        """Return the point of a draw, ``[axes]``, beside `others`."""
         if number >= self._settings.sampler_startup_trials:
             records = [TrialRecord.of(other) for other in others if other.state.is_finished()]
             # One thread: the matrices are small, and the same sums on any number of cores.
@@ -100,14 +114,43 @@ class GPSampler(BaseSampler):
                 model = ScoreModel.fit(records, self._settings)
                 if model is not None:
                     rng = np.random.default_rng([self._settings.seed, number])
-                    return propose(model, self._pending(others), rng)
+                    return propose(model, self._pending(others), rng, self._repaired)
         return self._sobol(number)
 
     def _sobol(self, number: int) -> np.ndarray:
         sequence = stats.qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
         points = sequence.random_base2(number.bit_length())  # At least number + 1 of them.
-        (point,) = _snapped(self._axes, points[[number]])
+        (point,) = self._repaired(_snapped(self._axes, points[[number]]))
         return np.asarray(point)
+
+    def _repaired(self, points: np.ndarray) -> np.ndarray:
+        """Return the points of what the space makes of `points`, ``[points, axes]``."""
+        space, points = self._settings.space, points.copy()
+        place = {axis.name: column for column, axis in enumerate(self._axes)}
+        tuned, keys = dict(space.tuned), space.keys
+        for name, parameter in tuned.items():
+            if isinstance(parameter, Range) and parameter.zero:
+                column = place[keys[name]]
+                axis = self._axes[column]
+                zero = axis.to_unit(parameter.encode(0.0))
+                below = points[:, column] < axis.to_unit(parameter.low)
+                points[below, column] = zero
+        sizes = [n for n in ("n_steps", "num_envs", "batch_size") if keys.get(n) in place]
+        if len(sizes) < 2:
+            return points
+        columns = [place[keys[name]] for name in sizes]
+        whole = space.complete({}).to_dict()
+        # A handful of combinations among hundreds of points.
+        found, which = np.unique(points[:, columns], axis=0, return_inverse=True)
+        for row in found:
+            values = {
+                name: self._axes[column].from_unit(float(at))
+                for name, column, at in zip(sizes, columns, row, strict=True)
+            }
+            for name, value in space.repaired(whole | values).items():
+                row[sizes.index(name)] = self._axes[place[keys[name]]].to_unit(value)
+        points[:, columns] = found[which.ravel()]
+        return points
 
     def _pending(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the points of the trials that run or wait, ``[trials, axes]``."""
@@ -116,19 +159,26 @@ class GPSampler(BaseSampler):
             if trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 values = {**(suggestion(trial) or {}), **enqueued_params(trial), **trial.params}
                 if values:
-                    configuration = self._settings.space.complete(values).to_dict()
-                    points.append(unit_point(self._axes, configuration))
+                    configuration = self._settings.space.decode(values)
+                    params = self._settings.space.encode(configuration)
+                    points.append(None if params is None else unit_point(self._axes, params))
         inside = [point for point in points if point is not None]
         return np.array(inside).reshape(-1, len(self._axes))
 
 
-def propose(model: ScoreModel, pending: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def propose(
+    model: ScoreModel,
+    pending: np.ndarray,
+    rng: np.random.Generator,
+    repaired: Callable[[np.ndarray], np.ndarray] = lambda points: points,
+) -> np.ndarray:
     """Return the point of the unit cube with the highest expected improvement, ``[axes]``.
 
     Args:
       model: of the finished trials.
       pending: points that are being tried, ``[trials, axes]``.
       rng: draws the candidates.
+      repaired: makes points that can be trained of points, ``[points, axes]`` each.
     """
     axes, process, known = model.axes, model.process, model.points
     if len(pending):
@@ -136,7 +186,7 @@ def propose(model: ScoreModel, pending: np.ndarray, rng: np.random.Generator) ->
         known = np.concatenate([known, pending])
     expected, _ = process.predict(process.points)
     centres = known[np.argsort(-expected, kind="stable")[:CENTRES]]
-    candidates = _candidates(axes, centres, rng)
+    candidates = repaired(_candidates(axes, centres, rng))
     # The same configuration on the same seeds returns the same again.
     new = ~(candidates[:, None] == known[None]).all(axis=2).any(axis=1)
     if new.any():
