@@ -112,10 +112,10 @@ class ProgramPool:
     @property
     def compile_log(self) -> CompileLog:
         """What all programs have compiled so far."""
-        given = [self._given] if isinstance(self._given, Programs) else []
         with self._lock:
-            logs = [programs.compile_log for programs in [*given, *self._programs.values()]]
-        return CompileLog.total(logs)
+            every = [self._given, *self._programs.values()]
+        logs = [getattr(programs, "compile_log", None) for programs in every]
+        return CompileLog.total(log for log in logs if log is not None)
 
     def _of(self, agent: AgentConfig) -> Programs:
         with self._lock:
