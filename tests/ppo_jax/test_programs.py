@@ -184,6 +184,28 @@ def test_evaluation_depends_on_parameters_seed_and_checkpoint_alone():
     np.testing.assert_array_equal(compiled.evaluate(later, 0), first)
 
 
+def test_switched_normalization_equals_that_which_is_compiled_in():
+    keys = seed_keys(0, TRAINING, 2)
+    switched = Programs(CONFIG, 2, switched_normalization=True)
+
+    def last(observations, rewards):
+        programs = switched.normalizing(observations=observations, rewards=rewards)
+        return programs.config, list(programs.run(keys, HYPERPARAMETERS, CHECKPOINTS))[-1]
+
+    def weights(checkpoint):
+        return jax.tree.leaves(lane_weights(checkpoint.state, 1))
+
+    both, normalized = last(True, True)
+    compiled_in = list(Programs(both, 2).run(keys, HYPERPARAMETERS, CHECKPOINTS))[-1]
+    for found, expected in ((normalized, compiled_in), (last(False, False)[1], cached_run(2)[1])):
+        np.testing.assert_array_equal(found.returns, expected.returns)
+        jax.tree.map(np.testing.assert_array_equal, weights(found), weights(expected))
+    one, other = (weights(last(*flags)[1]) for flags in ((True, False), (False, True)))
+    assert len(one) == len(weights(normalized)) > len(other)  # With statistics, and without.
+    assert not np.array_equal(other[0], weights(cached_run(2)[1])[0])
+    assert switched.compile_log.programs["training"] == 1
+
+
 def test_images_train_from_bytes():
     config = dataclasses.replace(
         CONFIG, env="Breakout-MinAtar", env_kwargs=(("max_steps_in_episode", 20),)
@@ -210,3 +232,22 @@ def test_programs_compile_side_by_side_under_the_settings_of_the_caller():
     list(compiled.run(seed_keys(0, TRAINING, 1), HYPERPARAMETERS, CHECKPOINTS))
     assert compiled.compile_log.programs == {"initialisation": 1, "training": 1, "evaluation": 1}
     assert compiled.compile_log.seconds - seconds < 0.1, "nothing is left to wait for"
+
+
+@pytest.mark.slow
+def test_minibatches_need_not_fit_every_rollout():
+    config = dataclasses.replace(CONFIG, n_steps_choices=(16, 48), batch_size_choices=(8, 48))
+    both = Programs(config, 1)
+    for n_steps, batch_size in ((48, 48), (16, 8)):
+        sizes = {"n_steps": n_steps, "batch_size": batch_size}
+        own = Programs(
+            dataclasses.replace(
+                CONFIG, n_steps_choices=(n_steps,), batch_size_choices=(batch_size,)
+            ),
+            1,
+        )
+        run = (seed_keys(0, TRAINING, 1), dataclasses.replace(HYPERPARAMETERS, **sizes), (96,))
+        (found,), (expected,) = (list(programs.run(*run)) for programs in (both, own))
+        assert_close(lane_weights(found.state, 0), lane_weights(expected.state, 0))
+    with pytest.raises(UserError, match="batch_size=48 with n_steps=16"):
+        config.check(dataclasses.replace(HYPERPARAMETERS, n_steps=16, batch_size=48))

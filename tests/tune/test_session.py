@@ -397,7 +397,7 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
         "save",
         lambda folder, config, params, **extra: (
             folder.mkdir(exist_ok=True),
-            write_json(folder / "policy.json", extra),
+            write_json(folder / "policy.json", extra | {"agent": config.agent.to_dict()}),
         ),
     )
     monkeypatch.setattr(

@@ -411,7 +411,10 @@ class SearchSpace:
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Return what :meth:`from_tables` takes, so that it restores all but the baseline."""
-        tables: dict[str, dict[str, Any]] = {name: {"drop": True} for name in _STANDARD}
+        tuned = dict(self.tuned)  # Their order is that of a sampler's draws.
+        tables: dict[str, dict[str, Any]] = {
+            name: {"drop": True} for name in _STANDARD if name not in tuned
+        }
         for name, parameter in self.tuned:
             if isinstance(parameter, Range):
                 tables[name] = {
