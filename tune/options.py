@@ -196,6 +196,11 @@ class Arguments:
                 f"--worker-timeout must be at least 1 second, but got {self.worker_timeout}"
             )
         settings = self.settings()
+        if settings.space.tuned_agent and self.lanes not in (None, 1):
+            raise UserError(
+                f"trials of one agent alone can share lanes, but got --lanes {self.lanes} with a "
+                f"space that tunes {', '.join(settings.space.tuned_agent)}"
+            )
         settings.checkpoints(self.validate_steps)
         iterations_for(self.validate_steps, min(settings.config.n_steps_choices))
         study_name = self.study_name or settings.env
