@@ -308,15 +308,14 @@ class Programs:
 
     def _compile_missing(self, missing: Sequence[str], ahead: bool) -> None:
         if missing:
-            definitions = self._definitions()
+            definitions = self.definitions()
             pool = ThreadPoolExecutor(len(missing), thread_name_prefix="compile")
             for name in missing:
                 start = time.perf_counter()
                 function, *args = definitions[name]
                 function.__name__ = name  # What JAX's own log of compilations calls it.
-                donated = (0,) if name in self._donating else ()
                 # Traced in this thread, where the caller's JAX settings hold.
-                lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+                lowered = jax.jit(function, donate_argnums=self.donated(name)).lower(*args)
                 traced = time.perf_counter() - start
                 if not ahead:  # Somebody waits.
                     self.compile_log.seconds += traced
@@ -332,7 +331,11 @@ class Programs:
         self.compile_log.program_bytes[name] = _memory(compiled)
         return compiled
 
-    def _definitions(self) -> dict[str, tuple[Any, ...]]:
+    def donated(self, name: str) -> tuple[int, ...]:
+        """Return which arguments of a program it takes over."""
+        return (0,) if name in self._donating else ()
+
+    def definitions(self) -> dict[str, tuple[Any, ...]]:
         """Return program -> its function and the shapes of its arguments."""
         config = self._compiled_config
 

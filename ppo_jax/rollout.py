@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ppo_jax import packing
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Environment
 from ppo_jax.networks import ActorCritic, policy_outputs, state_value
@@ -67,6 +68,24 @@ class EpisodeTotals(NamedTuple):
     def zero(cls) -> "EpisodeTotals":
         """Return the totals of no episodes."""
         return cls(jnp.float32(0), jnp.float32(0), jnp.float32(0))
+
+    def plus(self, ended: jax.Array, returns: jax.Array, lengths: jax.Array) -> "EpisodeTotals":
+        """Return the totals with the episodes that ended in a block of steps.
+
+        Args:
+          ended: bool ``[T, num_envs]``.
+          returns: of the episodes so far, ``[T, num_envs]``.
+          lengths: likewise.
+        """
+        of_steps = EpisodeTotals(
+            ended.sum(axis=1).astype(jnp.float32),
+            jnp.where(ended, returns, 0).sum(axis=1),
+            jnp.where(ended, lengths, 0).sum(axis=1),
+        )
+        summed: EpisodeTotals = jax.tree.map(
+            lambda total, new: jnp.append(total, new).sum(), self, of_steps
+        )
+        return summed
 
 
 @jax.tree_util.register_dataclass
@@ -204,10 +223,9 @@ def collect_block(
 
     def step(
         block_start: tuple[Any, jax.Array] | None,
-        carry: tuple[Actors, EpisodeTotals],
+        actors: Actors,
         randomness: StepRandomness,
-    ) -> tuple[_Carry, _Carry]:
-        actors, totals = carry
+    ) -> tuple[Actors, _Carry]:
         seen = _seen(actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
         raw_action = distribution.sample(outputs, randomness.action_noise)
@@ -217,11 +235,6 @@ def collect_block(
         ended = timestep.terminated | timestep.truncated
         episode_return = actors.episode_return + timestep.reward
         episode_length = actors.episode_length + 1
-        totals = EpisodeTotals(
-            totals.episodes + ended.sum(),
-            totals.return_sum + jnp.where(ended, episode_return, 0).sum(),
-            totals.length_sum + jnp.where(ended, episode_length, 0).sum(),
-        )
         env_state, observation = jax.tree.map(
             lambda new, old: jax.vmap(jnp.where)(ended, new, old),
             randomness.start if block_start is None else block_start,
@@ -240,6 +253,9 @@ def collect_block(
             reward,
             timestep.terminated,
             timestep.truncated,
+            episode_return,
+            episode_length,
+            _seen(observation_statistics, timestep.observation),
         )
         actors = Actors(
             env_state,
@@ -250,7 +266,7 @@ def collect_block(
             observation_statistics,
             return_statistics,
         )
-        return (actors, totals), (acted, _seen(observation_statistics, timestep.observation))
+        return actors, acted
 
     first = index * steps_per_block
     # A key per step of the rollout, whatever the block size.
@@ -259,14 +275,21 @@ def collect_block(
     if environment.costly_reset:
         start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
         start = _reset(config, environment, start_key)
-    (actors, totals), scanned = jax.lax.scan(
-        partial(step, start), (actors, totals), jax.vmap(draw)(keys)
+    actors, acted = packing.scan(partial(step, start), actors, jax.vmap(draw)(keys))
+    seen, action, log_prob, reward, terminated, truncated, returns, lengths, final = acted
+    # What no step needs is done for the block at once: wide operations in place of many narrow
+    # ones, and on a GPU fewer launches.
+    collected = Transition(
+        seen,
+        action,
+        log_prob,
+        reward,
+        terminated,
+        truncated,
+        state_value(network, params, seen),
+        state_value(network, params, final),
     )
-    acted, final_observation = scanned
-    # The critic sees the block at once: wide products in place of many narrow ones.
-    value = state_value(network, params, acted[0])
-    next_value = state_value(network, params, final_observation)
-    return actors, totals, Transition._make((*acted, value, next_value))
+    return actors, totals.plus(terminated | truncated, returns, lengths), collected
 
 
 def _seen(statistics: RunningStatistics | None, observation: jax.Array) -> jax.Array:

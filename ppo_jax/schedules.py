@@ -242,7 +242,7 @@ class LanePrograms(Programs):
         owner = np.arange(self.lane_mesh.lanes) // self.seeds
         return np.asarray(owner == place)
 
-    def _definitions(self) -> dict[str, tuple[Any, ...]]:
+    def definitions(self) -> dict[str, tuple[Any, ...]]:
         mesh = self.lane_mesh
 
         def place(
@@ -283,7 +283,7 @@ class LanePrograms(Programs):
             out_specs=mesh.spec(0),
             check_vma=False,
         )
-        definitions = super()._definitions()
+        definitions = super().definitions()
         _, keys = definitions["initialisation"]
         state = jax.eval_shape(definitions["initialisation"][0], keys)
         hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)
