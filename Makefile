@@ -7,7 +7,7 @@ PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install tune test test-slow test-oldest test-suites coverage constraints lint format check clean
+.PHONY: help install tune test test-slow test-oldest test-suites test-accelerator coverage constraints lint format check clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -45,6 +45,10 @@ test-suites:  ## Test Brax, Navix and Craftax, in a virtual environment beside
 	$(PYTHON) -m venv .venv-suites
 	.venv-suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,brax,navix,craftax]'
 	.venv-suites/bin/python -m pytest tests/ppo_jax/test_suites.py
+
+test-accelerator: install  ## Count the launches of an H100 and a TPU without either; downloads 500 MB once
+	$(BIN)/python -m benchmarks.accelerator --install-only
+	$(BIN)/python -m pytest tests/benchmarks/test_accelerator.py $(ARGS)
 
 lint: install  ## Check style, format and types
 	$(BIN)/ruff check .

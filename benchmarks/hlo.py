@@ -13,11 +13,12 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _FREE = frozenset(
-    "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id "
-    "opt-barrier".split()
+    (
+        *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"),
+        *("partition-id", "replica-id", "opt-barrier"),
+    )
 )
 """Instructions that name what is there already."""
-_CONTROL = frozenset(("while", "conditional", "call"))
 _BITS = {"pred": 8, "bf16": 16}
 
 

@@ -64,6 +64,17 @@ class Distribution(Protocol):
         ...
 
 
+def _gathered(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
+
+
+def _masked_sum(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
+    # The same number without a gather, whose gradient is a scatter: both are launches of
+    # their own on a GPU.
+    taken = raw[..., None] == jnp.arange(log_probs.shape[-1])
+    return jnp.where(taken, log_probs, 0.0).sum(axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Categorical:
     """One of `n` actions; the outputs are logits ``[..., n]``."""
@@ -102,7 +113,10 @@ class Categorical:
         Array(-0.2877, dtype=float32)
         """
         log_probs = jax.nn.log_softmax(outputs)
-        return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
+        chosen: jax.Array = jax.lax.platform_dependent(
+            log_probs, raw, cpu=_gathered, default=_masked_sum
+        )
+        return chosen
 
     def entropy(self, outputs: jax.Array) -> jax.Array:
         """Return entropies ``[...]``, in nats.

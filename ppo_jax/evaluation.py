@@ -59,6 +59,7 @@ def evaluate(
     ).returns
 
 
+@jax.named_scope("play")
 def play(
     environment: Environment,
     network: ActorCritic,

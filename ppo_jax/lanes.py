@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from ppo_jax.compensated import CompensatedSum
 from ppo_jax.config import TrainConfig
@@ -203,7 +204,7 @@ class _Learning(NamedTuple):
 
     Attributes:
       params, optimizer_state: as they are now.
-      gradient: of the micro-minibatches of a minibatch so far.
+      gradient: of the micro-minibatches of a minibatch so far, as one vector.
       sums: of the metrics of the minibatches so far.
       kl: approximate KL divergence in `sums` before the epoch under way.
       chunk: of the epoch under way, int32.
@@ -252,7 +253,7 @@ def update(
     start = _Learning(
         params,
         optimizer_state,
-        gradient=_zeros(params),
+        gradient=jax.vmap(lambda tree: jnp.zeros_like(ravel_pytree(tree)[0]))(params),
         sums=LossMetrics(*(number for _ in LossMetrics._fields)),
         kl=number,
         chunk=count,
@@ -270,6 +271,7 @@ def update(
     return done.params, done.optimizer_state, metrics
 
 
+@jax.named_scope("chunk")
 def _chunk(
     config: TrainConfig,
     network: ActorCritic,
@@ -296,13 +298,12 @@ def _chunk(
         index, batch, advantages = now
         new, metrics = minibatch_gradient(params, network, batch, advantages, rates)
         begins = index % ticks_per_minibatch == 0
-        gradient = jax.tree.map(
-            lambda total, new: jnp.where(begins, 0.0, total) + share * new, gradient, new
-        )
+        vector, restore = ravel_pytree(new)
+        gradient = jnp.where(begins, 0.0, gradient) + share * vector
         sums = jax.tree.map(
             lambda total, new: total + jnp.where(lane.active, share * new, 0.0), sums, metrics
         )
-        stepped = optimizer_step(params, optimizer_state, gradient, rates)
+        stepped = optimizer_step(params, optimizer_state, restore(gradient), rates)
         complete = lane.active & ((index + 1) % ticks_per_minibatch == 0)
         params, optimizer_state = _where(complete, stepped, (params, optimizer_state))
         return (params, optimizer_state, gradient, sums), None

@@ -87,6 +87,7 @@ def update(
     return updated
 
 
+@jax.named_scope("epochs")
 def _run_epochs(
     config: TrainConfig,
     network: ActorCritic,

@@ -7,6 +7,7 @@ CPU, which has no launches, packing only costs.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,20 +23,24 @@ def scan(step: _Step, carry: Any, xs: Any) -> tuple[Any, Any]:
         scanned: tuple[Any, Any] = jax.lax.scan(step, carry, xs)
         return scanned
 
-    def packed(carry: Any, xs: Any) -> tuple[Any, Any]:
-        first = jax.tree.map(lambda x: x[0], xs)
-        outputs_like = jax.eval_shape(step, carry, first)[1]
-        carry_like = jax.eval_shape(lambda: carry)
-
-        def packing(packed: Any, x: Any) -> tuple[Any, Any]:
-            carry, outputs = step(unpack(packed, carry_like), x)
-            return pack(carry), pack(outputs)
-
-        packed, outputs = jax.lax.scan(packing, pack(carry), xs)
-        return unpack(packed, carry_like), unpack(outputs, outputs_like)
-
-    result: tuple[Any, Any] = jax.lax.platform_dependent(carry, xs, cpu=plain, default=packed)
+    result: tuple[Any, Any] = jax.lax.platform_dependent(
+        carry, xs, cpu=plain, default=partial(packed_scan, step)
+    )
     return result
+
+
+def packed_scan(step: _Step, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """Scan with state and outputs packed, whatever the device."""
+    first = jax.tree.map(lambda x: x[0], xs)
+    outputs_like = jax.eval_shape(step, carry, first)[1]
+    carry_like = jax.eval_shape(lambda: carry)
+
+    def packing(packed: Any, x: Any) -> tuple[Any, Any]:
+        carry, outputs = step(unpack(packed, carry_like), x)
+        return pack(carry), pack(outputs)
+
+    packed, outputs = jax.lax.scan(packing, pack(carry), xs)
+    return unpack(packed, carry_like), unpack(outputs, outputs_like)
 
 
 _Packed = tuple[list[jax.Array], list[jax.Array]]

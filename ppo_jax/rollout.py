@@ -179,6 +179,7 @@ def collect(
     return actors, buffer, totals
 
 
+@jax.named_scope("collect_block")
 def collect_block(
     config: TrainConfig,
     environment: Environment,

@@ -243,6 +243,7 @@ class LanePrograms(Programs):
         return np.asarray(owner == place)
 
     def definitions(self) -> dict[str, tuple[Any, ...]]:
+        """See :meth:`Programs.definitions`."""
         mesh = self.lane_mesh
 
         def place(
