@@ -113,16 +113,25 @@ def advance(
         full = active & (lanes.blocks * config.block_size == lanes.hyperparameters.n_steps)
 
         # Estimate advantages and update the networks
-        def learn(lanes: Lanes) -> tuple[TrainState, CompensatedSum]:
+        def learn(lanes: Lanes) -> _Learned:
             return _learned(config, network, lanes, full)
 
-        def wait(lanes: Lanes) -> tuple[TrainState, CompensatedSum]:
-            return lanes.train, lanes.sums
+        def wait(lanes: Lanes) -> _Learned:
+            train = lanes.train
+            return _Learned(
+                train.params, train.optimizer_state, train.finite, train.iteration, lanes.sums
+            )
 
-        train, sums = jax.lax.cond(full.any(), learn, wait, lanes)
+        learned = jax.lax.cond(full.any(), learn, wait, lanes)
         return lanes._replace(
-            train=train,
-            sums=sums,
+            train=dataclasses.replace(
+                lanes.train,
+                params=learned.params,
+                optimizer_state=learned.optimizer_state,
+                finite=learned.finite,
+                iteration=learned.iteration,
+            ),
+            sums=learned.sums,
             totals=_where(full, _zeros(lanes.totals), lanes.totals),
             blocks=jnp.where(full, 0, lanes.blocks),
         )
@@ -171,10 +180,21 @@ def _collected(
     )
 
 
-def _learned(
-    config: TrainConfig, network: ActorCritic, lanes: Lanes, full: jax.Array
-) -> tuple[TrainState, CompensatedSum]:
-    """Return training states and sums after the iteration of the lanes whose rollout is full."""
+class _Learned(NamedTuple):
+    """What an iteration changes when its rollout is full; see :class:`Lanes`.
+
+    No more than that: a GPU copies whatever leaves a condition.
+    """
+
+    params: Any
+    optimizer_state: optax.OptState
+    finite: jax.Array
+    iteration: jax.Array
+    sums: CompensatedSum
+
+
+def _learned(config: TrainConfig, network: ActorCritic, lanes: Lanes, full: jax.Array) -> _Learned:
+    """Return what the iteration of the lanes whose rollout is full has led to."""
     train = lanes.train
     rates = jax.vmap(annealed)(lanes.hyperparameters, train.iteration / lanes.total_iterations)
     experience, explained_variance = jax.vmap(partial(prepare, config))(lanes.rollout, rates)
@@ -189,14 +209,13 @@ def _learned(
         full,
     )
     found = (metrics, explained_variance, lanes.totals)
-    after = dataclasses.replace(
-        train,
-        params=params,
-        optimizer_state=optimizer_state,
+    return _Learned(
+        params,
+        optimizer_state,
         finite=train.finite & (jax.vmap(all_finite)(found) | ~full),
         iteration=train.iteration + full,
+        sums=_where(full, lanes.sums.plus(found), lanes.sums),
     )
-    return after, _where(full, lanes.sums.plus(found), lanes.sums)
 
 
 class _Learning(NamedTuple):
