@@ -15,7 +15,8 @@ from ppo_jax.config import AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import TrackingConfig
-from tune.protocol.plan import MAX_RETRIES, WORKER_TIMEOUT, Plan
+from tune.budget import parse_budget
+from tune.protocol.plan import MAX_RETRIES, NO_LIMIT, WORKER_TIMEOUT, Plan
 from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
 from tune.protocol.space import SPACES, Configuration, SearchSpace
 from tune.protocol.study_folder import StudyFolder, require_study_name
@@ -74,8 +75,12 @@ class Arguments:
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
     agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
-    trials: int = 20
-    """Trials in all, the default configuration included."""
+    trials: int | None = None
+    """Trials in all, the default configuration included. 20 if neither this nor --budget is
+    given."""
+    budget: str | None = None
+    """Wall clock for the whole command, as 90s, 10m or 2h: trials are run while they fit, and the
+    proof is made as large as what is left allows."""
     quick: bool = False
     """Five trials, whatever --trials says."""
     seeds: int = Settings.seeds
@@ -171,7 +176,9 @@ class Arguments:
         Raises:
           UserError: before anything is started, for what can be seen to be wrong.
         """
-        n_trials = 5 if self.quick else self.trials
+        budget = None if self.budget is None else parse_budget(self.budget)
+        many = 20 if budget is None else NO_LIMIT
+        n_trials = 5 if self.quick else many if self.trials is None else self.trials
         require_count("--trials", n_trials)
         self.tracking.require_packages()
         finalists = min(3, n_trials) if self.finalists is None else self.finalists
@@ -184,6 +191,10 @@ class Arguments:
         require_count("--validate-steps", self.validate_steps, low=0, high=LARGEST_STEPS)
         require_count("--validate-seeds", self.validate_seeds)
         require_count("--workers", self.workers)
+        if budget is not None and self.workers > 1:
+            raise UserError(
+                f"--budget is for one process, but got --workers {self.workers}; use --trials"
+            )
         storage = self.storage or os.environ.get(ADDRESS_VARIABLE)
         if self.workers > 1 and (storage or "").startswith("sqlite"):
             raise UserError(
@@ -215,6 +226,7 @@ class Arguments:
             validate_steps=self.validate_steps,
             validate_seeds=self.validate_seeds,
             lanes=self.lanes,
+            budget=budget,
             worker_timeout=self.worker_timeout,
             max_retries=self.max_retries,
         )

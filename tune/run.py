@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ppo_jax import command_line
 from tune.options import Arguments
 
+_BEGAN = time.monotonic()
 _HOW_TO_CONTINUE = "; finished trials are kept, the same command continues"
 
 
@@ -45,18 +46,20 @@ def _run(arguments: Arguments) -> None:
     from rich.console import Console
 
     from tune import session
+    from tune.budget import Budget
     from tune.report.console import ConsoleProgress, print_summary
     from tune.report.tracking import TrackedProgress
     from tune.search.objective import make_programs
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
+    budget = None if plan.budget is None else Budget(plan.budget, began=_BEGAN)
     programs = make_programs(plan.settings, plan.n_trials, plan.lanes)
     with (
         ConsoleProgress(console) as progress,
         TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,
     ):
-        results = session.run(plan, programs, tracked)
+        results = session.run(plan, programs, tracked, budget)
     if results is not None:
         print_summary(console, results, plan.folder, time.perf_counter() - start)
 

@@ -1,7 +1,7 @@
 """A study from its first trial to its report: tune, finalists, validate, write."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
 from ppo_jax.schedules import choose_lanes
+from tune.budget import Budget, seconds_per_step
 from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists, train_finalists
 from tune.evidence.learning_curve import SeedsObserver
@@ -24,7 +25,13 @@ from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration
 from tune.protocol.study_folder import FolderInUseError, StudyFolder
-from tune.protocol.trials import StudyRecord, compilations, record_compilations, settings_of
+from tune.protocol.trials import (
+    StudyRecord,
+    TrialRecord,
+    compilations,
+    record_compilations,
+    settings_of,
+)
 from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
 from tune.search.objective import shared_pool
@@ -49,7 +56,10 @@ class SessionProgress(Progress, Protocol):
 
 
 def run(
-    plan: Plan, programs: Programs | ProgramPool, progress: SessionProgress
+    plan: Plan,
+    programs: Programs | ProgramPool,
+    progress: SessionProgress,
+    budget: Budget | None = None,
 ) -> StudyResults | None:
     """Run, or continue, a study, prove its winner and write every file of its folder.
 
@@ -58,11 +68,14 @@ def run(
       programs: of the settings' configuration, or a pool of them; tuning, finalists and
         validation share them.
       progress: called as the session goes on.
+      budget: the clock of the plan's budget; it begins here if not given.
 
     Returns:
       The results; None where another process on the same study does so at its end.
     """
     folder = plan.folder
+    if budget is None and plan.budget is not None:
+        budget = Budget(plan.budget)
     shared = is_shared(plan.storage or folder.default_storage())
     try:
         with open_study(
@@ -70,9 +83,9 @@ def run(
         ) as study:
             plan = dataclasses.replace(plan, settings=own_settings(study))
             pool = ProgramPool.of(programs, plan.settings)
-            _tune(plan, study, pool, progress)
+            _tune(plan, study, pool, progress, budget)
         with folder.held(shared=False):
-            return _prove(plan, study, pool, progress)
+            return _prove(plan, study, pool, progress, budget)
     except FolderInUseError:
         if not shared:
             raise
@@ -82,7 +95,11 @@ def run(
 
 
 def _tune(
-    plan: Plan, study: optuna.Study, programs: ProgramPool, progress: SessionProgress
+    plan: Plan,
+    study: optuna.Study,
+    programs: ProgramPool,
+    progress: SessionProgress,
+    budget: Budget | None,
 ) -> None:
     """Run the trials; write what there is when interrupted."""
     try:
@@ -94,14 +111,40 @@ def _tune(
             progress=progress,
             worker_timeout=plan.worker_timeout,
             max_retries=plan.max_retries,
+            limit=None if budget is None else _StudyLimit(budget, plan, study),
         )
     except KeyboardInterrupt:
         write_report(load_results(study, plan.folder, analysed=False), plan.folder)
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class _StudyLimit:
+    """A budget as the loop of trials asks for it."""
+
+    budget: Budget
+    plan: Plan
+    study: optuna.Study
+
+    def has_room(self) -> bool:
+        """See :class:`tune.search.trial_loop.TimeLimit`."""
+        return self.budget.has_room(self._trials, self.plan)
+
+    def is_overrun(self) -> bool:
+        """See :class:`tune.search.trial_loop.TimeLimit`."""
+        return self.budget.is_overrun(self._trials)
+
+    @property
+    def _trials(self) -> list[TrialRecord]:
+        return [TrialRecord.of(trial) for trial in self.study.get_trials(deepcopy=False)]
+
+
 def _prove(
-    plan: Plan, study: optuna.Study, programs: ProgramPool, progress: SessionProgress
+    plan: Plan,
+    study: optuna.Study,
+    programs: ProgramPool,
+    progress: SessionProgress,
+    budget: Budget | None,
 ) -> StudyResults:
     """Name a winner and validate it, as far as `plan` asks for it, and write the results."""
     folder = plan.folder
@@ -109,13 +152,29 @@ def _prove(
     write_report(results, folder)  # There is much to look at while the winner is proved.
     if results.best is None or not plan.validate_steps:
         return results
+    if budget is not None:
+        plan = _fitted(plan, results, budget, progress)
     finalists = _train_finalists(plan, results, programs, progress)
-    validation = _prove_winner(plan, results.study, finalists, programs, progress)
+    if budget is not None and finalists is not None:
+        speeds = [c.finals.seconds / c.finals.steps[-1] for c in finalists.candidates]
+        plan = budget.fitted(plan, max(speeds), steps_are_fixed=True)
+    validation = _prove_winner(plan, results.study, finalists, programs, progress, budget)
     record_compilations(study, programs.compile_log)
     record = dataclasses.replace(results.study, compilations=compilations(study))
     results = dataclasses.replace(results, study=record, finalists=finalists, validation=validation)
     write_report(results, folder)
     return results
+
+
+def _fitted(plan: Plan, results: StudyResults, budget: Budget, progress: SessionProgress) -> Plan:
+    """Return the plan with a proof that fits into what is left of the budget."""
+    fitted = budget.fitted(plan, seconds_per_step(results.finished))
+    if fitted != plan:
+        progress.line(
+            f"{max(budget.left, 0):.0f} s of the budget are left: the proof takes "
+            f"{fitted.validate_steps:,} steps and up to {fitted.validate_seeds} seeds"
+        )
+    return fitted
 
 
 def _train_finalists(
@@ -144,6 +203,7 @@ def _prove_winner(
     finalists: Finalists | None,
     programs: ProgramPool,
     progress: SessionProgress,
+    budget: Budget | None,
 ) -> Validation:
     """Train winner and baseline on validation seeds."""
     candidates = rank(study, finalists)
@@ -161,6 +221,7 @@ def _prove_winner(
         plan.validate_steps,
         plan.validate_seeds,
         progress.seeds_checkpoint,
+        None if budget is None else budget.allows,
     )
 
 
@@ -261,9 +322,10 @@ def _validate(
     num_steps: int,
     seeds: int,
     observer: SeedsObserver | None,
+    allows: Callable[[float], bool] | None = None,
 ) -> Validation:
     """Train winner and baseline, and write their returns."""
-    validation = validate(winner, baseline, programs, folder, num_steps, seeds, observer)
+    validation = validate(winner, baseline, programs, folder, num_steps, seeds, observer, allows)
     write_json(folder.validation, validation.to_dict())
     folder.remove_training_state()
     return validation

@@ -88,13 +88,31 @@ def read_recommended(path: str | Path) -> tuple[Configuration, Settings]:
 
 def train_command(settings: Settings, configuration: Configuration, num_steps: int) -> str:
     """Return the command that trains a configuration without a study."""
-    words = ["python", "-m", "ppo_jax.train", "--env", settings.env]
+    words = ["python", "-m", "ppo_jax.train", *environment_words(settings)]
+    words += ["--total-steps", str(num_steps)]
+    words += agent_words(configuration.agent)
+    return shlex.join(words + _options(configuration.hyperparameters, Hyperparameters()))
+
+
+def environment_words(settings: Settings) -> list[str]:
+    """Return the options that name the environment of a study."""
+    words = ["--env", settings.env]
     if settings.env_kwargs:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
-    words += ["--total-steps", str(num_steps)]
-    defaults = AgentConfig().to_dict() | Hyperparameters().to_dict()
-    chosen = configuration.agent.to_dict() | configuration.hyperparameters.to_dict()
-    for name, value in chosen.items():
+    return words
+
+
+def agent_words(agent: AgentConfig) -> list[str]:
+    """Return the options that make an agent."""
+    return _options(agent, AgentConfig())
+
+
+def _options(
+    chosen: AgentConfig | Hyperparameters, default: AgentConfig | Hyperparameters
+) -> list[str]:
+    words = []
+    defaults = default.to_dict()
+    for name, value in chosen.to_dict().items():
         option = name.replace("_", "-")
         if value == defaults[name]:
             continue
@@ -102,4 +120,4 @@ def train_command(settings: Settings, configuration: Configuration, num_steps: i
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return words

@@ -1,7 +1,7 @@
 """The proof: winner and baseline trained in full on seeds that nothing before has used."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,7 @@ def validate(
     num_steps: int = 1_000_000,
     seeds: int = 20,
     observer: SeedsObserver | None = None,
+    allows: Callable[[float], bool] | None = None,
 ) -> Validation:
     """Train winner and baseline on fresh seeds, as many as it takes to tell them apart.
 
@@ -188,6 +189,7 @@ def validate(
       seeds: validation seeds, at most. They are drawn for the winner, so no trial and no
         earlier winner has used them.
       observer: called at each checkpoint of each group of seeds.
+      allows: says whether a further look, expected to take so many seconds, is allowed.
 
     Returns:
       The validation, with per-seed returns of both at every checkpoint.
@@ -213,7 +215,11 @@ def validate(
         _train_up_to(count, list(runs.values()), pool, observer)
         curves = {role: run.trained.first(count) for role, run in runs.items()}
         verdict = Verdict(*_proved(winner, baseline, curves), untrained, looks, repetition)
-        if verdict.is_settled:
+        if verdict.is_settled or count == looks[-1]:
+            break
+        further = looks[looks.index(count) + 1] - count
+        seconds = sum(run.trained.seconds / run.trained.seeds for run in runs.values())
+        if allows is not None and not allows(further * seconds):
             break
     recommended = verdict.recommended
     role = "winner" if recommended is verdict.winner else "baseline"

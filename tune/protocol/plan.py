@@ -7,6 +7,8 @@ from tune.protocol.study_folder import StudyFolder
 
 WORKER_TIMEOUT = 60.0
 MAX_RETRIES = 3
+NO_LIMIT = 100_000
+"""Trials in all where a budget alone ends them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Plan:
       validate_steps: environment steps of a validation seed; 0 for no validation.
       validate_seeds: fresh seeds for that, at most.
       lanes: trials that train side by side; None for as many as suit the device.
+      budget: seconds of wall clock for all of it; None for no limit.
       worker_timeout: seconds without a heartbeat after which a worker counts as dead.
       max_retries: how often the configuration of a dead worker is run again.
     """
@@ -37,5 +40,6 @@ class Plan:
     validate_steps: int = 1_000_000
     validate_seeds: int = 20
     lanes: int | None = None
+    budget: float | None = None
     worker_timeout: float = WORKER_TIMEOUT
     max_retries: int = MAX_RETRIES

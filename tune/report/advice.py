@@ -1,6 +1,8 @@
 """What to do next: hints before a study and at its end."""
 
+import dataclasses
 import math
+import shlex
 
 from ppo_jax import presets
 from ppo_jax.errors import UserError
@@ -8,9 +10,10 @@ from ppo_jax.presets import Preset
 from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
+from tune.evidence.recommendation import agent_words, environment_words
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
-from tune.protocol.space import Configuration
+from tune.protocol.space import Configuration, SearchSpace
 from tune.report.results import StudyResults
 
 
@@ -35,13 +38,17 @@ def next_steps(results: StudyResults) -> list[str]:
             f"Nothing was learned: trained policies return no more than untrained ones "
             f"({fixed(verdict.untrained)}). Scores of such trials say little about hyperparameters"
         )
-        if preset is None:
+        if not _is_wide(settings):
+            steps.append(_wider(results))
+        elif preset is None:
             steps.append(
                 f"Train longer, --total-steps {5 * settings.total_steps}, or normalise, "
                 f"--normalize-observations --normalize-rewards"
             )
     if preset is not None and not _reaches(verdict.recommended, preset.evidence["score"]):
         steps.append(_hint(preset))
+    if learned and results.analysis.bounds_hit and not _is_wide(settings):
+        steps.append(_wider(results))
     if verdict.outcome == Outcome.IMPROVED or not learned:
         return steps
     if verdict.seeds_to_settle is not None and verdict.seeds_to_settle <= 10 * verdict.seeds:
@@ -70,6 +77,43 @@ def _hint(preset: Preset) -> str:
     return (
         f"The preset of {preset.env} reaches {fixed(preset.evidence['score'])} after "
         f"{preset.total_steps:,} steps: python -m tune.run --preset {preset.env} starts from it"
+    )
+
+
+def _is_wide(settings: Settings) -> bool:
+    """Return whether the wide space would add nothing to that of a study."""
+    try:
+        settings.space.widening(_wide_space(settings))
+    except UserError:
+        return False
+    return True
+
+
+def _wide_space(settings: Settings) -> SearchSpace:
+    return SearchSpace.named("wide").holding(settings.baseline)
+
+
+def _wider(results: StudyResults) -> str:
+    """Return the command that goes on in the wide space, where that holds the present one."""
+    settings = results.settings
+    try:
+        _wide_space(settings).widening(settings.space)
+        name, why = results.name, "goes on in the wide space"
+    except UserError:
+        name, why = f"{results.name}-wide", "searches the wide space"
+    words = ["python", "-m", "tune.run", *environment_words(settings), "--space", "wide"]
+    words += agent_words(settings.agent)
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        plain = isinstance(field.default, (int, float, str)) and field.name != "env"
+        if plain and value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    if name != settings.env:
+        words += ["--study-name", name]
+    words += ["--trials", str(2 * max(len(results.trials), 15))]
+    return (
+        f"{shlex.join(words)} {why}: faster learning, normalisation, number of environments, "
+        f"network"
     )
 
 

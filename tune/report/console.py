@@ -21,6 +21,7 @@ from ppo_jax.text import estimate_text
 from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import Estimate, summarize
 from tune.evidence.validation import Validation
+from tune.protocol.plan import NO_LIMIT
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
@@ -84,7 +85,7 @@ class ConsoleProgress:
         if not self._heading:
             return
         self.line(
-            f"study {study.study_name!r}: {settings.env}, {text.plural(n_trials, 'trial')} of "
+            f"study {study.study_name!r}: {settings.env}, {_trials(n_trials)} of "
             f"{text.plural(settings.seeds, 'seed')} × {text.steps(settings.total_steps)} steps, "
             f"{settings.sampler} sampler, {settings.pruner} pruner"
         )
@@ -156,9 +157,9 @@ class ConsoleProgress:
 
     def _show(self, number: int, status: str) -> None:
         if self._status is not None:
+            of = "" if self._n_trials == NO_LIMIT else f" of {self._n_trials}"
             self._status.update(
-                f"{_title(number)} of {self._n_trials}: {status}  ({self._best_so_far()}, "
-                f"{self._time_left()})"
+                f"{_title(number)}{of}: {status}  ({self._best_so_far()}, {self._time_left()})"
             )
 
     def _in_short(self, trial: FrozenTrial) -> str:
@@ -171,7 +172,7 @@ class ConsoleProgress:
 
     def _time_left(self) -> str:
         """Return it as text; by each trial's share of the time, as others train beside it."""
-        if not self._shares:
+        if not self._shares or self._n_trials == NO_LIMIT:
             return "time left unknown"
         # The first trial includes the compilation, so it counts only while it is alone.
         known = self._shares[1:] or self._shares
@@ -300,6 +301,10 @@ def _count_finished(study: optuna.Study) -> int:
 def _best_score(study: optuna.Study) -> float | None:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max((trial.value for trial in complete if trial.value is not None), default=None)
+
+
+def _trials(count: int) -> str:
+    return "trials" if count == NO_LIMIT else text.plural(count, "trial")
 
 
 _LABELS = {

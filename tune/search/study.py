@@ -28,7 +28,14 @@ from tune.search.pool import ProgramPool
 from tune.search.pruners import make_pruner
 from tune.search.samplers import make_sampler
 from tune.search.storage import is_shared, open_storage, sqlite_file, storage_file
-from tune.search.trial_loop import OwnTrials, Progress, SharedTrials, TrialSource, train_trials
+from tune.search.trial_loop import (
+    OwnTrials,
+    Progress,
+    SharedTrials,
+    TimeLimit,
+    TrialSource,
+    train_trials,
+)
 
 
 def run_optimization(
@@ -101,6 +108,7 @@ def run_trials(
     progress: Progress | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
     max_retries: int = MAX_RETRIES,
+    limit: TimeLimit | None = None,
 ) -> None:
     """Run trials of a study of :func:`open_study`; see :func:`run_optimization`."""
     if progress is not None:
@@ -112,7 +120,7 @@ def run_trials(
     else:
         source = OwnTrials(study, n_trials, max_retries)
     try:
-        train_trials(study, settings, pool, source, progress)
+        train_trials(study, settings, pool, source, progress, limit)
     finally:
         record_compilations(study, pool.compile_log)
 

@@ -57,6 +57,18 @@ class TrialSource(Protocol):
         ...
 
 
+class TimeLimit(Protocol):
+    """Ends the trials of a session for lack of time."""
+
+    def has_room(self) -> bool:
+        """Return whether another trial fits."""
+        ...
+
+    def is_overrun(self) -> bool:
+        """Return whether those under way have to stop; a later session continues them."""
+        ...
+
+
 class OwnTrials:
     """The trials of the only process that works on a study.
 
@@ -161,6 +173,7 @@ def train_trials(
     pool: ProgramPool,
     source: TrialSource,
     progress: Progress | None = None,
+    limit: TimeLimit | None = None,
 ) -> None:
     """Train the trials of `source` until there are no more, as many at once as the programs can.
 
@@ -174,9 +187,10 @@ def train_trials(
       pool: programs of their configurations.
       source: of the trials.
       progress: called as they go on.
+      limit: of their time.
     """
     now, latest = _clock(study, pool)
-    loop = _Loop(study, settings, source, progress, pool, pool.schedule(now), latest)
+    loop = _Loop(study, settings, source, progress, pool, pool.schedule(now), latest, limit)
     loop.side_by_side = pool.has_lanes
     loop.run()
 
@@ -198,6 +212,7 @@ class _Loop:
     pool: ProgramPool
     schedule: Schedule
     latest: int
+    limit: TimeLimit | None = None
     side_by_side: bool = False
     under_way: dict[Run, _UnderWay] = dataclasses.field(default_factory=dict)
 
@@ -211,13 +226,15 @@ class _Loop:
                 run, checkpoint = self._next()
                 with self._blaming(self.under_way[run], run) as trial:
                     self._add(run, trial, checkpoint)
+                if self.limit is not None and self.under_way and self.limit.is_overrun():
+                    return
         finally:
             for trial in self.under_way.values():
                 trial.close(_OthersFailed())
 
     def _fill(self) -> None:
         """Start trials where there is room."""
-        while self.schedule.room:
+        while self.schedule.room and (self.limit is None or self.limit.has_room()):
             asked = self.source.ask(wait=not self.under_way)
             if asked is None:
                 return

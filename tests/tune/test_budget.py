@@ -1,0 +1,114 @@
+"""A budget of wall clock: what fits, with clocks and programs that take no time."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from ppo_jax.errors import UserError
+from tests.tune.conftest import FakePrograms
+from tune import session
+from tune.budget import Budget, parse_budget, proof_seconds, seconds_per_step
+from tune.options import Arguments
+from tune.protocol.settings import Settings
+
+
+class Clock:
+    """A clock that fake programs and reports move."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def trial(seconds, steps=200_000):
+    return SimpleNamespace(
+        is_finished=True, is_complete=True, seconds=seconds, training_seconds=seconds,
+        evaluation_seconds=0.0, means={steps // 2: 0.0, steps: 1.0},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Arguments(budget="10m", output=tmp_path).plan()
+
+
+def test_durations():
+    assert [parse_budget(text) for text in ("90s", "10m", "1.5h")] == [90, 600, 5400]
+    for text in ("10", "m", "-5m", "0s", "5 days", "nan", "1e3s"):
+        with pytest.raises(UserError, match="--budget must be a duration"):
+            parse_budget(text)
+    with pytest.raises(UserError, match="--budget is for one process, but got --workers 2"):
+        Arguments(budget="5m", workers=2).plan()
+
+
+def test_trials_are_asked_for_while_they_and_the_proof_fit(plan):
+    clock = Clock()
+    budget = Budget(600, clock, 0.0)
+    assert budget.has_room([], plan)
+    trials = [trial(40.0), trial(10.0)]
+    clock.now = 289  # Half of it is the proof's, as the whole one would take longer.
+    assert proof_seconds(plan, seconds_per_step(trials)) > 600
+    assert budget.has_room(trials, plan)
+    clock.now = 291
+    assert not budget.has_room(trials, plan)
+    short = dataclasses.replace(plan, validate_steps=0)
+    clock.now = 579
+    assert budget.has_room(trials, short)
+    assert budget.is_overrun(trials)
+
+
+@pytest.mark.parametrize("left", [60, 150, 300, 599])
+def test_the_proof_fits_into_what_is_left(plan, left):
+    budget = Budget(600, lambda: 600.0 - left, 0.0)
+    per_step = 5 / 200_000
+    fitted = budget.fitted(plan, per_step)
+    if left > 60:
+        assert proof_seconds(fitted, per_step) <= left - 10
+    assert fitted.validate_steps >= plan.settings.total_steps
+    assert budget.fitted(fitted, per_step, steps_are_fixed=True).validate_steps == (
+        fitted.validate_steps
+    )
+    assert budget.fitted(plan, 1e-9) == plan
+
+
+@pytest.mark.parametrize("speed", [2, 11])
+def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed):
+    """`speed` is how many seconds the programs take for a checkpoint of 50,000 steps."""
+    clock = Clock()
+    monkeypatch.setattr("ppo_jax.policy.save", lambda *_, **__: None)
+
+    class Slow(FakePrograms):
+        def run(self, keys, hyperparameters, checkpoints, *further):
+            before = 0
+            for checkpoint in super().run(keys, hyperparameters, checkpoints, *further):
+                seconds = speed * (checkpoint.step - before) / 50_000
+                clock.now += seconds
+                before = checkpoint.step
+                yield checkpoint._replace(training_seconds=seconds, evaluation_seconds=0.0)
+
+    # What a trial has taken by the same clock.
+    monkeypatch.setattr(
+        "tune.protocol.trials.TrialRecord.seconds",
+        property(lambda record: (record.training_seconds or 0.0) + 1),
+    )
+    settings = Settings()
+    plan = Arguments(budget="10m", trials=25, output=tmp_path).plan()
+    assert plan.settings == settings
+    programs = Slow()
+    progress = SimpleNamespace(
+        **dict.fromkeys(
+            ("study_started", "trial_started", "checkpoint", "trial_finished",
+             "seeds_checkpoint", "line"), lambda *_: None,
+        )
+    )  # fmt: skip
+    results = session.run(plan, programs, progress, Budget(600, clock, 0.0))
+    assert results.validation is not None
+    assert 1 <= len(results.finished) <= 25
+    assert 300 < clock.now <= 600
+    finished = len(results.finished)
+    clock.now = 0.0
+    again = session.run(plan, programs, progress, Budget(600, clock, 0.0))
+    assert len(again.finished) >= finished  # The same command goes on.
+    assert clock.now <= 600
