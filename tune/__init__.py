@@ -1,6 +1,6 @@
 """An Optuna tuner for :mod:`ppo_jax`.
 
-    >>> from tune import objective, run_optimization, save_optimization_results
+    >>> from tune import objective, run_optimization, run_study, save_optimization_results
     >>> from tune import train_best_config
 
 The functions are imported when they are first asked for, so that ``import tune`` is
@@ -15,6 +15,7 @@ _PUBLIC = {
     "SearchSpace": "tune.protocol.space",
     "objective": "tune.search.objective",
     "run_optimization": "tune.search.study",
+    "run_study": "tune.session",
     "save_optimization_results": "tune.report.files",
     "train_best_config": "tune.session",
 }

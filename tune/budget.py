@@ -100,15 +100,18 @@ class Budget:
           steps_are_fixed: whether the finalists have been trained already.
         """
         shortest = min(plan.settings.total_steps, plan.validate_steps)
-        for steps in [plan.validate_steps] if steps_are_fixed else _shorter(plan, shortest):
-            for seeds in _fewer(plan.validate_seeds):
-                finalists = 0 if steps_are_fixed else plan.finalists
-                smaller = dataclasses.replace(
-                    plan, validate_steps=steps, validate_seeds=seeds, finalists=finalists
-                )
-                needed = _MARGIN * proof_seconds(smaller, per_step) + _CLOSING_SECONDS
-                if needed <= self.left:
-                    return dataclasses.replace(smaller, finalists=plan.finalists)
+        lengths = [plan.validate_steps] if steps_are_fixed else _shorter(plan, shortest)
+        numbers = _fewer(plan.validate_seeds)
+        sizes = [(steps, seeds) for steps in lengths for seeds in numbers]
+        # Few seeds prove little: rather shorter than with fewer than eight.
+        for steps, seeds in sorted(sizes, key=lambda size: size[1] < min(8, numbers[0])):
+            finalists = 0 if steps_are_fixed else plan.finalists
+            smaller = dataclasses.replace(
+                plan, validate_steps=steps, validate_seeds=seeds, finalists=finalists
+            )
+            needed = _MARGIN * proof_seconds(smaller, per_step) + _CLOSING_SECONDS
+            if needed <= self.left:
+                return dataclasses.replace(smaller, finalists=plan.finalists)
         steps = plan.validate_steps if steps_are_fixed else shortest
         fewest = _fewer(plan.validate_seeds)[-1]
         return dataclasses.replace(plan, validate_steps=steps, validate_seeds=fewest)

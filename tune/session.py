@@ -10,6 +10,7 @@ import optuna
 
 from ppo_jax.config import iterations_for
 from ppo_jax.environments import make, require_no_code
+from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
@@ -34,7 +35,7 @@ from tune.protocol.trials import (
 )
 from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
-from tune.search.objective import shared_pool
+from tune.search.objective import make_programs, shared_pool
 from tune.search.pool import ProgramPool
 from tune.search.storage import is_shared
 from tune.search.study import open_study, own_settings, run_trials
@@ -53,6 +54,76 @@ class SessionProgress(Progress, Protocol):
 
     def line(self, text: str) -> None:
         """Report what happens next, in a line."""
+
+
+class _Quiet:
+    """Reports nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_: None
+
+
+def run_study(
+    n_trials: int = 20,
+    settings: Settings | None = None,
+    *,
+    output: str | Path | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+    finalists: int = 3,
+    validate_steps: int = 1_000_000,
+    validate_seeds: int = 20,
+    budget: float | None = None,
+    programs: Programs | ProgramPool | None = None,
+    progress: SessionProgress | None = None,
+) -> StudyResults:
+    """Run, or continue, a whole study: trials, finalists, validation, report.
+
+    What ``python -m tune.run`` does, with the same files.
+
+    Args:
+      n_trials: see :func:`tune.run_optimization`, as for the other arguments it has.
+      settings: the protocol.
+      output: folder for all results; ``runs/<study name>`` by default.
+      storage: an address.
+      study_name: the environment's name by default.
+      finalists: best trials that are trained as far as the validation; 0 for none.
+      validate_steps: environment steps of a validation seed; 0 for no validation.
+      validate_seeds: fresh seeds, at most.
+      budget: seconds of wall clock; trials are run while they fit, `n_trials` at most.
+      programs: see :func:`tune.run_optimization`.
+      progress: called as the study goes on.
+
+    Returns:
+      The results. ``recommendation`` is what to use: its configuration, command and verdict.
+
+    Raises:
+      UserError: before anything is created or trained, when the request cannot work.
+    """
+    settings = settings or Settings()
+    require_count("n_trials", n_trials)
+    require_count("finalists", finalists, low=0)
+    require_count("validate_steps", validate_steps, low=0, high=LARGEST_STEPS)
+    require_count("validate_seeds", validate_seeds)
+    name = study_name or settings.env
+    plan = Plan(
+        settings,
+        n_trials,
+        name,
+        StudyFolder.of(output, name),
+        storage=storage,
+        finalists=finalists,
+        validate_steps=validate_steps,
+        validate_seeds=validate_seeds,
+        budget=budget,
+    )
+    quiet: Any = _Quiet()
+    results = run(plan, programs or make_programs(settings, n_trials), progress or quiet)
+    if results is None:
+        raise UserError(f"{plan.folder.path}: {_LEFT_TO_ANOTHER}")
+    return results
 
 
 def run(

@@ -8,6 +8,7 @@ import pytest
 from ppo_jax.errors import UserError
 from tests.tune.conftest import FakePrograms
 from tune import session
+from tune.analysis.analysis import Analysis
 from tune.budget import Budget, parse_budget, proof_seconds, seconds_per_step
 from tune.options import Arguments
 from tune.protocol.settings import Settings
@@ -78,6 +79,8 @@ def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed)
     """`speed` is how many seconds the programs take for a checkpoint of 50,000 steps."""
     clock = Clock()
     monkeypatch.setattr("ppo_jax.policy.save", lambda *_, **__: None)
+    monkeypatch.setattr("tune.session.write_report", lambda *_: None)
+    monkeypatch.setattr("tune.report.results.analyse", Analysis.skipped)
 
     class Slow(FakePrograms):
         def run(self, keys, hyperparameters, checkpoints, *further):

@@ -24,10 +24,11 @@ from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
+from tune.report import advice
 from tune.report.files import save_optimization_results
 from tune.search.objective import objective
 from tune.search.study import run_optimization
-from tune.session import train_best_config
+from tune.session import run_study, train_best_config
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -490,3 +491,28 @@ def test_training_state_of_another_question_is_not_used(programs, tmp_path):
     train_best_config({"gamma": 0.97}, 100_000, seeds=2, output=tmp_path, programs=programs)
     assert [len(steps) for _, _, steps in programs.runs] == [2, 2, 2]
     assert not (tmp_path / "training_state").exists()
+
+
+def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "save", lambda *_, **__: None)
+    results = run_study(6, output=tmp_path, validate_seeds=4, programs=programs)
+    stored = read_json(tmp_path / "recommended.json")
+    recommended = results.recommendation
+    assert stored["how_to_train"]["command"] == recommended.command
+    assert stored["hyperparameters"] == recommended.candidate.hyperparameters.to_dict()
+    assert results.finalists is not None
+    with pytest.raises(UserError, match="finalists must be an integer of at least 0, but got -1"):
+        run_study(2, output=tmp_path / "b", finalists=-1, programs=programs)
+
+
+def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
+    programs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(policy, "save", lambda *_, **__: None)
+    programs.returns = lambda hyperparameters, step, seed: -200.0
+    programs.untrained = -200.0
+    settings = Settings(env="MountainCar-v0")
+    results = run_study(3, settings, output=tmp_path, validate_seeds=4, programs=programs)
+    hints = " ".join(advice.next_steps(results))
+    assert "Nothing was learned" in hints
+    assert "python -m tune.run --env MountainCar-v0 --space wide --trials 30 goes on" in hints
