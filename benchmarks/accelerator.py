@@ -209,21 +209,24 @@ class Costs:
 
     Attributes:
       by_role: what the loop does -> seconds of its trips, one for each loop that does it. The
-        programs themselves are ``program``, the branches of conditionals ``branch``.
+        programs themselves and the branches of conditionals are ``branch``.
+      round_trip: seconds of a trip that the host decides on; a TPU decides itself.
     """
 
     by_role: Mapping[str, Sequence[float]]
+    round_trip: float = ROUND_TRIP_SECONDS
 
     @classmethod
     def of(cls, programs: Mapping[str, Compiled]) -> "Costs":
         """Return the costs of compiled programs."""
         found: dict[str, list[float]] = {}
+        cycles = any(body.cycles for program in programs.values() for body in program.body.walk())
         for name, compiled in programs.items():
             for body in compiled.body.walk():
                 is_loop = body.name.endswith("while")
                 kind = role(name, body.name) if is_loop else "branch"
                 found.setdefault(kind, []).append(seconds(body))
-        return cls(found)
+        return cls(found, 0.0 if cycles else ROUND_TRIP_SECONDS)
 
     def __getitem__(self, kind: str) -> float:
         """Return the seconds of the loop that does this; the mean where several do."""
@@ -250,7 +253,7 @@ def one_after_another(costs: Costs, trial: Sizes) -> float:
     """Return the predicted seconds of a trial of 200,000 steps that trains alone."""
     n_steps, batch_size, n_epochs = trial
     block = CONFIG.block_size
-    blocks, wait = n_steps // block, ROUND_TRIP_SECONDS
+    blocks, wait = n_steps // block, costs.round_trip
     rollout = blocks * (
         costs["rollout block"] + wait + block // CONFIG.agent.num_envs * costs["environment step"]
     )
@@ -263,7 +266,7 @@ def one_after_another(costs: Costs, trial: Sizes) -> float:
 def _evaluation(costs: Costs) -> float:
     checks = -(-EPISODE_STEPS // 32)
     inside = 32 * costs["evaluation step"]
-    return checks * (costs["evaluation steps"] + inside + ROUND_TRIP_SECONDS)
+    return checks * (costs["evaluation steps"] + inside + costs.round_trip)
 
 
 def side_by_side(costs: Costs, trials: Sequence[Sizes], lanes: int) -> float:
@@ -271,7 +274,7 @@ def side_by_side(costs: Costs, trials: Sequence[Sizes], lanes: int) -> float:
     block, micro = CONFIG.block_size, CONFIG.micro_batch_size
     ticks = block // micro
     collecting = costs["block"] + block // CONFIG.agent.num_envs * costs["environment step"]
-    chunk = costs["chunk"] + ticks * costs["tick"] + ROUND_TRIP_SECONDS
+    chunk = costs["chunk"] + ticks * costs["tick"] + costs.round_trip
     waiting, total = list(trials), 0.0
     under_way: list[tuple[Sizes, int]] = []
     while waiting or under_way:
@@ -280,7 +283,7 @@ def side_by_side(costs: Costs, trials: Sequence[Sizes], lanes: int) -> float:
         under_way = [(trial, blocks + 1) for trial, blocks in under_way]
         full = [trial for trial, blocks in under_way if blocks * block % trial[0] == 0]
         chunks = max((n_epochs * n_steps // block for n_steps, _, n_epochs in full), default=0)
-        total += collecting + costs["branch"] + ROUND_TRIP_SECONDS + chunks * chunk
+        total += collecting + costs["branch"] + costs.round_trip + chunks * chunk
         steps = STEPS // CHECKPOINTS
         if any(_reaches(trial, blocks * block, steps) for trial, blocks in under_way):
             total += _evaluation(costs)
@@ -335,7 +338,7 @@ def _run(arguments: Arguments) -> None:
         "One trip of each loop", (*where, "loop", "trips", "launches", "longest chain", "cycles")
     )
     programs = Table(
-        "Programs", (*where, "program", "MB a device", "s to trace", "s to compile", "host trips")
+        "Programs", (*where, "program", "MB a device", "s to trace", "s to compile", "traced loops")
     )
     predictions = Table(
         f"Predicted seconds, {arguments.seeds} seeds × {STEPS:,} steps",
