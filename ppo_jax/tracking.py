@@ -160,6 +160,7 @@ def _wandb_run(
             group=group,
             config=dict(hyperparameters),
             dir=str(output),  # Older versions take no path.
+            reinit="create_new",  # Of trials side by side, each has a run of its own.
             settings=wandb.Settings(console="off"),
         )
     except wandb.errors.Error as error:

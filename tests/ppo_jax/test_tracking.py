@@ -131,6 +131,7 @@ def test_weights_and_biases_is_told_the_same(tmp_path, monkeypatch):
     assert fake.started["project"] == "mine"
     assert fake.started["name"] == "t1"
     assert fake.started["group"] == "study"
+    assert fake.started["reinit"] == "create_new"
     assert fake.started["config"] == {"gamma": 0.9}
     assert [step for step, _ in fake.logged] == [100]
     assert set(fake.logged[0][1]) == TAGS
