@@ -507,26 +507,24 @@ def programs_for(
 
 
 MOST_LANES = 8
-"""Runs side by side that :func:`choose_lanes` never exceeds: each begins without the results of
-the others, and a search learns little from trials that all begin at once."""
+"""Runs side by side that :func:`choose_lanes` never exceeds: with these an accelerator is busy."""
 
 MEMORY_SHARE = 0.25
 """Of a device's memory for the lanes themselves; temporaries take a few times as much."""
 
 
 def choose_lanes(
-    config: TrainConfig, seeds: int, runs: int, devices: Sequence[jax.Device] | None = None
+    config: TrainConfig, seeds: int, most: int, devices: Sequence[jax.Device] | None = None
 ) -> int:
     """Return how many runs are to train side by side.
 
     One on CPU, whose cores the seeds of one run keep busy. An accelerator, which one run leaves
-    idle, trains several: as many as its memory holds, no more than half of all runs, and at
-    most :data:`MOST_LANES`.
+    idle, trains several: as many as its memory holds, and at most :data:`MOST_LANES`.
 
     Args:
       config: of all runs.
       seeds: of a run.
-      runs: in all.
+      most: runs that can be of use at once.
       devices: all local devices by default.
     """
     available = list(devices or jax.local_devices())
@@ -538,7 +536,7 @@ def choose_lanes(
     )
     memory = available[0].memory_stats() or {}
     room = MEMORY_SHARE * memory.get("bytes_limit", math.inf) * len(available) / of_run
-    return int(max(1, min(MOST_LANES, runs // 2, room)))
+    return int(max(1, min(MOST_LANES, most, room)))
 
 
 def schedule_for(programs: RunsSeeds, clock: int = 0) -> Schedule:

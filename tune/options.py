@@ -119,7 +119,7 @@ class Arguments:
     """Name of the study. The environment's name if not given."""
     lanes: Annotated[int | None, _count_or_auto("--lanes")] = None
     """Trials that train side by side in one program, on a GPU or TPU faster than one after
-    another. auto: 1 on CPU; elsewhere up to 8, by the number of trials and the memory."""
+    another. auto: 1 on CPU; elsewhere up to 8, one for five trials, as memory allows."""
     workers: int = 1
     """Processes of this host that work on the study, each on its own share of the devices."""
     worker_timeout: float = WORKER_TIMEOUT

@@ -358,7 +358,7 @@ def train_best_config(
     if programs is None:
         # Both, and of each as many groups as the first look needs.
         groups = 2 * -(-seeds // settings.seeds)
-        lanes = choose_lanes(config, settings.seeds, 2 * groups)
+        lanes = choose_lanes(config, settings.seeds, groups)
         programs = shared_pool(settings, config, lanes)
     validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
     write_conclusion(validation, folder)

@@ -166,14 +166,14 @@ def test_divergence_in_a_lane_ends_its_trial_alone(tmp_path):
 
 
 def test_number_of_lanes_follows_from_device_trials_and_memory():
-    def lanes(trials, gigabytes, platform="gpu"):
+    def lanes(most, gigabytes, platform="gpu"):
         memory = {"bytes_limit": gigabytes * 1e9}
         device = SimpleNamespace(platform=platform, memory_stats=lambda: memory)
-        return choose_lanes(SETTINGS.config, SETTINGS.seeds, trials, [device])
+        return choose_lanes(SETTINGS.config, SETTINGS.seeds, most, [device])
 
     assert lanes(20, 80) == MOST_LANES
-    assert lanes(6, 80) == 3
-    assert lanes(1, 80) == 1
+    assert lanes(3, 80) == 3
+    assert lanes(0, 80) == 1
     assert lanes(20, 80, "cpu") == 1
     assert 1 < lanes(20, 0.01) < MOST_LANES
     assert lanes(20, 0.0) == 1
