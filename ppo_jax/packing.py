@@ -31,7 +31,7 @@ def scan(step: _Step, carry: Any, xs: Any) -> tuple[Any, Any]:
 
 def packed_scan(step: _Step, carry: Any, xs: Any) -> tuple[Any, Any]:
     """Scan with state and outputs packed, whatever the device."""
-    first = jax.tree.map(lambda x: x[0], xs)
+    first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], xs))
     outputs_like = jax.eval_shape(step, carry, first)[1]
     carry_like = jax.eval_shape(lambda: carry)
 
