@@ -91,6 +91,23 @@ class Server:
 
 
 @contextlib.contextmanager
+def database(address: str, name: str) -> Iterator[str]:
+    """Yield the address of a new database on the server at `address`; removed after the block."""
+    import psycopg
+    from psycopg import sql
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+    execute("CREATE DATABASE {}")
+    try:
+        yield address.rpartition("/")[0] + f"/{name}"
+    finally:
+        execute("DROP DATABASE {} WITH (FORCE)")
+
+
+@contextlib.contextmanager
 def server() -> Iterator[Server]:
     """Yield a running server, which is removed after the block."""
     folder = tempfile.mkdtemp(prefix="postgres-")

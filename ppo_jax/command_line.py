@@ -122,7 +122,7 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
     _accept_any_terminal()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _interrupt_again
+    sys.unraisablehook = _handle_unraisable
     try:
         main()
     except UserError as error:
@@ -166,9 +166,15 @@ def _interrupt(number: int, _: object) -> NoReturn:
     raise Interrupted(number)
 
 
-def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Interrupt again shortly: a callback of the garbage collector swallowed the exception."""
+def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt again shortly: a callback of the garbage collector swallowed the exception.
+
+    Where one of the files of a training state cannot be written, Orbax gives up the loop to which
+    the threads that write the others will report. Of that nothing is shown; all else is.
+    """
     interruption = unraisable.exc_value
+    if isinstance(interruption, RuntimeError) and str(interruption) == "Event loop is closed":
+        return
     if not isinstance(interruption, Interrupted):
         sys.__unraisablehook__(unraisable)
         return

@@ -154,7 +154,12 @@ class TrainingStates:
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=1, cleanup_tmp_directories=True, create=True
+                    max_to_keep=1,
+                    cleanup_tmp_directories=True,
+                    create=True,
+                    # Where a folder cannot be made, on a full disk, the threads that are to write
+                    # into it would wait for it for five minutes, and the process for them.
+                    async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
                 ),
             )
         return self._manager

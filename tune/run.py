@@ -3,10 +3,15 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ppo_jax import command_line
 from tune.options import Arguments
+
+if TYPE_CHECKING:
+    from ppo_jax.programs import Programs
+    from tune.protocol.settings import Settings
 
 _BEGAN = time.monotonic()
 _HOW_TO_CONTINUE = "; finished trials are kept, the same command continues"
@@ -21,7 +26,21 @@ def main(args: Sequence[str] | None = None) -> None:
         # With the trials done, one process is left to prove the winner, on all devices. A new
         # one, because this one has no backend and could not start one any more.
         os.execv(sys.executable, [sys.executable, "-m", "tune.run", *args, "--workers", "1"])
-    command_line.run(lambda: _run(arguments), _HOW_TO_CONTINUE)
+    run(arguments)
+
+
+def run(
+    arguments: Arguments,
+    programs_for: "Callable[[Settings], Programs] | None" = None,
+) -> None:
+    """Tune and prove in this process; whatever stops it is one line and an exit status.
+
+    Args:
+      arguments: of one process.
+      programs_for: from the settings of the study to the programs of its trials;
+        :func:`tune.search.objective.make_programs` by default.
+    """
+    command_line.run(lambda: _run(arguments, programs_for), _HOW_TO_CONTINUE)
 
 
 def _share(arguments: Arguments) -> None:
@@ -36,7 +55,10 @@ def _share(arguments: Arguments) -> None:
     share_trials(plan, arguments.workers, arguments.tracking)
 
 
-def _run(arguments: Arguments) -> None:
+def _run(
+    arguments: Arguments,
+    programs_for: "Callable[[Settings], Programs] | None",
+) -> None:
     """Tune and prove in this process."""
     start = time.perf_counter()
     plan = arguments.plan()
@@ -54,7 +76,10 @@ def _run(arguments: Arguments) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     budget = None if plan.budget is None else Budget(plan.budget, began=_BEGAN)
-    programs = make_programs(plan.settings, plan.n_trials, plan.lanes)
+    if programs_for is None:
+        programs = make_programs(plan.settings, plan.n_trials, plan.lanes)
+    else:
+        programs = programs_for(plan.settings)
     with (
         ConsoleProgress(console) as progress,
         TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,

@@ -25,6 +25,12 @@ from tune.search.optuna_private import BaseJournalFileLock, CachedStorage
 PATIENCE = 300.0
 """Seconds for which a call waits for a storage that does not answer."""
 
+OPENING_PATIENCE = 20.0
+"""Seconds for which a database that is not there when a study is opened is waited for.
+
+It may be about to start; but where the address is wrong, the user should hear of it.
+"""
+
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _DRIVERS |= {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
@@ -83,13 +89,18 @@ def _parts(address: str) -> tuple[str, str]:
     return address[:end], address[end:]
 
 
-def open_storage(address: str) -> BaseStorage:
+def open_storage(address: str, patience: float | None = None) -> BaseStorage:
     """Open the storage at `address`.
 
     ``sqlite:///FILE`` serves one process, ``journal:FILE`` the processes of one host,
     ``postgresql://USER:PASSWORD@HOST/DATABASE`` and ``mysql://...`` serve many hosts, and
     ``grpc://HOST:PORT`` is a proxy in front of any of them. While a database does not answer,
-    calls wait for it, at most :data:`PATIENCE` seconds.
+    calls wait for it, at most :data:`PATIENCE` seconds; so does this one, for `patience`.
+
+    Args:
+      address: of the storage.
+      patience: seconds; :data:`OPENING_PATIENCE` by default. Of a database that refuses a
+        password or does not exist, nothing is expected.
 
     Raises:
       UserError: when it cannot be opened; the message never holds the password.
@@ -104,7 +115,8 @@ def open_storage(address: str) -> BaseStorage:
         elif scheme == "grpc":
             storage = _open_proxy(address)
         else:
-            storage = _resilient(CachedStorage)(address, _open_database(address))
+            patience = OPENING_PATIENCE if patience is None else patience
+            storage = _resilient(CachedStorage)(address, _open_database(address, patience))
     except UserError:
         raise
     except Exception as error:  # Whatever the database driver raises.
@@ -142,28 +154,78 @@ def _encoding_hint(address: str) -> str:
     return ""
 
 
-def _open_database(address: str) -> optuna.storages.RDBStorage:
+def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
     scheme, separator, rest = address.partition(":")
-    address = _DRIVERS.get(scheme, scheme) + separator + rest
+    url = _DRIVERS.get(scheme, scheme) + separator + rest
     options: dict[str, Any] = {}
-    if is_shared(address):
+    if is_shared(url):
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-        if address.startswith("postgresql"):  # Notice a vanished host within a minute.
+        if url.startswith("postgresql"):  # Notice a vanished host within a minute.
             options["connect_args"] |= {"keepalives_idle": 20, "tcp_user_timeout": 60_000}
-    for attempt in range(5):
+    waiting = _Wait(address, patience)
+    races = 0
+    while True:
         try:
-            return optuna.storages.RDBStorage(address, engine_kwargs=options)
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
         except Exception as error:
             # Several processes may create the tables at the same moment; one of them succeeds.
-            if attempt == 4 or not _lost_race(error):
+            if _lost_race(error) and races < _MOST_RACES:
+                races += 1
+                time.sleep(random.uniform(0.1, 1.0))
+            elif not (_may_come(error) and waiting.again(error)):
                 raise
-            time.sleep(random.uniform(0.1, 1.0))
-    raise AssertionError("unreachable")
+
+
+_MOST_RACES = 4
 
 
 def _lost_race(error: Exception) -> bool:
     text = f"{error} {error.__cause__}".lower()
     return any(word in text for word in ("already exists", "duplicate", "unique", "locked"))
+
+
+def _may_come(error: Exception) -> bool:
+    """Return whether a database that cannot be opened may yet answer.
+
+    A driver blames the connection also for a wrong password, database or host.
+    """
+    text = f"{error} {_origin(error)}".lower()
+    return _is_away(error) and any(
+        sign in text
+        for sign in (
+            "refused", "timed out", "timeout", "closed the connection", "connection is closed",
+            "reset", "broken pipe", "lost connection", "gone away", "starting up",
+            "shutting down", "recovery mode", "terminat", "too many",
+        )
+    )  # fmt: skip
+
+
+class _Wait:
+    """Waits for a storage that does not answer, in pauses that grow."""
+
+    def __init__(self, address: str, patience: float) -> None:
+        self._address, self._patience = address, patience
+        self._start, self._pause = time.monotonic(), 0.5
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the first attempt."""
+        return time.monotonic() - self._start
+
+    def again(self, error: Exception) -> bool:
+        """Return, after a pause, whether to try once more."""
+        if self.waited > self._patience:
+            return False
+        if self._pause == 0.5:
+            _log.warning(
+                "the storage %s does not answer (%s); trying again for %.0f s",
+                without_secrets(self._address),
+                _reason(error, self._address),
+                self._patience,
+            )
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, 10.0)
+        return True
 
 
 def _open_proxy(address: str) -> BaseStorage:
@@ -196,7 +258,7 @@ def _resilient(kind: Any) -> Callable[..., Any]:
 def _with_retries(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        started, pause = time.monotonic(), 0.5
+        wait = _Wait(self.address, PATIENCE)
         while True:
             try:
                 return call(self, *args, **kwargs)
@@ -204,22 +266,12 @@ def _with_retries(call: Callable[..., Any]) -> Callable[..., Any]:
                 away = _is_away(error)
                 if not away and not _is_broken(error):
                     raise
-                waited = time.monotonic() - started
-                if not away or waited > PATIENCE:
+                if not (away and wait.again(error)):
+                    seconds = f", for {wait.waited:.0f} s" if away else ""
                     raise UserError(
                         f"the storage {without_secrets(self.address)} fails: "
-                        f"{_reason(error, self.address)}"
-                        f"{f', for {waited:.0f} s' if away else ''}; {_what_is_kept(self.address)}"
+                        f"{_reason(error, self.address)}{seconds}; {_what_is_kept(self.address)}"
                     ) from error
-                if pause == 0.5:
-                    _log.warning(
-                        "the storage %s does not answer (%s); trying again for %.0f s",
-                        without_secrets(self.address),
-                        _reason(error, self.address),
-                        PATIENCE,
-                    )
-                time.sleep(pause)
-                pause = min(2 * pause, 10.0)
 
     return wrapper
 
