@@ -23,4 +23,4 @@ def draw_nothing() -> None:
     """Have this process write figures of every kind as blank ones."""
     kinds: dict[str, type[FigureCanvasBase]] = {"png": _BlankPNG, "svg": _BlankSVG}
     for name, canvas in kinds.items():
-        register_backend(name, canvas)  # type: ignore[arg-type]
+        register_backend(name, canvas)

@@ -26,8 +26,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,6 +77,14 @@ ERRORS = (
     Mode("EIO, once", errno.EIO),
     Mode("EIO, from then on", errno.EIO, lasting=True),
 )
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda content: content[:0],
+    "halved": lambda content: content[: len(content) // 2],
+    "filled with NUL": lambda content: bytes(len(content)),
+}
+"""What a power loss makes of a file."""
+POWER_LOSSES = tuple(Mode(f"a file {way}") for way in DAMAGES)
 
 
 @dataclasses.dataclass
@@ -138,8 +145,11 @@ class Life:
         return "Traceback" in self.errors or (self.status is not None and len(lines) != expected)
 
 
+MODES = KILLS + ERRORS + POWER_LOSSES
+
+
 def every_call(
-    folder: Path, storage: str = "sqlite", at_most: int = 0, modes: Sequence[Mode] = KILLS + ERRORS
+    folder: Path, storage: str = "sqlite", at_most: int = 0, modes: Sequence[Mode] = MODES
 ) -> tuple[Table, list[str]]:
     """Stop a study at every call that changes its folder, and continue it.
 
@@ -170,7 +180,13 @@ def every_call(
         reference = pool.submit(_reference, study).result()
         for mode in modes:
             losses = Losses()
-            if mode.error is None:
+            work: Callable[[Any], Losses]
+            if mode in POWER_LOSSES:
+                chosen = _spread(_files_of(reference), at_most)
+                losses.calls = len(chosen)
+                way = list(DAMAGES)[POWER_LOSSES.index(mode)]
+                work = functools.partial(_damage, study, reference.outcome, way)
+            elif mode.error is None:
                 states = reference.torn if "half" in mode.name else reference.states
                 chosen = _spread(states, at_most)
                 losses.calls = reference.writes if "half" in mode.name else reference.calls
@@ -215,7 +231,7 @@ _slot = 0
 
 
 def _take_slot() -> None:
-    global _slot  # noqa: PLW0603
+    global _slot
     _slot = os.getpid()
 
 
@@ -311,7 +327,7 @@ class _Study:
         run.run(arguments, StandIn)
 
 
-class _kill_after:  # noqa: N801
+class _kill_after:
     """Kill a process that takes longer than `seconds`."""
 
     def __init__(self, seconds: float, pid: int) -> None:
@@ -416,6 +432,40 @@ def _continue_copy(study: _Study, expected: dict[str, Any], copy: _Copy) -> Loss
     return _finish(study, expected, copy.told, copy.name, Losses())
 
 
+def _files_of(reference: _Reference) -> list[tuple[_Copy, str]]:
+    """Return the files of the finished study, and of one amid finalists and one amid validation.
+
+    Each with the copy of the study that it is in.
+    """
+    found: list[tuple[_Copy, str]] = []
+    signs = {"study/report.html": False, "study/training_state/winner": True,
+             "study/training_state/2/": True}  # fmt: skip
+    for copy in reversed(reference.states):
+        files = pickle.loads(copy.file.read_bytes())
+        for sign, only_below in list(signs.items()):
+            if any(name.startswith(sign) for name in files):
+                del signs[sign]
+                found += [
+                    (copy, name)
+                    for name, content in files.items()
+                    if content and (not only_below or name.startswith("study/training_state"))
+                ]
+    return found
+
+
+def _damage(study: _Study, expected: dict[str, Any], way: str, place: tuple[_Copy, str]) -> Losses:
+    """Run the command on a study one of whose files a power loss has damaged.
+
+    The storage cannot be rebuilt; a line has to name it.
+    """
+    copy, name = place
+    files = dict(pickle.loads(copy.file.read_bytes()))
+    files[name] = DAMAGES[way](files[name] or b"")
+    _write(study.work / "studies", files)
+    storage = Path(name).name in ("study.db", "study.journal")
+    return _finish(study, expected, frozenset(), f"{name} {way}", Losses(), may_refuse=storage)
+
+
 def _fail_at(study: _Study, expected: dict[str, Any], mode: Mode, number: int) -> Losses:
     """Let call `number` fail, and finish the study once the error has gone."""
     shutil.rmtree(study.work / "studies", ignore_errors=True)
@@ -444,11 +494,30 @@ def _fail_at(study: _Study, expected: dict[str, Any], mode: Mode, number: int) -
 
 
 def _finish(
-    study: _Study, expected: dict[str, Any], told: frozenset[int], name: str, losses: Losses
+    study: _Study,
+    expected: dict[str, Any],
+    told: frozenset[int],
+    name: str,
+    losses: Losses,
+    may_refuse: bool = False,
 ) -> Losses:
-    """Run the command once more, without a fault, and compare."""
+    """Run the command once more, without a fault, and compare.
+
+    Args:
+      study: to run.
+      expected: outcome of the uninterrupted study.
+      told: trials that must be there.
+      name: of the fault, for examples.
+      losses: to add to, and return.
+      may_refuse: whether a line that names the folder will do.
+    """
     life = study.live()
     losses.lives += 1
+    if may_refuse and life.status == 2 and not life.has_traceback:
+        if str(study.output) not in life.errors:
+            losses.blocked += 1
+            losses.examples.append(f"{name}: names no file: {_last_line(life.errors)}")
+        return losses
     if life.status != 0:
         losses.blocked += 1
         losses.examples.append(f"{name}: blocked: {_last_line(life.errors)}")
@@ -521,8 +590,8 @@ def _trials(output: Path) -> dict[int, Any]:
             ).fetchall()
         return {row[0]: row[1:] for row in rows}
     storage = open_storage(f"journal:{output / 'study.journal'}")
-    (study,) = storage.get_all_studies()
-    trials = storage.get_all_trials(study._study_id)
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
     return {trial.number: (trial.state.name, trial.value, trial.params) for trial in finished}
 

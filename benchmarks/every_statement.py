@@ -14,13 +14,12 @@ import os
 import random
 import re
 import selectors
-import signal
 import socket
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ class Proxy:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj in self._peers:
-                    self._pass_on(key.fileobj, key.data)  # type: ignore[arg-type]
+                    self._pass_on(key.fileobj, key.data)
 
     def close(self) -> None:
         """Close everything."""
@@ -124,6 +123,11 @@ class Proxy:
             self._drop(one)
         self._stop_listening()
         self._selector.close()
+
+    def leave(self) -> None:
+        """Give up this process's copy of the listening socket; it would keep the port open."""
+        if self._listener is not None:
+            self._listener.close()
 
     def _listen(self) -> None:
         self._listener = socket.socket()
@@ -305,7 +309,7 @@ def _live(server: Server, folder: Path, fault: Fault | None) -> tuple[Found, lis
         proxy = Proxy(server.port, fault)
         own = address.replace(f":{server.port}/", f":{proxy.port}/")
         process = multiprocessing.get_context("fork").Process(
-            target=_work, args=(own, output), daemon=False
+            target=_work, args=(own, output, proxy), daemon=False
         )
         process.start()
         away = 0.0 if fault is None else fault.seconds
@@ -333,11 +337,8 @@ def _judge(found: Found, address: str, told: Sequence[int]) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = open_storage(address)
-    try:
-        names = [study.study_name for study in storage.get_all_studies()]
-        trials = optuna.load_study(study_name="shared", storage=storage).trials if names else []
-    finally:
-        storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    names = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name="shared", storage=storage).trials if names else []
     finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
     whole = {
         trial.number
@@ -354,13 +355,14 @@ def _judge(found: Found, address: str, told: Sequence[int]) -> None:
     found.unfinished = max(0, TRIALS - len(whole)) + len(left) + (baselines == 0)
 
 
-def _work(address: str, output: Path) -> None:
+def _work(address: str, output: Path, proxy: Proxy) -> None:
     from benchmarks.blank_pictures import draw_nothing
     from benchmarks.stand_in import SlowStandIn
     from ppo_jax import command_line
     from tune import run
     from tune.options import Arguments
 
+    proxy.leave()
     output.mkdir(parents=True)
     sys.stdout = (output / "out").open("w", buffering=1)
     sys.stderr = (output / "err").open("w", buffering=1)

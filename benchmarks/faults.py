@@ -4,6 +4,11 @@
 each time; its results are compared with those of an uninterrupted process.
 ``python -m benchmarks.faults --workers 4 --storage postgresql``: several workers share a study;
 every few seconds one of them is killed and replaced.
+``python -m benchmarks.faults --every-call``: a study is stopped at every call that changes its
+folder, by a kill and by a failing disk, and every file of a study is damaged; see
+:mod:`benchmarks.every_call`.
+``python -m benchmarks.faults --every-statement --storage postgresql``: the connection to the
+database dies at every message of a worker; see :mod:`benchmarks.every_statement`.
 """
 
 import contextlib
@@ -42,8 +47,17 @@ class Arguments:
     """SIGKILLs that one process has to survive, over as many studies as needed."""
     workers: int = 0
     """Number of workers that share a study, one of which is killed; 0 for a single process."""
-    storage: Literal["postgresql", "journal"] = "postgresql"
-    """Storage of the workers; a temporary PostgreSQL server is started."""
+    every_call: bool = False
+    """Stop a study at every call that changes its folder."""
+    every_statement: bool = False
+    """Break the connection to the database at every message of a worker."""
+    at_most: int = 0
+    """Calls or messages of each kind of fault, evenly spread; 0 for every single one."""
+    away: float = 2.0
+    """Seconds for which the database server is away."""
+    storage: Literal["sqlite", "journal", "postgresql", "mariadb"] | None = None
+    """Storage of the study: SQLite by default, PostgreSQL for workers. A temporary server is
+    started."""
     trials: int = 0
     """Trials of the study; by default 15 for a single process and 40 for workers."""
     every: float = 5.0
@@ -84,12 +98,48 @@ def _run(arguments: Arguments) -> None:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        table = workers(arguments, folder) if arguments.workers else one_process(arguments, folder)
+        if arguments.every_call or arguments.every_statement:
+            enumerate_faults = _calls if arguments.every_call else _statements
+            table, examples = enumerate_faults(arguments, folder)
+            lost = [row for row in table.rows if any(cell != "0" for cell in row[3:])]
+        else:
+            shared = arguments.workers > 0
+            table = workers(arguments, folder) if shared else one_process(arguments, folder)
+            examples = []
+            lost = [
+                row for row in table.rows if row[0].startswith(("lost", "other")) and row[1] != "0"
+            ]
         table.print(console)
         console.print(machine(setting()), soft_wrap=True)
-        lost = [row for row in table.rows if row[0].startswith(("lost", "other")) and row[1] != "0"]
+        for example in examples:
+            console.print(example, markup=False, soft_wrap=True)
         if lost:
             raise UserError(f"the study has lost: {', '.join(row[0] for row in lost)}")
+
+
+def _calls(arguments: Arguments, folder: Path) -> tuple[Table, list[str]]:
+    from benchmarks.every_call import every_call
+
+    storage = arguments.storage or "sqlite"
+    if storage not in ("sqlite", "journal"):
+        raise UserError(f"--every-call takes --storage sqlite or journal, but got {storage}")
+    return every_call(folder, storage, arguments.at_most)
+
+
+def _statements(arguments: Arguments, folder: Path) -> tuple[Table, list[str]]:
+    from benchmarks import mariadb, postgres
+    from benchmarks.every_statement import Server, every_statement
+
+    product: Any = {"postgresql": postgres, "mariadb": mariadb}.get(
+        arguments.storage or "postgresql"
+    )
+    if product is None:
+        raise UserError(
+            f"--every-statement takes --storage postgresql or mariadb, but got {arguments.storage}"
+        )
+    with product.server() as running:
+        server = Server(product.NAME, running.address, product.database)
+        return every_statement(server, arguments.away, arguments.at_most, folder)
 
 
 # One process
@@ -293,7 +343,11 @@ def temporary_files(output: Path) -> list[Path]:
 def workers(arguments: Arguments, folder: Path) -> Table:
     """Kill a worker every few seconds and start another, until the study ends."""
     with contextlib.ExitStack() as stack:
-        if arguments.storage == "postgresql":
+        if arguments.storage not in (None, "postgresql", "journal"):
+            raise UserError(
+                f"--workers takes --storage postgresql or journal, but got {arguments.storage}"
+            )
+        if arguments.storage != "journal":
             from benchmarks.postgres import server
 
             address = stack.enter_context(server()).address
@@ -384,8 +438,8 @@ def _count(study: Any, kills: int, seconds: float, arguments: Arguments) -> Tabl
         if "lost" in trial.user_attrs and (trial.params or "fixed_params" in trial.system_attrs)
     ]
     table = Table(
-        f"{arguments.workers} workers on {arguments.storage}, one killed about every "
-        f"{arguments.every:g} s",
+        f"{arguments.workers} workers on {arguments.storage or 'postgresql'}, one killed about "
+        f"every {arguments.every:g} s",
         ("", "count"),
     )
     table.add("seconds", f"{seconds:.0f}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+NAME = "PostgreSQL"
 PASSWORD = "s3cret-w0rd"
 
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax import trainer
@@ -43,7 +44,7 @@ class StandIn(Programs):
         state: TrainState = jax.tree.map(
             lambda leaf: (
                 lanes
-                if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
                 else np.zeros(leaf.shape, leaf.dtype)
             ),
             shapes,
@@ -51,19 +52,20 @@ class StandIn(Programs):
         return dataclasses.replace(
             state,
             params=_filled(state.params, first),
-            finite=np.ones(self.mesh.lanes, bool),
-            iteration=np.int32(0),
+            finite=jnp.ones(self.mesh.lanes, bool),
+            iteration=jnp.int32(0),
         )
 
     def train_until(
         self, state: TrainState, hyperparameters: Hyperparameters, steps: int, total_steps: int
     ) -> tuple[TrainState, TrainMetrics]:
         """Move the parameters; see :class:`Programs`."""
+        del total_steps
         value = 0.5 * _value(state) + _worth(hyperparameters)
         trained = dataclasses.replace(
             state,
             params=_filled(state.params, value),
-            iteration=np.int32(iterations_for(steps, hyperparameters.n_steps)),
+            iteration=jnp.int32(iterations_for(steps, hyperparameters.n_steps)),
         )
         return trained, jax.tree.map(lambda _: np.zeros(self.seeds), _NO_METRICS)
 

@@ -107,9 +107,7 @@ def ask_before_calls(parent: socket.socket) -> None:
     os.close(listener)
 
 
-def decide(
-    child: socket.socket, folder: Path, decision: Callable[[Call, int], int | None]
-) -> None:
+def decide(child: socket.socket, folder: Path, decision: Callable[[Call, int], int | None]) -> None:
     """Decide about the calls of a process that has called :func:`ask_before_calls`; until it ends.
 
     Args:
@@ -225,7 +223,7 @@ def _call(pid: int, name: str, arguments: Sequence[int]) -> Call | None:
 
 
 def _memory(pid: int, address: int, size: int) -> bytes:
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         return os.pread(memory.fileno(), size, address)
 
 
@@ -241,12 +239,12 @@ def _path(pid: int, folder: int | None, address: int) -> Path:
     if path.is_absolute():
         return Path(os.path.normpath(path))
     here = folder is None or folder & 0xFFFFFFFF == 0xFFFFFF9C  # AT_FDCWD
-    base = Path(os.readlink(f"/proc/{pid}/cwd")) if here else _descriptor(pid, folder or 0)
+    base = Path(f"/proc/{pid}/cwd").readlink() if here else _descriptor(pid, folder or 0)
     return Path(os.path.normpath(base / path))
 
 
 def _descriptor(pid: int, number: int) -> Path:
-    return Path(os.readlink(f"/proc/{pid}/fd/{number & 0xFFFFFFFF}"))
+    return Path(f"/proc/{pid}/fd/{number & 0xFFFFFFFF}").readlink()
 
 
 def _position(pid: int, descriptor: int, path: Path) -> int:

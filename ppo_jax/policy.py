@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
-from safetensors.numpy import save_file
 
 from ppo_jax import normalization
 from ppo_jax.config import AgentConfig, TrainConfig
@@ -136,8 +135,9 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
     with replacing(folder / _TENSORS) as temporary, disk_errors(folder / _TENSORS):
         # `order`, since `ascontiguousarray` would give a number a dimension.
         flat = {k: np.array(leaf, order="C") for k, leaf in _flatten_weights(weights).items()}
-        save_file(flat, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        # Not `save_file`: it prepares a file of its own, which a kill would leave behind.
+        content = safetensors_numpy.save(flat)
+        temporary.write_bytes(content)
     statistics = {"clip": normalization.CLIP, "epsilon": normalization.EPSILON}
     description = {
         "format": FORMAT,
@@ -150,7 +150,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
         },
         "agent": config.agent.to_dict(),
         _STATISTICS: statistics if config.agent.normalize_observations else None,
-        "sha256": digest,
+        "sha256": hashlib.sha256(content).hexdigest(),
         "versions": versions(),
     }
     write_json(folder / _DESCRIPTION, description | extra)

@@ -6,6 +6,7 @@ attribute that Optuna stores for its own use. Each entry says why the public API
 """
 
 # ruff: noqa: SLF001, RUF100
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "release_grid_point",
     "remember_suggestion",
     "resume_trial",
+    "silence_read_errors",
     "storage_of",
     "suggestion",
     "trial_id",
@@ -102,6 +104,18 @@ def remember_suggestion(study: optuna.Study, trial: FrozenTrial, params: Mapping
     another process that draws at the same moment.
     """
     storage_of(study).set_trial_system_attr(trial_id(trial), _SUGGESTION, dict(params))
+
+
+def silence_read_errors() -> None:
+    """Do not log that a read of trials has failed: a dozen lines, with the statement in them.
+
+    The read is tried once more, and where that fails as well, the storage's own line says so.
+    """
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_read_error)
+
+
+def _is_no_read_error(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Caught an error from sqlalchemy")
 
 
 class QMCSampler(optuna.samplers.QMCSampler):

@@ -20,7 +20,11 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ppo_jax.errors import UserError
-from tune.search.optuna_private import BaseJournalFileLock, CachedStorage
+from tune.search.optuna_private import (
+    BaseJournalFileLock,
+    CachedStorage,
+    silence_read_errors,
+)
 
 PATIENCE = 300.0
 """Seconds for which a call waits for a storage that does not answer."""
@@ -162,6 +166,7 @@ def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         if url.startswith("postgresql"):  # Notice a vanished host within a minute.
             options["connect_args"] |= {"keepalives_idle": 20, "tcp_user_timeout": 60_000}
+    silence_read_errors()
     waiting = _Wait(address, patience)
     races = 0
     while True:

@@ -48,11 +48,14 @@ def _work(line: str) -> None:
 
     from tune.report.console import ConsoleProgress
     from tune.report.tracking import TrackedProgress
+    from tune.search.storage import PATIENCE, open_storage
     from tune.search.study import run_optimization
     from tune.workers.request import WorkerRequest
 
     request = WorkerRequest.from_json(line)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The launcher has opened the storage, so its address is right, and it can only be away.
+    open_storage(request.storage, patience=PATIENCE)
     progress = ConsoleProgress(Console(force_terminal=False), heading=False)
     with TrackedProgress(progress, request.tracking, request.output, request.study_name) as tracked:
         run_optimization(

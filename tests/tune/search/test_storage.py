@@ -27,6 +27,11 @@ needs_postgres = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(storage, "OPENING_PATIENCE", 0.0)
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
@@ -210,6 +215,27 @@ def replace_sleep(monkeypatch, sleep):
 
 class OperationalError(Exception):
     """As database drivers name it."""
+
+
+def test_database_that_is_away_while_it_is_opened_is_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr(storage, "OPENING_PATIENCE", 9.0)
+    pauses, opened = [], optuna.storages.InMemoryStorage()
+    replace_sleep(monkeypatch, pauses.append)
+    errors = [OperationalError("connection refused"), OperationalError("is starting up")]
+
+    def open_database(*_, **__):
+        if errors:
+            raise errors.pop(0)
+        return opened
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", open_database)
+    storage._open_database("postgresql://u:secret@host/db", storage.OPENING_PATIENCE)
+    assert pauses == [0.5, 1.0]
+    assert "postgresql://host/db does not answer (connection refused)" in caplog.text
+    errors[:] = [OperationalError("password authentication failed")] * 2
+    with pytest.raises(OperationalError):
+        storage._open_database("postgresql://u:secret@host/db", storage.OPENING_PATIENCE)
+    assert len(errors) == 1
 
 
 def test_calls_wait_for_a_storage_that_does_not_answer(monkeypatch, caplog):
