@@ -324,7 +324,7 @@ class _Study:
             syscalls.ask_before_calls(parent)
         parent.close()
         arguments = command_line.parse(Arguments, "python -m tune.run", self.arguments())
-        run.run(arguments, StandIn)
+        run.run(arguments, lambda settings: StandIn(settings.config, settings.seeds))
 
 
 class _kill_after:

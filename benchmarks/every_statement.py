@@ -383,4 +383,4 @@ def _work(address: str, output: Path, proxy: Proxy) -> None:
     }
     words = [str(word) for option in options.items() for word in option]
     arguments = command_line.parse(Arguments, "python -m tune.run", words)
-    run.run(arguments, SlowStandIn)
+    run.run(arguments, lambda settings: SlowStandIn(settings.config, settings.seeds))

@@ -33,6 +33,9 @@ class StandIn(Programs):
     def compile(self) -> None:
         """Do nothing."""
 
+    def prepare(self) -> None:
+        """Do nothing."""
+
     def init(self, keys: jax.Array) -> TrainState:
         """Return the state before the first iteration; see :class:`Programs`."""
         lanes = self.mesh.pad(keys)

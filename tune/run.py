@@ -76,10 +76,11 @@ def _run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     budget = None if plan.budget is None else Budget(plan.budget, began=_BEGAN)
-    if programs_for is None:
-        programs = make_programs(plan.settings, plan.n_trials, plan.lanes)
-    else:
-        programs = programs_for(plan.settings)
+    programs = (
+        make_programs(plan.settings, plan.n_trials, plan.lanes)
+        if programs_for is None
+        else programs_for(plan.settings)
+    )
     with (
         ConsoleProgress(console) as progress,
         TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,

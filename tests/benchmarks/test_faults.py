@@ -1,10 +1,13 @@
 """The benchmark of faults, in small: it counts losses, and there are none."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from benchmarks import faults, postgres
+from benchmarks import faults, postgres, syscalls
+from benchmarks.measuring import ROOT
 
 
 def counts(table):
@@ -51,3 +54,95 @@ def test_json_is_read_strictly(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"a": float("nan")}))
     with pytest.raises(ValueError, match="holds NaN"):
         faults.read_strictly(tmp_path / "a.json")
+
+
+needs_seccomp = pytest.mark.skipif(not syscalls.is_available(), reason="needs Linux's seccomp")
+
+INTERCEPTED = """
+import errno, multiprocessing, os, socket, sys
+from pathlib import Path
+from benchmarks import syscalls
+
+folder = Path(sys.argv[1])
+
+def work(parent):
+    syscalls.ask_before_calls(parent)
+    parent.close()
+    (folder / "a").write_bytes(b"12345")
+    (folder / "a").replace(folder / "b")
+    (folder / "b").read_bytes()
+    try:
+        (folder / "c").mkdir()
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+        (folder / "b").unlink()
+
+def decision(call, _):
+    print(call.kind, call.path.name, call.data)
+    return errno.ENOSPC if call.kind == "mkdir" else None
+
+ours, theirs = socket.socketpair()
+process = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
+process.start()
+theirs.close()
+syscalls.decide(ours, folder, decision)
+process.join()
+assert process.exitcode == 0
+"""
+
+
+def run_script(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_seccomp
+def test_calls_that_change_a_folder_are_seen_and_can_be_refused(tmp_path):
+    found = run_script(INTERCEPTED, tmp_path).splitlines()
+    assert found == [
+        "create a None",
+        "write a b'12345'",
+        "rename b None",
+        "mkdir c None",
+        "remove b None",
+    ]
+
+
+EVERY_CALL = """
+import sys
+from pathlib import Path
+from benchmarks.every_call import ERRORS, KILLS, MODES, POWER_LOSSES, every_call
+
+if __name__ == "__main__":
+    at_most = int(sys.argv[2])
+    modes = MODES if at_most > 1 else (KILLS[0], ERRORS[1], POWER_LOSSES[1])
+    table, examples = every_call(Path(sys.argv[1]), at_most=at_most, modes=modes)
+    for row in table.rows:
+        print(*row[1:])
+    print(*examples, sep="\\n", file=sys.stderr)
+"""
+
+
+@needs_seccomp
+@pytest.mark.parametrize("at_most", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_study_that_is_stopped_at_a_call_is_finished_by_the_same_command(tmp_path, at_most):
+    rows = [line.split() for line in run_script(EVERY_CALL, tmp_path, at_most).splitlines()]
+    assert len(rows) == (3 if at_most == 1 else 9)
+    for calls, lives, *losses in rows:
+        assert int(calls) > 0
+        assert int(lives) > 0
+        assert losses == ["0"] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
+def test_connection_that_dies_at_a_message_ends_no_worker(tmp_path):
+    script = "from benchmarks.faults import main; main()"
+    options = "--every-statement --storage postgresql --at-most 6 --away 1 --output"
+    assert "in all" in run_script(script, *options.split(), tmp_path)

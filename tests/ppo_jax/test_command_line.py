@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
@@ -193,3 +194,14 @@ def test_help_is_shown_by_any_terminal():
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_what_orbax_reports_to_a_loop_that_is_gone_is_not_shown(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("sys.__unraisablehook__", shown.append)
+    gone, other = (
+        SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "other")
+    )
+    for unraisable in (gone, other):
+        command_line._handle_unraisable(unraisable)
+    assert shown == [other]

@@ -140,3 +140,10 @@ def test_altered_progress_is_refused(tmp_path):
     path.write_text(json.dumps(description))
     with pytest.raises(UserError, match="damaged: its checksum does not match"):
         restore(tmp_path / "s")
+
+
+def test_folders_of_a_state_are_made_before_the_call_returns(tmp_path):
+    """Else threads wait for them for minutes where the disk is full."""
+    with TrainingStates(tmp_path / "state", {"run": 1}) as states:
+        states.save({"a": np.zeros(3)}, {})
+        assert states._manager._options.async_options.create_directories_asynchronously is False
