@@ -6,6 +6,7 @@ steps of a validation; the validation, on seeds that nothing has used, then show
 winner is worth.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -130,10 +131,12 @@ def train_finalists(
         finalists = rank_finalists(trained, group)
         write_json(folder.finalists, finalists.to_dict())
     trainings = [_training(candidate, group, folder) for candidate in missing]
-    for place, curve, _ in train_all(ProgramPool.of(programs, study.settings), trainings, observer):
-        trained.append(dataclasses.replace(missing[place], finalist=curve))
-        finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
-        write_json(folder.finalists, finalists.to_dict())
+    pool = ProgramPool.of(programs, study.settings)
+    with contextlib.closing(train_all(pool, trainings, observer)) as training:
+        for place, curve, _ in training:
+            trained.append(dataclasses.replace(missing[place], finalist=curve))
+            finalists = rank_finalists(trained, group, complete=len(trained) == len(chosen))
+            write_json(folder.finalists, finalists.to_dict())
     folder.remove_training_state()
     return finalists
 

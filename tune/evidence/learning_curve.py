@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +288,7 @@ def train_all(
     programs: Programs | ProgramPool,
     trainings: Sequence[Training],
     observer: SeedsObserver | None = None,
-) -> Iterator[tuple[int, LearningCurve, BestSeed]]:
+) -> Generator[tuple[int, LearningCurve, BestSeed], None, None]:
     """Train configurations, their seeds in groups, as many groups at once as `programs` can.
 
     Args:
@@ -297,7 +297,8 @@ def train_all(
       observer: called at each checkpoint of each group.
 
     Yields:
-      The place in `trainings`, the curve and the best seed of each, as they end.
+      The place in `trainings`, the curve and the best seed of each, as they end. Close the
+      generator where it may be left before its end: it then waits for what is being written.
     """
     pool = programs if isinstance(programs, ProgramPool) else None
     schedule = programs.schedule() if isinstance(programs, ProgramPool) else schedule_for(programs)

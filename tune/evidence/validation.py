@@ -1,5 +1,6 @@
 """The proof: winner and baseline trained in full on seeds that nothing before has used."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -288,8 +289,9 @@ def _train_up_to(
     known = [0 if run.curve is None else run.curve.seeds for run in runs]
     missing = [(run, first) for run, first in zip(runs, known, strict=True) if first < seeds]
     trainings = [run.training(first, seeds) for run, first in missing]
-    for place, curve, best in train_all(programs, trainings, observer):
-        missing[place][0].add(curve, best)
+    with contextlib.closing(train_all(programs, trainings, observer)) as training:
+        for place, curve, best in training:
+            missing[place][0].add(curve, best)
 
 
 def _save_policy(

@@ -7,6 +7,7 @@ import pytest
 
 from ppo_jax.errors import UserError
 from ppo_jax.seeds import seed_keys
+from ppo_jax.training_state import TrainingStates
 from tune.evidence.finalists import Finalists, choose_finalists, train_finalists
 from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
@@ -162,3 +163,17 @@ def test_mistakes_are_named(programs, study, tmp_path, top):
     with pytest.raises(UserError, match="top"):
         train_finalists(study, programs, StudyFolder(tmp_path / "out"), top=top)
     assert not (tmp_path / "out").exists()
+
+
+def test_disk_that_is_full_for_results_and_training_states_is_reported_once(train, monkeypatch):
+    unraisable = []
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    monkeypatch.setattr(TrainingStates, "__exit__", full)
+    monkeypatch.setattr("tune.evidence.finalists.write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(1)
+    assert not unraisable
