@@ -23,6 +23,14 @@ ROOT = Path(__file__).parent.parent
 # Before anything starts the backend: sharding is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile fast for tests that run a program for a moment; slow ones get what users get."""
+    if config.option.markexpr == "not slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 # Slow is not wrong: neither an example nor its drawing has a limit.
 hypothesis.settings.register_profile(
     "any machine",

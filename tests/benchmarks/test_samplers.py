@@ -141,6 +141,7 @@ def test_long_training_of_too_few_is_not_judged(tmp_path):
     assert samplers.objectives_and_long_training(records, SETTINGS) == []
 
 
+@pytest.mark.slow
 def test_command(path, tmp_path, command):
     (tmp_path / "trials_Acrobot-v1.npz").write_bytes(path.read_bytes())
     done = command(

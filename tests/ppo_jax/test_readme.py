@@ -50,7 +50,7 @@ def saved_policy(folder, name, **agent):
         ("Acrobot-v1", {"activation": "relu"}),
         ("CartPole-v1", {"normalize_observations": True}),
         ("Pendulum-v1", {"normalize_observations": True, "activation": "silu"}),
-        ("PointRobot-misc", {"squash_actions": True}),
+        ("PointRobot-misc", {"squash_actions": True, "activation": "gelu"}),
     ],
 )
 def test_a_policy_acts_from_numpy_alone(tmp_path, name, agent):
@@ -76,6 +76,7 @@ def test_a_policy_acts_from_numpy_alone(tmp_path, name, agent):
     np.testing.assert_allclose(actions, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_environment_of_ones_own_trains(tmp_path, command):
     copied(tmp_path, "my_package/my_module.py")
     done = command(

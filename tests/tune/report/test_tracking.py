@@ -20,6 +20,7 @@ def check(folder):
         assert b"learning_rate" in content
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_run(command, tmp_path):
     done = command("tune.run", *SMALL, "--output", tmp_path, "--tensorboard")
     assert done.returncode == 0, done.stderr
