@@ -22,7 +22,9 @@ def test_gradients_of_a_product_are_those_of_matmul(batch, columns):
     def gradients(multiply):
         return jax.jit(jax.grad(lambda *args: (multiply(*args) * weight).sum(), (0, 1)))(x, kernel)
 
-    np.testing.assert_allclose(product(x, kernel), np.asarray(x) @ np.asarray(kernel), rtol=1e-5)
+    np.testing.assert_allclose(
+        product(x, kernel), np.asarray(x) @ np.asarray(kernel), rtol=1e-5, atol=1e-6
+    )
     for ours, theirs in zip(gradients(product), gradients(jnp.matmul), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
