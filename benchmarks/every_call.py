@@ -40,6 +40,16 @@ from ppo_jax.errors import UserError
 LONGEST_LIFE = 120.0
 """Seconds; a process that takes longer counts as blocked."""
 
+SMALL_STUDY: Mapping[str, Any] = {
+    "--seeds": 2,
+    "--total-steps": 8192,
+    "--eval-every": 4096,
+    "--eval-episodes": 2,
+    "--sampler": "random",
+    "--pruner": "none",
+}
+"""Option -> value, but for trials, proof and where the study is kept."""
+
 _ALLOCATING = {"create", "write", "rename", "link", "mkdir", "sync", "truncate"}
 """Kinds of calls that a full disk can refuse; it never refuses to remove."""
 
@@ -164,7 +174,7 @@ def every_call(
     """
     if not syscalls.is_available():
         raise UserError("calls are intercepted with seccomp's user notification, which is missing")
-    _import_everything()
+    import_everything()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "space.toml").write_text(_SPACE)
     context = multiprocessing.get_context("fork")
@@ -215,7 +225,7 @@ def _spread(items: Sequence[Any], at_most: int) -> list[Any]:
     return [items[i * len(items) // at_most] for i in range(at_most)]
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
     """Import what a study needs, once for all processes; JAX's backend must not start here."""
     for module in (
         "benchmarks.blank_pictures", "benchmarks.stand_in", "matplotlib.backends.backend_agg",
@@ -259,14 +269,9 @@ class _Study:
 
     def arguments(self) -> list[str]:
         """Return the command line."""
-        options = {
+        options: dict[str, Any] = {
+            **SMALL_STUDY,
             "--trials": 2,
-            "--seeds": 2,
-            "--total-steps": 8192,
-            "--eval-every": 4096,
-            "--eval-episodes": 2,
-            "--sampler": "random",
-            "--pruner": "none",
             "--finalists": 1,
             "--validate-steps": 16384,
             "--validate-seeds": 2,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.every_call import _import_everything as import_everything
+from benchmarks.every_call import SMALL_STUDY, import_everything
 from benchmarks.measuring import Table
 from ppo_jax.devices import usable_cores
 
@@ -368,14 +368,9 @@ def _work(address: str, output: Path, proxy: Proxy) -> None:
     sys.stderr = (output / "err").open("w", buffering=1)
     draw_nothing()
     os.environ["PPO_JAX_TUNE_STORAGE"] = address
-    options = {
+    options: dict[str, Any] = {
+        **SMALL_STUDY,
         "--trials": TRIALS,
-        "--seeds": 2,
-        "--total-steps": 8192,
-        "--eval-every": 4096,
-        "--eval-episodes": 2,
-        "--sampler": "random",
-        "--pruner": "none",
         "--validate-steps": 0,
         "--study-name": "shared",
         "--worker-timeout": 1,

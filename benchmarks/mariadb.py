@@ -2,18 +2,16 @@
 
 import contextlib
 import os
-import pwd
 import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.servers import PASSWORD, run_as, temporary, unused_port
+
 NAME = "MariaDB"
-PASSWORD = "s3cret-w0rd"
 
 
 class Server:
@@ -36,15 +34,9 @@ class Server:
             raise FileNotFoundError("MariaDB is not installed: apt-get install mariadb-server")
         self._folder, self._serve = folder, serve
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = unused_port()
         self.address = f"mysql://tuner:{PASSWORD}@127.0.0.1:{self.port}/mysql"
-        self._user: dict[str, Any] = {}
-        if os.getuid() == 0:  # MariaDB refuses to run as root.
-            user = pwd.getpwnam("mysql")
-            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        self._user = run_as("mysql", folder)
         options = f"--no-defaults --datadir={folder}/data --auth-root-authentication-method=normal"
         subprocess.run(
             [install, *options.split(), "--skip-test-db"],
@@ -122,17 +114,6 @@ def database(address: str, name: str) -> Iterator[str]:
         execute(f"DROP DATABASE `{name}`")
 
 
-@contextlib.contextmanager
-def server() -> Iterator[Server]:
-    """Yield a running server, which is removed after the block."""
-    folder = tempfile.mkdtemp(prefix="mariadb-")
-    try:
-        Path(folder).chmod(0o755)
-        running = Server(Path(folder))
-        running.start()
-        try:
-            yield running
-        finally:
-            running.kill()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def server() -> contextlib.AbstractContextManager[Server]:
+    """Return a context with a running server, which is removed after the block."""
+    return temporary(Server)

@@ -2,18 +2,14 @@
 
 import contextlib
 import os
-import pwd
-import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from benchmarks.servers import PASSWORD, run_as, temporary, unused_port
 
 NAME = "PostgreSQL"
-PASSWORD = "s3cret-w0rd"
 
 
 def binaries() -> Path | None:
@@ -46,16 +42,9 @@ class Server:
         self._programs = found
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = unused_port()
         self.address = f"postgresql://tuner:{PASSWORD}@127.0.0.1:{self.port}/postgres"
-        # PostgreSQL refuses to run as root; Debian's package creates a user for it.
-        self._user: dict[str, Any] = {}
-        if os.getuid() == 0:
-            user = pwd.getpwnam("postgres")
-            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        self._user = run_as("postgres", folder)
         password = folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)
@@ -108,17 +97,6 @@ def database(address: str, name: str) -> Iterator[str]:
         execute("DROP DATABASE {} WITH (FORCE)")
 
 
-@contextlib.contextmanager
-def server() -> Iterator[Server]:
-    """Yield a running server, which is removed after the block."""
-    folder = tempfile.mkdtemp(prefix="postgres-")
-    try:
-        Path(folder).chmod(0o755)
-        running = Server(Path(folder))
-        running.start()
-        try:
-            yield running
-        finally:
-            running.kill()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def server() -> contextlib.AbstractContextManager[Server]:
+    """Return a context with a running server, which is removed after the block."""
+    return temporary(Server)

@@ -280,7 +280,7 @@ class LanePrograms(Programs):
         advance = jax.shard_map(
             functools.partial(lanes.advance, self.config),
             mesh=mesh.mesh,
-            in_specs=(*(mesh.spec(axes) for axes in (0, 0, 0, None)),),
+            in_specs=tuple(map(mesh.spec, (0, 0, 0, None))),
             out_specs=mesh.spec(0),
             check_vma=False,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import postgres
+from benchmarks import postgres, servers
 from ppo_jax import command_line
 from tune.run import Arguments
 
@@ -66,8 +66,8 @@ def test_tasks_of_a_slurm_array_finish_one_study_on_postgresql(tmp_path):
     assert any("results  " in text for text in said)
     assert (tmp_path / "out" / "validation.json").exists()
     written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert not any(postgres.PASSWORD.encode() in content for content in written)
-    assert not any(postgres.PASSWORD in text for text in said)
+    assert not any(servers.PASSWORD.encode() in content for content in written)
+    assert not any(servers.PASSWORD in text for text in said)
 
 
 def test_slurm_task_without_a_storage_says_what_is_missing(tmp_path):

@@ -14,7 +14,7 @@ import optuna
 import pytest
 import sqlalchemy
 
-from benchmarks import postgres
+from benchmarks import postgres, servers
 from ppo_jax.errors import UserError
 from tune.search import storage
 from tune.search.optuna_private import storage_of
@@ -431,7 +431,7 @@ study.tell(study.ask(), 1.0)
 @needs_postgres
 def test_wrong_password_is_not_shown():
     with postgres.server() as server:
-        wrong = server.address.replace(postgres.PASSWORD, "my-pass-phrase")
+        wrong = server.address.replace(servers.PASSWORD, "my-pass-phrase")
         with pytest.raises(UserError, match="password authentication failed") as caught:
             open_storage(wrong)
         assert "my-pass-phrase" not in str(caught.value)
