@@ -6,8 +6,10 @@ The only time limit is pytest's own, ``timeout`` in pyproject.toml, which ends a
 import ctypes
 import functools
 import gc
+import importlib
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +65,34 @@ def command():
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
             **kwargs,
         )
+
+    return run
+
+
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """Return a function that gives a command wrong arguments and returns its one line of errors.
+
+    It runs in this process, because another one takes seconds to start, and puts back what a
+    command line changes.
+    """
+    monkeypatch.setattr("ppo_jax.command_line.start_backend", lambda: None)  # It has started.
+
+    def run(module: str, *arguments: object) -> str:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                importlib.import_module(module).main([str(argument) for argument in arguments])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        assert stop.value.code == 2
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1
+        return printed.err
 
     return run
 

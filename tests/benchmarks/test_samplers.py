@@ -176,9 +176,7 @@ def test_command(path, tmp_path, command):
         (("--record", -1), "--record must be an integer of at least 0"),
     ],
 )
-def test_mistakes_are_one_line(command, tmp_path, arguments, message):
-    done = command("benchmarks.samplers", *arguments, "--output", tmp_path / "results")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+def test_mistakes_are_one_line(refusal, tmp_path, arguments, message):
+    found = refusal("benchmarks.samplers", *arguments, "--output", tmp_path / "results")
+    assert message in found
     assert not (tmp_path / "results").exists()

@@ -76,13 +76,6 @@ def test_table_and_files_agree(command, tmp_path: Path, monkeypatch: pytest.Monk
         (("--num-envs", 3), "n_steps must be a multiple of num_envs"),
     ],
 )
-def test_mistakes_are_one_line(command, tmp_path: Path, arguments: tuple, message: str):
-    output = tmp_path / "results"
-
-    done = command(MODULE, *arguments, "--output", output)
-
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
-    assert done.stdout == ""
-    assert not output.exists()
+def test_mistakes_are_one_line(refusal, tmp_path: Path, arguments: tuple, message: str):
+    assert message in refusal(MODULE, *arguments, "--output", tmp_path / "results")
+    assert not (tmp_path / "results").exists()

@@ -110,11 +110,13 @@ def test_an_environment_of_ones_own_trains(tmp_path, command):
         ("my_package.broken:Line", "cannot be imported: NameError"),
     ],
 )
-def test_what_is_no_environment_is_one_line_and_status_2(tmp_path, command, env, message):
+def test_what_is_no_environment_is_one_line_and_status_2(
+    tmp_path, refusal, monkeypatch, env, message
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("my_package", "my_package.my_module"):
+        sys.modules.pop(module, None)  # That of another test.
     copied(tmp_path, "my_package/my_module.py")
     (tmp_path / "my_package" / "broken.py").write_text("undefined_name\n")
-    done = command("ppo_jax.train", "--env", env, "--output", "out", cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in refusal("ppo_jax.train", "--env", env, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -34,8 +34,7 @@ def test_workers_tell_of_their_trials(command, tmp_path):
     check(tmp_path / "tensorboard")
 
 
-def test_a_project_without_a_name_is_refused(command, tmp_path):
-    done = command("tune.run", "--wandb", " ", "--output", tmp_path / "out")
-    assert done.returncode == 2
-    assert "--wandb takes the name of a project, but got ' '" in done.stderr
+def test_a_project_without_a_name_is_refused(refusal, tmp_path):
+    found = refusal("tune.run", "--wandb", " ", "--output", tmp_path / "out")
+    assert "--wandb takes the name of a project, but got ' '" in found
     assert not (tmp_path / "out").exists()
