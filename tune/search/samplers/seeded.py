@@ -47,9 +47,19 @@ class SeededByDraw(BaseSampler):
     def __init__(self, settings: Settings, make: Make) -> None:
         self._settings = settings
         self._make = make
+        self._last: tuple[optuna.Study, int, int] | None = None
+
+    def _number(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        """Return the number of the draw; it is asked for with every parameter of a trial."""
+        match self._last:
+            case (known, trial_number, draw) if known is study and trial_number == trial.number:
+                return draw
+        draw = draw_number(study, trial)
+        self._last = (study, trial.number, draw)
+        return draw
 
     def _sampler(self, study: optuna.Study, trial: FrozenTrial, *purpose: int) -> BaseSampler:
-        number = draw_number(study, trial)
+        number = self._number(study, trial)
         entropy = np.random.SeedSequence([self._settings.seed, number, *purpose])
         return self._make(self._settings, int(entropy.generate_state(1)[0]))
 
