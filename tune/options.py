@@ -15,7 +15,7 @@ from ppo_jax.config import AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import TrackingConfig
-from tune.budget import parse_budget
+from tune.protocol.budget import parse_budget
 from tune.protocol.plan import MAX_RETRIES, NO_LIMIT, WORKER_TIMEOUT, Plan
 from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
 from tune.protocol.space import SPACES, Configuration, SearchSpace

@@ -68,7 +68,7 @@ def _run(
     from rich.console import Console
 
     from tune import session
-    from tune.budget import Budget
+    from tune.protocol.budget import Budget
     from tune.report.console import ConsoleProgress, print_summary
     from tune.report.tracking import TrackedProgress
     from tune.search.objective import make_programs

@@ -16,12 +16,12 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
 from ppo_jax.schedules import choose_lanes
-from tune.budget import Budget, seconds_per_step
 from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists, train_finalists
 from tune.evidence.learning_curve import SeedsObserver
 from tune.evidence.recommendation import read_recommended
 from tune.evidence.validation import Validation, baseline_of, config_for, rank, seed_group, validate
+from tune.protocol.budget import Budget, seconds_per_step
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration

@@ -9,8 +9,8 @@ from ppo_jax.errors import UserError
 from tests.tune.conftest import FakePrograms
 from tune import session
 from tune.analysis.analysis import Analysis
-from tune.budget import Budget, parse_budget, proof_seconds, seconds_per_step
 from tune.options import Arguments
+from tune.protocol.budget import Budget, parse_budget, proof_seconds, seconds_per_step
 from tune.protocol.settings import Settings
 
 
