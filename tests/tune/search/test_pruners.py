@@ -1,5 +1,6 @@
 """The pruners, by name, on trials whose returns are a formula."""
 
+import optuna
 import pytest
 
 from ppo_jax.errors import UserError
@@ -25,6 +26,25 @@ def test_unknown_pruner_is_refused_before_anything_is_created(programs, tmp_path
     with pytest.raises(UserError, match=r"pruner must be one of median, .*did you mean 'median'"):
         run_optimization(2, Settings(pruner="medain"), output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("percentile", "pruned"), [(25.0, True), (75.0, False)])
+def test_the_percentile_is_the_share_of_trials_that_go_on(percentile, pruned):
+    settings = Settings(
+        pruner="percentile",
+        pruner_percentile=percentile,
+        pruner_startup_trials=1,
+        pruner_warmup_checkpoints=0,
+    )
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(settings))
+    step = settings.checkpoints()[0]
+    for value in (1.0, 2.0, 3.0, 4.0, 5.0):
+        trial = study.ask()
+        trial.report(value, step)
+        study.tell(trial, value)
+    trial = study.ask()
+    trial.report(2.5, step)  # Better than two of five.
+    assert trial.should_prune() == pruned
 
 
 def test_warmup_longer_than_a_trial_never_prunes():
