@@ -1,4 +1,4 @@
-"""What temporary database servers have in common."""
+"""Temporary database servers: a free port, a user, a folder that is removed afterwards."""
 
 import contextlib
 import os
@@ -34,11 +34,11 @@ def unused_port() -> int:
 
 
 def run_as(name: str, folder: Path) -> dict[str, Any]:
-    """Return how ``subprocess`` runs what refuses to run as root; `folder` becomes that user's.
+    """Return arguments of ``subprocess.run`` for a server that refuses to run as root.
 
     Args:
       name: of the user that Debian's package creates for it.
-      folder: with the data.
+      folder: with the data; handed to that user.
     """
     if os.getuid() != 0:
         return {}

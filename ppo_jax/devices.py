@@ -97,7 +97,7 @@ class SeedMesh:
         )
 
     def spec(self, axes: Any) -> Any:
-        """Return how a tree with these axes is spread: 0 for lanes, None for what they share."""
+        """Return the partition specs of a tree: sharded where its axis is 0, else replicated."""
         return _specs(axes)
 
     def _shardings(self, axes: Any) -> Any:

@@ -12,10 +12,10 @@ from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
 
 _STEPS_PER_CHECK = 32
-"""Environment steps between two looks at whether every episode has ended."""
+"""Environment steps between two checks whether an episode is still running."""
 
 _NOISE = 2**32 - 1
-"""Folded into the key of steps for what actions are drawn with; steps fold in their number."""
+"""Folded into the key of the steps for the noise of actions; steps fold in their number."""
 
 _Carry = tuple[Any, ...]
 
@@ -82,8 +82,8 @@ def play(
       episodes: static.
       sample: draw actions from the policy's distribution in place of the most probable
         one or the mean; static.
-      wanted: bool scalar; where it is False nothing is played, and the results mean nothing.
-        For lanes whose neighbours are to be evaluated.
+      wanted: bool scalar; where it is False nothing is played, and the results are undefined.
+        For lanes beside those that are to be evaluated.
     """
     distribution = network.distribution
     reset_key, step_key = jax.random.split(key)
@@ -102,8 +102,8 @@ def play(
             raw_action = distribution.mode(outputs)
         timestep = jax.vmap(environment.step)(keys, env_state, distribution.action(raw_action))
         # The greedy action on an observation that is not a number would still earn rewards.
-        sound = jnp.isfinite(timestep.observation).reshape(episodes, -1).all(axis=1)
-        reward = jnp.where(sound, timestep.reward, jnp.nan)
+        finite = jnp.isfinite(timestep.observation).reshape(episodes, -1).all(axis=1)
+        reward = jnp.where(finite, timestep.reward, jnp.nan)
         totals = Episodes(
             totals.returns + jnp.where(running, reward, 0.0),
             totals.lengths + running,

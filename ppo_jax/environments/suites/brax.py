@@ -26,9 +26,8 @@ def load(name: str, kwargs: Mapping[str, Any]) -> Environment:
 class BraxEnvironment:
     """A Brax environment, without Brax's own wrappers.
 
-    Those count a time limit as the end of an episode like any other, and begin every
-    episode of an environment in the one state it was first reset to. Here a limit
-    truncates, and every episode starts in a new state.
+    Brax's wrappers treat a time limit as a termination and start every episode in the state
+    of the first reset. Here a limit truncates, and every episode starts in a new state.
 
     Args:
       name: without the suite, ``ant``.
