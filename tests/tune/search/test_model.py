@@ -1,5 +1,7 @@
 """What finished trials say about the score of their configurations."""
 
+import dataclasses
+
 import numpy as np
 import optuna
 import pytest
@@ -62,6 +64,15 @@ def test_value_is_the_score_and_variance_that_of_a_mean_drawn_to_the_pool():
     assert [o.value for o in found] == [t.score for t in trials]
     expected = [(2 * pooled + 3 * variance) / 5 / 4 for variance in own]
     np.testing.assert_allclose([o.variance for o in found], expected)
+
+
+@pytest.mark.parametrize(("objective", "counted"), [("mean", 4), ("final", 1)])
+def test_variance_is_that_of_the_checkpoints_that_the_score_counts(objective, counted):
+    settings = dataclasses.replace(SETTINGS, objective=objective)
+    curve = np.random.default_rng(0).normal(size=(4, 6))
+    (found,) = observe([trial(0, curve)], settings)
+    scores = curve[-counted:].mean(axis=0)
+    assert found.variance == pytest.approx(scores.var(ddof=1) / 6)
 
 
 def test_a_single_seed_has_the_variance_of_the_others():
