@@ -60,6 +60,15 @@ def test_trials_are_asked_for_while_they_and_the_proof_fit(plan):
     assert budget.is_overrun(trials)
 
 
+def test_the_proof_counts_both_configurations_and_all_finalists(plan):
+    # 20 seeds in groups of 4, twice, and 3 finalists with the baseline.
+    assert proof_seconds(plan, 1e-6) == pytest.approx((2 * 5 + 3 + 1) * 1_000_000 * 1e-6)
+    alone = dataclasses.replace(plan, finalists=0, validate_seeds=21)
+    assert proof_seconds(alone, 1e-6) == pytest.approx(2 * 6)
+    short = dataclasses.replace(plan, validate_steps=plan.settings.total_steps)
+    assert proof_seconds(short, 1e-6) == pytest.approx(2 * 5 * 0.2)  # No finalists: too short.
+
+
 @pytest.mark.parametrize("left", [60, 150, 300, 599])
 def test_the_proof_fits_into_what_is_left(plan, left):
     budget = Budget(600, lambda: 600.0 - left, 0.0)

@@ -8,9 +8,10 @@ from scipy import integrate, stats
 
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.search.model import axes_of, unit_point
+from tune.protocol.trials import TrialRecord
+from tune.search.model import ScoreModel, axes_of, coordinates, unit_point
 from tune.search.samplers import make_sampler
-from tune.search.samplers.gp import log_expected_improvement
+from tune.search.samplers.gp import log_expected_improvement, propose
 
 SETTINGS = Settings(sampler_startup_trials=5, pruner="none")
 SPACE = SETTINGS.space
@@ -87,6 +88,24 @@ def test_trials_that_run_at_the_same_time_get_points_of_their_own():
     points = np.array([unit_point(axes, t.params) for t in study.trials])
     distance = np.abs(points[:, None] - points[None]).max(axis=2) + np.eye(len(points))
     assert distance[-6:].min() > 0.05
+
+
+def test_what_is_being_tried_counts_as_tried_with_what_is_expected_of_it():
+    study = run(new_study(), 12)
+    model = ScoreModel.fit([TrialRecord.of(trial) for trial in study.trials], SETTINGS)
+
+    def proposal(pending):
+        return propose(model, np.array(pending), np.random.default_rng(0))
+
+    first = proposal(np.empty((0, len(model.axes))))
+    near = first + 1e-3 * (0.5 - first)  # No candidate, but as good as the first.
+    second = proposal([near])
+    assert np.abs(second - first).max() > 0.02
+    place = coordinates(model.axes, near[None])
+    (mean,), (deviation,) = model.process.predict(place)
+    (believed,), (left,) = model.process.believing(place).predict(place)
+    assert believed == pytest.approx(mean, abs=0.05 * deviation)
+    assert left < deviation
 
 
 def test_a_draw_that_was_interrupted_stays_what_it_was():
