@@ -53,6 +53,11 @@ class SeedMesh:
         self.lanes = -(-seeds // len(used)) * len(used)
         self.mesh = Mesh(np.array(used), (SEED_AXIS,))
 
+    @property
+    def few_launches(self) -> bool:
+        """Whether programs are to spare launches: they have a price everywhere but on CPU."""
+        return bool(self.mesh.devices.flat[0].platform != "cpu")
+
     def pad(self, keys: jax.Array) -> jax.Array:
         """Repeat the last of `keys`, ``[n]``, until every lane has one, ``[lanes]``.
 

@@ -6,7 +6,10 @@ A distribution is a static description; its parameters are the network's outputs
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import jax
@@ -64,15 +67,83 @@ class Distribution(Protocol):
         ...
 
 
-def _gathered(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
+_MOST_COLUMNS = 32
+"""Actions up to which a GPU goes over columns; beyond, one reduction costs it less."""
+
+_Binary = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _masked_sum(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
-    # The same number without a gather, whose gradient is a scatter: both are launches of
-    # their own on a GPU.
-    taken = raw[..., None] == jnp.arange(log_probs.shape[-1])
-    return jnp.where(taken, log_probs, 0.0).sum(axis=-1)
+def _over_columns(function: _Binary, x: jax.Array) -> jax.Array:
+    """Reduce ``[..., n]`` to ``[..., 1]``, column by column."""
+    return functools.reduce(function, jnp.split(x, x.shape[-1], axis=-1))
+
+
+def _log_softmax(outputs: jax.Array) -> jax.Array:
+    """Return log-probabilities ``[..., n]``.
+
+    On a GPU every reduction ends a kernel, however short its rows are. Written as sums of
+    columns all that follows from the logits is one.
+    """
+
+    def by_columns(outputs: jax.Array) -> jax.Array:
+        if outputs.shape[-1] > _MOST_COLUMNS:
+            return jax.nn.log_softmax(outputs)
+        shifted = outputs - jax.lax.stop_gradient(_over_columns(jnp.maximum, outputs))
+        return shifted - jnp.log(_over_columns(jnp.add, jnp.exp(shifted)))
+
+    log_probs: jax.Array = jax.lax.platform_dependent(
+        outputs, cpu=jax.nn.log_softmax, default=by_columns
+    )
+    return log_probs
+
+
+def _taken(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
+    """Return ``log_probs[..., raw]``."""
+
+    def gathered(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(log_probs, raw[..., None], axis=-1).squeeze(-1)
+
+    def masked(log_probs: jax.Array, raw: jax.Array) -> jax.Array:
+        # Without a gather, whose gradient is a scatter: both are kernels of their own.
+        here = raw[..., None] == jnp.arange(log_probs.shape[-1])
+        return _sum(jnp.where(here, log_probs, 0.0))
+
+    taken: jax.Array = jax.lax.platform_dependent(log_probs, raw, cpu=gathered, default=masked)
+    return taken
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """Return the sum over actions; see :func:`_log_softmax`."""
+
+    def by_columns(x: jax.Array) -> jax.Array:
+        if x.shape[-1] > _MOST_COLUMNS:
+            return x.sum(axis=-1)
+        return _over_columns(jnp.add, x).squeeze(-1)
+
+    total: jax.Array = jax.lax.platform_dependent(
+        x, cpu=partial(jnp.sum, axis=-1), default=by_columns
+    )
+    return total
+
+
+def _argmax(x: jax.Array) -> jax.Array:
+    """Return the first index of the largest, int32; see :func:`_log_softmax`."""
+
+    def reduced(x: jax.Array) -> jax.Array:
+        return jnp.argmax(x, axis=-1).astype(jnp.int32)
+
+    def by_columns(x: jax.Array) -> jax.Array:
+        if x.shape[-1] > _MOST_COLUMNS:
+            return reduced(x)
+        largest, index = x[..., 0], jnp.zeros(x.shape[:-1], jnp.int32)
+        for column in range(1, x.shape[-1]):
+            larger = x[..., column] > largest
+            index = jnp.where(larger, column, index)
+            largest = jnp.where(larger, x[..., column], largest)
+        return index
+
+    best: jax.Array = jax.lax.platform_dependent(x, cpu=reduced, default=by_columns)
+    return best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +175,7 @@ class Categorical:
 
     def mode(self, outputs: jax.Array) -> jax.Array:
         """Return the most probable actions, int32 ``[...]``."""
-        return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
+        return _argmax(outputs)
 
     def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
         """Return log-probabilities ``[...]`` of `raw`, in nats.
@@ -112,11 +183,7 @@ class Categorical:
         >>> Categorical(2).log_prob(jnp.log(jnp.array([0.25, 0.75])), jnp.array(1)).round(4)
         Array(-0.2877, dtype=float32)
         """
-        log_probs = jax.nn.log_softmax(outputs)
-        chosen: jax.Array = jax.lax.platform_dependent(
-            log_probs, raw, cpu=_gathered, default=_masked_sum
-        )
-        return chosen
+        return _taken(_log_softmax(outputs), raw)
 
     def entropy(self, outputs: jax.Array) -> jax.Array:
         """Return entropies ``[...]``, in nats.
@@ -124,8 +191,8 @@ class Categorical:
         >>> Categorical(2).entropy(jnp.zeros(2)).round(4)
         Array(0.6931, dtype=float32)
         """
-        log_probs = jax.nn.log_softmax(outputs)
-        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        log_probs = _log_softmax(outputs)
+        return -_sum(jnp.exp(log_probs) * log_probs)
 
     def action(self, raw: jax.Array) -> jax.Array:
         """Return `raw` itself."""

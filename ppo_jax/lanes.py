@@ -29,7 +29,9 @@ from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.learner import (
     Experience,
+    Network,
     index_of,
+    joined,
     minibatch_gradient,
     optimizer_step,
     shuffle_rollout,
@@ -91,7 +93,13 @@ def begin(
 
 
 def advance(
-    config: TrainConfig, lanes: Lanes, active: jax.Array, passed: jax.Array, blocks: jax.Array
+    config: TrainConfig,
+    lanes: Lanes,
+    active: jax.Array,
+    passed: jax.Array,
+    blocks: jax.Array,
+    *,
+    few_launches: bool = False,
 ) -> Lanes:
     """Have every active lane collect `blocks` blocks, and learn whenever its rollout is full.
 
@@ -102,6 +110,7 @@ def advance(
       passed: bool ``[lanes]``, whether a lane stands at a checkpoint, from which its sums begin
         anew.
       blocks: int32 scalar.
+      few_launches: static; see :func:`update`.
     """
     environment = make(config.env, config.env_kwargs)
     network = make_network(config.agent, environment.spaces)
@@ -114,7 +123,7 @@ def advance(
 
         # Estimate advantages and update the networks
         def learn(lanes: Lanes) -> _Learned:
-            return _learned(config, network, lanes, full)
+            return _learned(config, network, lanes, full, few_launches)
 
         def wait(lanes: Lanes) -> _Learned:
             train = lanes.train
@@ -193,7 +202,9 @@ class _Learned(NamedTuple):
     sums: CompensatedSum
 
 
-def _learned(config: TrainConfig, network: ActorCritic, lanes: Lanes, full: jax.Array) -> _Learned:
+def _learned(
+    config: TrainConfig, network: ActorCritic, lanes: Lanes, full: jax.Array, few_launches: bool
+) -> _Learned:
     """Return what the iteration of the lanes whose rollout is full has led to."""
     train = lanes.train
     rates = jax.vmap(annealed)(lanes.hyperparameters, train.iteration / lanes.total_iterations)
@@ -207,6 +218,7 @@ def _learned(config: TrainConfig, network: ActorCritic, lanes: Lanes, full: jax.
         rates,
         jax.vmap(_keys)(train)[:, 1],
         full,
+        few_launches=few_launches,
     )
     found = (metrics, explained_variance, lanes.totals)
     return _Learned(
@@ -250,6 +262,8 @@ def update(
     rates: Hyperparameters,
     key: jax.Array,
     full: jax.Array,
+    *,
+    few_launches: bool = False,
 ) -> tuple[Any, optax.OptState, LossMetrics]:
     """Run the epochs of every lane in `full` in lockstep; see :func:`ppo_jax.learner.update`.
 
@@ -262,11 +276,29 @@ def update(
       rates: hyperparameters as they are to be used in this update.
       key: of this update.
       full: bool ``[lanes]``; the other lanes stay as they are.
+      few_launches: static; whether to spare launches at the cost of arithmetic and copies.
 
     Returns:
       New parameters and optimizer state, and the mean of the metrics over minibatches, which
       means nothing for other lanes.
     """
+    arguments = (params, optimizer_state, experience, rates, key, full)
+    learn = partial(_update, config)
+    if few_launches:
+        return joined(learn, network, *arguments, vmap=jax.vmap)
+    return learn(network, *arguments)
+
+
+def _update(
+    config: TrainConfig,
+    network: Network,
+    params: Any,
+    optimizer_state: optax.OptState,
+    experience: Experience,
+    rates: Hyperparameters,
+    key: jax.Array,
+    full: jax.Array,
+) -> tuple[Any, optax.OptState, LossMetrics]:
     count = jnp.zeros(full.shape, jnp.int32)
     number = jnp.zeros(full.shape, jnp.float32)
     start = _Learning(
@@ -293,7 +325,7 @@ def update(
 @jax.named_scope("chunk")
 def _chunk(
     config: TrainConfig,
-    network: ActorCritic,
+    network: Network,
     lane: _Learning,
     experience: Experience,
     rates: Hyperparameters,

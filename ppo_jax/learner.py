@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics, normalize, ppo_loss
-from ppo_jax.networks import ActorCritic, policy_outputs, state_value
+from ppo_jax.networks import ActorCritic, JointActorCritic
 
 ADAM_EPSILON = 1e-5
+
+Network = ActorCritic | JointActorCritic
+"""The network of a configuration, or the form of it that updates run with."""
 
 _Carry = tuple[Any, ...]
 
@@ -53,6 +57,8 @@ def update(
     experience: Experience,
     hyperparameters: Hyperparameters,
     key: jax.Array,
+    *,
+    few_launches: bool = False,
 ) -> tuple[Any, optax.OptState, LossMetrics]:
     """Run ``n_epochs`` passes of minibatch updates over a rollout.
 
@@ -67,15 +73,77 @@ def update(
       experience: ``[config.max_n_steps, ...]``, of which the first ``n_steps`` are used.
       hyperparameters: traced scalars; the rates as they are to be used in this update.
       key: of this update; it shuffles the epochs.
+      few_launches: static; whether to spare launches at the cost of arithmetic and copies.
 
     Returns:
       New parameters and optimizer state, and the mean of the metrics over minibatches.
     """
+    arguments = (params, optimizer_state, experience, hyperparameters, key)
+    learn = partial(_update, config, few_launches)
+    return joined(learn, network, *arguments) if few_launches else learn(network, *arguments)
+
+
+_Learned = tuple[Any, optax.OptState, LossMetrics]
+
+
+def joined(
+    learn: Callable[..., _Learned],
+    network: ActorCritic,
+    params: Any,
+    optimizer_state: optax.OptState,
+    *rest: Any,
+    vmap: Callable[..., Any] = lambda function: function,
+) -> _Learned:
+    """Run an update with actor and critic as one network; see :class:`JointActorCritic`.
+
+    Args:
+      learn: takes a network, its parameters, the optimizer's state and `rest`.
+      network: static.
+      params: of `network`.
+      optimizer_state: of :func:`make_optimizer`.
+      *rest: further arguments.
+      vmap: maps over what `params` and `optimizer_state` hold more than one of.
+    """
+    if network.conv_features:
+        return learn(network, params, optimizer_state, *rest)
+    joint = JointActorCritic(network)
+
+    def join(params: Any, optimizer_state: optax.OptState) -> tuple[Any, optax.OptState]:
+        restore = ravel_pytree(params)[1]
+        moved = _moments(lambda x: ravel_pytree(joint.join(restore(x)))[0], optimizer_state)
+        return joint.join(params), moved
+
+    def split(joined: Any, optimizer_state: optax.OptState) -> tuple[Any, optax.OptState]:
+        restore = ravel_pytree(joined)[1]
+        moved = _moments(lambda x: ravel_pytree(joint.split(restore(x)))[0], optimizer_state)
+        return joint.split(joined), moved
+
+    *learned, metrics = learn(joint, *vmap(join)(params, optimizer_state), *rest)
+    return *vmap(split)(*learned), metrics
+
+
+def _moments(
+    function: Callable[[jax.Array], jax.Array], optimizer_state: optax.OptState
+) -> optax.OptState:
+    """Apply a function to the vectors in an optimizer's state: numbers of all parameters."""
+    return jax.tree.map(lambda leaf: function(leaf) if leaf.ndim else leaf, optimizer_state)
+
+
+def _update(
+    config: TrainConfig,
+    few_launches: bool,
+    network: Network,
+    params: Any,
+    optimizer_state: optax.OptState,
+    experience: Experience,
+    hyperparameters: Hyperparameters,
+    key: jax.Array,
+) -> _Learned:
     branches = [
-        partial(_run_epochs, config, network, batch_size)
+        partial(_run_epochs, config, few_launches, network, batch_size)
         for batch_size in config.batch_size_choices
     ]
-    updated: tuple[Any, optax.OptState, LossMetrics] = jax.lax.switch(
+    updated: _Learned = jax.lax.switch(
         index_of(hyperparameters.batch_size, config.batch_size_choices),
         branches,
         params,
@@ -90,7 +158,8 @@ def update(
 @jax.named_scope("epochs")
 def _run_epochs(
     config: TrainConfig,
-    network: ActorCritic,
+    few_launches: bool,
+    network: Network,
     batch_size: int,
     params: Any,
     optimizer_state: optax.OptState,
@@ -103,12 +172,14 @@ def _run_epochs(
     n_blocks = hyperparameters.n_steps // block_size
     rows_used = config.max_n_steps // block_size * block_size
 
-    def minibatch(carry: _Carry, rows: jax.Array) -> tuple[_Carry, None]:
-        params, optimizer_state, sums = carry
+    def batch_of(rows: jax.Array) -> tuple[Experience, jax.Array]:
         batch = jax.tree.map(lambda x: x[rows], experience)
-        gradient, metrics = minibatch_gradient(
-            params, network, batch, normalize(batch.advantage), hyperparameters
-        )
+        return batch, normalize(batch.advantage)
+
+    def minibatch(carry: _Carry, of_scan: Any) -> tuple[_Carry, None]:
+        params, optimizer_state, sums = carry
+        batch, advantages = of_scan if few_launches else batch_of(of_scan)
+        gradient, metrics = minibatch_gradient(params, network, batch, advantages, hyperparameters)
         params, optimizer_state = optimizer_step(params, optimizer_state, gradient, hyperparameters)
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
@@ -124,7 +195,10 @@ def _run_epochs(
 
         def block(index: jax.Array, carry: _Carry) -> _Carry:
             # A static scan inside the traced loop: a GPU pays for every traced iteration.
-            done: _Carry = jax.lax.scan(minibatch, carry, order[index])[0]
+            rows = order[index]
+            # Gathered at once, which costs the block a copy and spares each minibatch launches.
+            batches = jax.vmap(batch_of)(rows) if few_launches else rows
+            done: _Carry = jax.lax.scan(minibatch, carry, batches)[0]
             return done
 
         before = carry[-1].approx_kl
@@ -178,7 +252,7 @@ def index_of(value: jax.Array | int, choices: tuple[int, ...]) -> jax.Array:
 
 def minibatch_gradient(
     params: Any,
-    network: ActorCritic,
+    network: Network,
     batch: Experience,
     advantages: jax.Array,
     hyperparameters: Hyperparameters,
@@ -209,18 +283,18 @@ def optimizer_step(
 
 def _loss(
     params: Any,
-    network: ActorCritic,
+    network: Network,
     batch: Experience,
     advantages: jax.Array,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    outputs = policy_outputs(network, params, batch.observation)
+    outputs, value = network.apply(params, batch.observation)
     return ppo_loss(
         log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,
         advantages=advantages,
         entropy=network.distribution.entropy(outputs),
-        value=state_value(network, params, batch.observation),
+        value=value,
         old_value=batch.value,
         returns=batch.returns,
         clip_epsilon=hyperparameters.clip_epsilon,

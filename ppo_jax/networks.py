@@ -1,5 +1,6 @@
 """Actor-critic networks. What the outputs mean lives in :mod:`ppo_jax.distributions`."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -170,6 +171,68 @@ class ActorCritic(nn.Module):
 
 def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class JointActorCritic:
+    """Actor and critic of an :class:`ActorCritic` without convolutions, layer beside layer.
+
+    Each layer of both is one batched product, where a GPU or a TPU would need a launch for
+    either. The products of a CPU are slower batched than apart.
+
+    Attributes:
+      network: whose parts they are.
+    """
+
+    network: ActorCritic
+
+    @property
+    def distribution(self) -> Distribution:
+        """Distribution of the actions."""
+        return self.network.distribution
+
+    def join(self, params: Any) -> Any:
+        """Stack the parameters of actor and critic: ``[2, ...]`` in place of two of each.
+
+        The critic's last layer has columns of zeros more, as many as the actor has outputs.
+        They get no gradient, and so stay zero.
+        """
+        parts = dict(params["params"])
+
+        def stack(actor: jax.Array, critic: jax.Array) -> jax.Array:
+            more = [(0, n - m) for n, m in zip(actor.shape, critic.shape, strict=True)]
+            return jnp.stack([actor, jnp.pad(critic, more)])
+
+        layers = jax.tree.map(stack, parts.pop("actor"), parts.pop("critic"))
+        return {"layers": layers, **parts}
+
+    def split(self, joined: Any) -> Any:
+        """Return what :meth:`join` was given."""
+        parts = dict(joined)
+        layers = parts.pop("layers")
+        last = layers[f"Dense_{len(layers) - 1}"]
+        critic = layers | {f"Dense_{len(layers) - 1}": jax.tree.map(lambda x: x[..., :1], last)}
+        halves = {
+            "actor": jax.tree.map(lambda x: x[0], layers),
+            "critic": jax.tree.map(lambda x: x[1], critic),
+        }
+        return {"params": {**parts, **halves}}
+
+    def apply(self, joined: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return policy outputs ``[B, width]`` and values ``[B]`` of ``[B, ...]``."""
+        network, layers = self.network, joined["layers"]
+        x = _flat(observation).astype(jnp.float32)
+        x = jnp.broadcast_to(x, (2, *x.shape))  # Both see the same.
+        for number in range(len(layers)):
+            kernel, bias = (layers[f"Dense_{number}"][name] for name in ("kernel", "bias"))
+            x = jnp.einsum("nbi,nio->nbo", x, kernel) + bias[:, None]
+            if number + 1 < len(layers):
+                x = _ACTIVATIONS[network.activation](x)
+        outputs, values = x[0], x[1, :, 0]
+        if self.distribution.state_independent_scale:
+            log_std = jnp.broadcast_to(joined["log_std"], outputs.shape)
+            outputs = jnp.concatenate([outputs, log_std], axis=-1)
+        return outputs, values
 
 
 def policy_outputs(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:

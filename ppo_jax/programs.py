@@ -351,7 +351,7 @@ class Programs:
             returns = evaluation.evaluate(config, state.params, key, statistics)
             return jnp.where(state.finite, returns, jnp.nan)
 
-        train_until = partial(trainer.train_until, config)
+        train_until = partial(trainer.train_until, config, few_launches=self.mesh.few_launches)
         keys = jax.eval_shape(lambda: seed_keys(0, TRAINING, self.mesh.lanes))
         state = self.mesh.placed(jax.eval_shape(init, keys), STATE_AXES)
         hyperparameters, number = Hyperparameters().to_arrays(), np.int32(0)

@@ -278,7 +278,7 @@ class LanePrograms(Programs):
             return dataclasses.replace(state, iteration=state.iteration[0])
 
         advance = jax.shard_map(
-            functools.partial(lanes.advance, self.config),
+            functools.partial(lanes.advance, self.config, few_launches=mesh.few_launches),
             mesh=mesh.mesh,
             in_specs=tuple(map(mesh.spec, (0, 0, 0, None))),
             out_specs=mesh.spec(0),

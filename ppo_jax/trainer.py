@@ -82,6 +82,8 @@ def train_until(
     hyperparameters: Hyperparameters,
     target_iteration: jax.Array,
     total_iterations: jax.Array,
+    *,
+    few_launches: bool = False,
 ) -> tuple[TrainState, TrainMetrics]:
     """Train one seed until `target_iteration` iterations are done.
 
@@ -91,6 +93,7 @@ def train_until(
       hyperparameters: traced scalars.
       target_iteration: int32 scalar; see :func:`ppo_jax.config.iterations_for`.
       total_iterations: int32 scalar, the horizon of linear annealing.
+      few_launches: static; see :func:`ppo_jax.learner.update`.
 
     Returns:
       The new state, and metrics of the iterations just done.
@@ -111,7 +114,14 @@ def train_until(
         experience, explained_variance = prepare(config, rollout, rates)
         # Update the network
         params, optimizer_state, metrics = update(
-            config, network, params, optimizer_state, experience, rates, shuffle_key
+            config,
+            network,
+            params,
+            optimizer_state,
+            experience,
+            rates,
+            shuffle_key,
+            few_launches=few_launches,
         )
 
         found = (metrics, explained_variance, totals)

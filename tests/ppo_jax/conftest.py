@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppo_jax.config import AgentConfig, TrainConfig
+from ppo_jax.devices import SeedMesh
 from ppo_jax.environments import Continuous, Discrete
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Programs
@@ -53,3 +54,14 @@ def train_a_little():
         return programs, state, metrics
 
     return train_a_little
+
+
+@pytest.fixture
+def accelerator_forms(monkeypatch):
+    """What is compiled in the test has the form of an accelerator's, and runs on CPU."""
+
+    def default_of(*args, default, **_):
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default_of)
+    monkeypatch.setattr(SeedMesh, "few_launches", True)

@@ -13,6 +13,14 @@ CATEGORICAL = Categorical(3)
 LOGITS = np.random.default_rng(0).normal(scale=2, size=(5, 4, 3)).astype(np.float32)
 
 
+@pytest.fixture(params=["cpu", "accelerator"])
+def platform(request):
+    """Whose form of the sums over actions the test sees."""
+    if request.param == "accelerator":
+        request.getfixturevalue("accelerator_forms")
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("shape", [(), (4,), (5, 4)])
 def test_log_probability(shape):
     logits = LOGITS[(0,) * (2 - len(shape))]
@@ -24,6 +32,7 @@ def test_log_probability(shape):
     np.testing.assert_allclose(computed, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("shape", [(), (4,), (5, 4)])
 def test_entropy(shape):
     logits = LOGITS[(0,) * (2 - len(shape))]
@@ -33,12 +42,23 @@ def test_entropy(shape):
     np.testing.assert_allclose(computed, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("shape", [(), (4,), (5, 4)])
 def test_mode(shape):
     logits = LOGITS[(0,) * (2 - len(shape))]
     computed = CATEGORICAL.mode(jnp.asarray(logits))
     assert computed.dtype == jnp.int32
     np.testing.assert_array_equal(computed, logits.argmax(-1))
+
+
+@pytest.mark.usefixtures("platform")
+def test_the_first_of_equals_is_the_mode_and_of_many_actions_the_largest():
+    np.testing.assert_array_equal(CATEGORICAL.mode(jnp.array([[1.0, 1, 0], [0, 2, 2]])), [0, 1])
+    many = jnp.asarray(np.random.default_rng(0).normal(size=(4, 40)), jnp.float32)
+    np.testing.assert_array_equal(Categorical(40).mode(many), many.argmax(-1))
+    expected = scipy.special.log_softmax(many, axis=-1)[:, 39]
+    computed = Categorical(40).log_prob(many, jnp.full(4, 39))
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
 
 
 def test_sampling_frequencies():
@@ -57,6 +77,7 @@ def test_sampling_draws_independently_along_a_batch():
     assert 400 < Categorical(2).sample(jnp.zeros(2), noise).sum() < 600
 
 
+@pytest.mark.usefixtures("platform")
 def test_extreme_logits_stay_finite():
     logits = jnp.array([1e4, 0.0, -1e4])
     np.testing.assert_allclose(CATEGORICAL.log_prob(logits, jnp.array(0)), 0.0)

@@ -94,6 +94,20 @@ def test_runs_of_mixed_sizes_and_a_refilled_place_equal_runs_one_after_another()
     compare(CONFIG, MIXED)
 
 
+@pytest.mark.slow
+def test_forms_for_accelerators_give_the_same_results(request):
+    config = dataclasses.replace(CONFIG, agent=AgentConfig(num_envs=4, hidden_sizes=(8,)))
+    runs = [Run(keys(), h, CHECKPOINTS) for h in MIXED[:2]]
+    expected = checkpoints_of(OneAfterAnother(Programs(config, SEEDS)), runs)
+    request.getfixturevalue("accelerator_forms")
+    for schedule in (
+        OneAfterAnother(Programs(config, SEEDS)),
+        SideBySide(LanePrograms(config, SEEDS, 2)),
+    ):
+        for ours, theirs in zip(checkpoints_of(schedule, runs), expected, strict=True):
+            assert_same(ours, theirs)
+
+
 def equal(one, other):
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.returns, b.returns)

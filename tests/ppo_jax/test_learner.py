@@ -151,9 +151,11 @@ def updated():
     experience = jax.tree.map(jnp.asarray, Experience(observation, action, log_prob, *noise))
     optimizer_state = make_optimizer(Hyperparameters()).init(params)
 
-    def run(hyperparameters, seed):
+    def run(hyperparameters, seed, **form):
         key = jax.random.fold_in(jax.random.key(1), seed)
-        return update(STOPPING, network, params, optimizer_state, experience, hyperparameters, key)
+        return update(
+            STOPPING, network, params, optimizer_state, experience, hyperparameters, key, **form
+        )
 
     return run
 
@@ -162,6 +164,14 @@ def stopping(target_kl, n_epochs=6):
     return Hyperparameters(
         learning_rate=1e-2, n_steps=64, batch_size=16, n_epochs=n_epochs, target_kl=target_kl
     ).to_arrays()
+
+
+def test_update_with_few_launches_differs_by_rounding_alone(updated):
+    hyperparameters = stopping(0.0, n_epochs=2)
+    params, state, metrics = jax.jit(updated)(hyperparameters, 0)
+    few = jax.jit(partial(updated, few_launches=True))(hyperparameters, 0)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, few, (params, state, metrics))
 
 
 def test_epochs_end_when_the_policy_has_moved_too_far(updated):

@@ -1,5 +1,7 @@
 """The networks against plain matrix products."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from ppo_jax.config import AgentConfig
 from ppo_jax.environments import Continuous, Discrete, Spaces, make
 from ppo_jax.errors import UserError
-from ppo_jax.networks import make_network, policy_outputs, product, state_value
+from ppo_jax.networks import JointActorCritic, make_network, policy_outputs, product, state_value
 
 
 @pytest.mark.parametrize("batch", [(), (7,), (3, 5)])
@@ -59,6 +61,35 @@ def test_observations_of_any_shape_are_flattened(name):
     tower = jax.tree.map(np.asarray, params["params"])
     np.testing.assert_allclose(logits.reshape(6, -1), mlp(tower["actor"]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value.reshape(6, 1), mlp(tower["critic"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("action_space", [Discrete(3), Continuous((-1.0, 0.0), (1.0, 2.0))])
+@pytest.mark.parametrize("hidden_sizes", [(), (6,), (6, 6, 4)])
+def test_joint_network_is_actor_and_critic(action_space, hidden_sizes):
+    spaces = Spaces((2, 3), action_space)
+    network = make_network(AgentConfig(hidden_sizes=hidden_sizes), spaces)
+    joint = JointActorCritic(network)
+    observation = jax.random.normal(jax.random.key(0), (7, 2, 3))
+    params = jax.tree.map(lambda x: x + 0.1, network.init(jax.random.key(1), observation))
+    joined = joint.join(params)
+    assert jax.tree.structure(joint.split(joined)) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, joint.split(joined), params)
+
+    def loss(network, params):
+        outputs, values = network.apply(params, observation)
+        return jnp.sin(outputs).sum() + jnp.cos(values).sum(), (outputs, values)
+
+    expected, ours = (
+        jax.grad(loss, argnums=1, has_aux=True)(*case)
+        for case in ((network, params), (joint, joined))
+    )
+    ours = joint.split(ours[0]), ours[1]
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, ours, expected)
+    # Nothing but actor and critic: a step along the gradient leaves what is padded zero.
+    gradient = jax.grad(loss, argnums=1, has_aux=True)(joint, joined)[0]
+    padded = jax.tree.map(jnp.subtract, gradient, joint.join(joint.split(gradient)))
+    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(padded))
 
 
 IMAGES = Spaces((7, 6, 2), Discrete(3))
