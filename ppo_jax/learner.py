@@ -20,6 +20,7 @@ Network = ActorCritic | JointActorCritic
 """The network of a configuration, or the form of it that updates run with."""
 
 _Carry = tuple[Any, ...]
+_Learned = tuple[Any, optax.OptState, LossMetrics]
 
 
 class Experience(NamedTuple):
@@ -81,9 +82,6 @@ def update(
     arguments = (params, optimizer_state, experience, hyperparameters, key)
     learn = partial(_update, config, few_launches)
     return joined(learn, network, *arguments) if few_launches else learn(network, *arguments)
-
-
-_Learned = tuple[Any, optax.OptState, LossMetrics]
 
 
 def joined(
@@ -166,7 +164,7 @@ def _run_epochs(
     experience: Experience,
     hyperparameters: Hyperparameters,
     key: jax.Array,
-) -> tuple[Any, optax.OptState, LossMetrics]:
+) -> _Learned:
     block_size = config.minibatch_block(batch_size)
     batches_per_block = block_size // batch_size
     n_blocks = hyperparameters.n_steps // block_size
@@ -288,7 +286,8 @@ def _loss(
     advantages: jax.Array,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    outputs, value = network.apply(params, batch.observation)
+    both: tuple[jax.Array, jax.Array] = network.apply(params, batch.observation)  # type: ignore[assignment]
+    outputs, value = both
     return ppo_loss(
         log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,
