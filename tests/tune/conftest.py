@@ -114,8 +114,15 @@ def programs(monkeypatch):
 
 
 @pytest.fixture
-def no_pictures(monkeypatch):
-    """Reports without pictures: drawing takes seconds, and has tests of its own in report/."""
+def pictures():
+    """Draw the pictures of reports, which takes seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """Make reports without pictures, except for tests that ask for them."""
+    if "pictures" in request.fixturenames:
+        return
     monkeypatch.setattr("tune.report.html.inline_svg", lambda draw, width, height: "<svg></svg>")
     for name in ("plot_optimization", "plot_validation"):
         monkeypatch.setattr(

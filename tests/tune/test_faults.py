@@ -71,7 +71,7 @@ VOLATILE = {
 """They hold moments and seconds."""
 
 
-@pytest.mark.usefixtures("policies", "no_pictures")
+@pytest.mark.usefixtures("policies")
 @pytest.mark.parametrize("ways", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_file_of_a_study_that_is_damaged_is_written_again(programs, tmp_path, progress, ways):
     """Each in as many `ways`."""
@@ -159,7 +159,7 @@ def interrupted_validation(programs, folder):
         )
 
 
-@pytest.mark.usefixtures("policies", "no_pictures")
+@pytest.mark.usefixtures("policies")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_training_state_that_is_damaged_counts_as_none(programs, tmp_path, damage):
     interrupted_validation(programs, tmp_path)
@@ -170,7 +170,7 @@ def test_training_state_that_is_damaged_counts_as_none(programs, tmp_path, damag
     assert not (tmp_path / "training_state").exists()
 
 
-@pytest.mark.usefixtures("policies", "no_pictures")
+@pytest.mark.usefixtures("policies")
 def test_kill_while_a_training_state_is_removed_leaves_none(programs, tmp_path, monkeypatch):
     interrupted_validation(programs, tmp_path)
     folder = StudyFolder(tmp_path)
@@ -189,7 +189,6 @@ def test_kill_while_a_training_state_is_removed_leaves_none(programs, tmp_path, 
     assert not any("training_state" in path.name for path in tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_disk_that_is_full_in_a_validation_is_an_os_error_and_the_same_call_continues(
     programs, tmp_path, monkeypatch
 ):

@@ -30,8 +30,6 @@ from tune.search.objective import objective
 from tune.search.study import run_optimization
 from tune.session import run_study, train_best_config
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 @pytest.fixture(autouse=True)
 def saved_policies(monkeypatch):

@@ -36,7 +36,7 @@ NO_LIMIT = 0  # Of Playwright's own 30 seconds; pytest has one.
 
 
 @pytest.fixture
-def folder(programs, tmp_path):
+def folder(programs, tmp_path, pictures):
     """A study with everything in it, prepared for the dashboard."""
     programs.untrained = 5000.0
     programs.returns = lambda hp, step, seed: step / 1000 + 5000 * hp.gamma + seed

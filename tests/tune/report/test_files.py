@@ -17,8 +17,6 @@ from tune.search.storage import open_storage
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 def strict(path):
     def refuse(token):

@@ -14,8 +14,6 @@ from tune.report.results import StudyResults, shown_score
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
-
 
 def trial(number, state=TrialState.COMPLETE, **changes):
     values = {field.name: None for field in dataclasses.fields(TrialRecord)}
