@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +96,18 @@ def refusal(monkeypatch, capsys):
         return printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Return a function that draws parameters of a network; its ``init`` compiles for long."""
+
+    def draw(network, shape, scale=0.5, seed=0):
+        rng = np.random.default_rng(seed)
+        shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros(shape, np.float32))
+        return jax.tree.map(lambda x: rng.normal(0, scale, x.shape).astype(x.dtype), shapes)
+
+    return draw
 
 
 @pytest.fixture

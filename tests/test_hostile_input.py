@@ -6,8 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -181,12 +179,12 @@ def test_environment_names(name):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory, random_params):
     """Return the folder of a small policy."""
     folder = tmp_path_factory.mktemp("policy")
     config = TrainConfig(env="CartPole-v1", agent=AgentConfig(hidden_sizes=(4,)))
     network = make_network(config.agent, make(config.env).spaces)
-    policy.save(folder, config, Weights(network.init(jax.random.key(0), jnp.zeros(4)), None))
+    policy.save(folder, config, Weights(random_params(network, (4,)), None))
     return folder
 
 

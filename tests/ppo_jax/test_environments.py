@@ -39,10 +39,14 @@ def test_spaces(name, shape, actions, limit):
     assert environment.max_episode_steps == limit
 
 
-MINATAR = {name for name in OFFLINE if name.endswith("-MinAtar")}
+# One of each family, and those that the protocol has to adapt.
+KINDS = (
+    *("CartPole-v1", "Pendulum-v1", "Catch-bsuite", "MemoryChain-bsuite", "FrozenLake-misc"),
+    *("PointRobot-misc", "GaussianBandit-misc", "FourRooms-misc", "Breakout-MinAtar"),
+)
 
 
-@pytest.mark.parametrize("name", slow_but("Breakout-MinAtar", *set(OFFLINE) - MINATAR))
+@pytest.mark.parametrize("name", slow_but(*KINDS))
 def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name, random_action):
     environment, (suite, parameters) = make(name), gymnax.make(name)
     assert environment.name == name
@@ -70,7 +74,7 @@ def test_every_environment_keeps_the_protocol_and_steps_as_gymnax_does(name, ran
         state, observation = environment.reset(key) if ended else timestep[:2]
 
 
-@pytest.mark.parametrize("name", slow_but("CartPole-v1", "Catch-bsuite"))
+@pytest.mark.parametrize("name", slow_but("Catch-bsuite"))
 def test_every_environment_trains(name, train_a_little):
     _, _, metrics = train_a_little(name)
     limit = make(name).max_episode_steps
@@ -78,7 +82,9 @@ def test_every_environment_trains(name, train_a_little):
     assert (metrics.episodes > 0).all() or limit * 4 > 192
 
 
-@pytest.mark.parametrize("name", ["Pendulum-v1", "Breakout-MinAtar"])
+@pytest.mark.parametrize(
+    "name", ["Pendulum-v1", pytest.param("Breakout-MinAtar", marks=pytest.mark.slow)]
+)
 def test_everything_normalized_trains(name, train_a_little):
     squash = {"squash_actions": True} if name == "Pendulum-v1" else {}
     programs, state, _ = train_a_little(
@@ -118,7 +124,13 @@ def test_a_falling_pole_terminates_and_is_not_truncated():
     assert end.reward == 1
 
 
-@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+@pytest.mark.parametrize(
+    "game",
+    [
+        *("Breakout", "SpaceInvaders"),
+        *(pytest.param(g, marks=pytest.mark.slow) for g in ("Asterix", "Freeway", "Seaquest")),
+    ],
+)
 def test_a_byte_holds_an_observation_of_minatar(game):
     suite, parameters = gymnax.make(f"{game}-MinAtar")
 
@@ -189,7 +201,7 @@ def test_wrong_parameters_are_refused(kwargs, message):
         make("CartPole-v1", tuple(kwargs.items()))
 
 
-@pytest.mark.parametrize("name", ["DiscountingChain-bsuite", "FourRooms-misc", "MetaMaze-misc"])
+@pytest.mark.parametrize("name", ["DiscountingChain-bsuite", "FourRooms-misc"])
 def test_an_environment_can_be_made_while_a_program_is_traced(name):
     kwargs = (("max_steps_in_episode", 23),)
     observation = jax.jit(lambda key: make(name, kwargs).reset(key)[1])(jax.random.key(0))

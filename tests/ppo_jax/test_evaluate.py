@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,20 +18,23 @@ from ppo_jax.programs import Weights
 from ppo_jax.statistics import t_interval
 
 
-def random_policy(folder, name, **agent):
-    """Save a policy that is not uniform."""
-    config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(8,), **agent))
-    spaces = make(name).spaces
-    params = make_network(config.agent, spaces).init(
-        jax.random.key(1), jnp.zeros(spaces.observation_shape)
-    )
-    statistics = None
-    if config.agent.normalize_observations:
-        rows = jax.random.normal(jax.random.key(2), (50, *spaces.observation_shape))
-        statistics = RunningStatistics.empty(spaces.observation_shape).updated(3 * rows + 0.5)
-    params = jax.tree.map(lambda x: 20 * x, params)
-    policy.save(folder, config, Weights(params, statistics))
-    return folder
+@pytest.fixture
+def random_policy(random_params):
+    """Return a function that saves a policy that is not uniform."""
+
+    def save(folder, name, **agent):
+        config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(8,), **agent))
+        spaces = make(name).spaces
+        shape = spaces.observation_shape
+        params = random_params(make_network(config.agent, spaces), shape, scale=2.0, seed=1)
+        statistics = None
+        if config.agent.normalize_observations:
+            rows = np.random.default_rng(2).normal(0.5, 3, (50, *shape)).astype(np.float32)
+            statistics = RunningStatistics.empty(shape).updated(rows)
+        policy.save(folder, config, Weights(params, statistics))
+        return folder
+
+    return save
 
 
 def linear_policy(folder, name, kernel, logits, **kwargs):
@@ -40,13 +42,12 @@ def linear_policy(folder, name, kernel, logits, **kwargs):
     config = TrainConfig(
         env=name, env_kwargs=tuple(kwargs.items()), agent=AgentConfig(hidden_sizes=(1,))
     )
-    params = make_network(config.agent, make(name).spaces).init(
-        jax.random.key(0), jnp.zeros(len(kernel))
-    )
-    params = jax.tree.map(jnp.zeros_like, params)
+    network, start = make_network(config.agent, make(name).spaces), np.zeros(len(kernel))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), start)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     actor = params["params"]["actor"]
-    actor["Dense_0"]["kernel"] = jnp.array(kernel)[:, None]
-    actor["Dense_1"]["kernel"] = jnp.array([logits])
+    actor["Dense_0"]["kernel"] = np.float32(kernel)[:, None]
+    actor["Dense_1"]["kernel"] = np.float32([logits])
     policy.save(folder, config, Weights(params, None))
     return folder
 
@@ -106,7 +107,7 @@ def test_plays_here_and_in_gymnasium_and_films_it(command, tmp_path):
         ("Pendulum-v1", ["--sample"]),
     ],
 )
-def test_a_policy_scores_the_same_in_gymnasium(tmp_path, run, name, options):
+def test_a_policy_scores_the_same_in_gymnasium(tmp_path, run, random_policy, name, options):
     if name == "Acrobot-v1":
         folder = swinging_policy(tmp_path / "policy")
     else:
@@ -129,7 +130,7 @@ def test_parameters_are_those_of_training_and_can_be_overridden(tmp_path, run, c
     assert "length  40.0 steps, 40 to 40" in capsys.readouterr().out
 
 
-def test_sampled_actions_follow_the_seed(tmp_path, run):
+def test_sampled_actions_follow_the_seed(tmp_path, run, random_policy):
     folder = random_policy(tmp_path / "policy", "CartPole-v1")
     returns = []
     for number, options in enumerate([("--sample",), ("--sample",), ("--sample", "--seed", 1), ()]):
@@ -181,7 +182,9 @@ def test_equal_returns_have_an_interval_of_width_zero(value):
 @pytest.mark.parametrize(
     "name", [pytest.param("Breakout-MinAtar", marks=pytest.mark.slow), "Pendulum-v1"]
 )
-def test_films_of_environments_that_do_not_draw_themselves(tmp_path, run, name, suffix, capsys):
+def test_films_of_environments_that_do_not_draw_themselves(
+    tmp_path, run, random_policy, name, suffix, capsys
+):
     folder = random_policy(tmp_path / "policy", name)
     film = tmp_path / f"film{suffix}"
     kwargs = ("--env-kwargs", "max_steps_in_episode=12")
@@ -261,7 +264,7 @@ def test_a_missing_package_is_named_with_its_extra(
         run(folder, *options)
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path, run):
+def test_what_cannot_be_drawn_is_refused(tmp_path, run, random_policy):
     folder = random_policy(tmp_path / "policy", "FrozenLake-misc")
     with pytest.raises(UserError, match="cannot draw FrozenLake-misc"):
         run(folder, "--record", tmp_path / "film.gif")

@@ -23,11 +23,15 @@ def configured(limit):
     )
 
 
-def random_params(config, seed=0, scale=30.0):
-    """Parameters of a policy that is not uniform."""
-    network = make_network(config.agent, make(config.env, config.env_kwargs).spaces)
-    params = network.init(jax.random.key(seed), jnp.zeros(4))
-    return jax.tree.map(lambda x: x * scale, params)
+@pytest.fixture
+def params_of(random_params):
+    """Return a function that draws parameters of a policy that is not uniform."""
+
+    def draw(config, seed=0):
+        network = make_network(config.agent, make(config.env, config.env_kwargs).spaces)
+        return random_params(network, (4,), scale=2.0, seed=seed)
+
+    return draw
 
 
 def plain_returns(config, params, key):
@@ -52,9 +56,9 @@ def plain_returns(config, params, key):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_returns_equal_those_of_a_plain_loop(seed):
+def test_returns_equal_those_of_a_plain_loop(params_of, seed):
     config = configured(500)
-    params, key = random_params(config, seed), jax.random.key(seed)
+    params, key = params_of(config, seed), jax.random.key(seed)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     assert returns.shape == (EPISODES,)
     np.testing.assert_allclose(returns, plain_returns(config, params, key))
@@ -63,20 +67,20 @@ def test_returns_equal_those_of_a_plain_loop(seed):
 
 
 @pytest.mark.parametrize("limit", [1, 3, 32, 33, 40])
-def test_episodes_stop_at_the_time_limit(limit):
+def test_episodes_stop_at_the_time_limit(params_of, limit):
     config = configured(limit)
     # It pushes to where the pole falls, so it stays up for long.
-    params = jax.tree.map(jnp.zeros_like, random_params(config))
+    params = jax.tree.map(jnp.zeros_like, params_of(config))
     params["params"]["actor"]["Dense_0"]["kernel"] = jnp.zeros((4, 8)).at[2:, 0].set(1.0)
     params["params"]["actor"]["Dense_1"]["kernel"] = jnp.zeros((8, 2)).at[0, 1].set(1.0)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, jax.random.key(0))
     np.testing.assert_array_equal(returns, limit)
 
 
-def test_the_same_key_gives_the_same_episodes():
+def test_the_same_key_gives_the_same_episodes(params_of):
     config = configured(100)
     evaluate = jax.jit(partial(evaluation.evaluate, config))
-    params = random_params(config)
+    params = params_of(config)
     one, again, other = (evaluate(params, jax.random.key(k)) for k in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
@@ -107,10 +111,10 @@ class Ramp:
         )
 
 
-def test_rewards_after_the_first_episode_do_not_count(monkeypatch):
+def test_rewards_after_the_first_episode_do_not_count(monkeypatch, random_params):
     monkeypatch.setattr(evaluation, "make", lambda *_: Ramp())
     config = TrainConfig(env="ramp", agent=AgentConfig(hidden_sizes=()), eval_episodes=30)
-    params = make_network(config.agent, Ramp().spaces).init(jax.random.key(0), jnp.zeros(1))
+    params = random_params(make_network(config.agent, Ramp().spaces), (1,))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     starts = jax.vmap(Ramp().reset)(jax.random.split(jax.random.split(key)[0], 30))[0]
@@ -129,10 +133,10 @@ class Dice(Ramp):
         return super().step(key, state, action)._replace(reward=jax.random.uniform(key))
 
 
-def test_every_step_of_every_episode_has_a_key_of_its_own(monkeypatch):
+def test_every_step_of_every_episode_has_a_key_of_its_own(monkeypatch, random_params):
     monkeypatch.setattr(evaluation, "make", lambda *_: Dice())
     config = TrainConfig(env="dice", agent=AgentConfig(hidden_sizes=()), eval_episodes=3)
-    params = make_network(config.agent, Dice().spaces).init(jax.random.key(0), jnp.zeros(1))
+    params = random_params(make_network(config.agent, Dice().spaces), (1,))
     key = jax.random.key(3)
     returns = jax.jit(partial(evaluation.evaluate, config))(params, key)
     expected = np.zeros(3)

@@ -18,11 +18,11 @@ from ppo_jax.networks import make_network
 MANY_SEEDS = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
-from ppo_jax.config import TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.programs import Programs
 from ppo_jax.seeds import TRAINING, seed_keys
 
-programs = Programs(TrainConfig(), 8)
+programs = Programs(TrainConfig(agent=AgentConfig(hidden_sizes=(16, 16))), 8)
 for root in range(20):
     state = programs.init(seed_keys(root, TRAINING, 8))
     jax.block_until_ready(state.params)

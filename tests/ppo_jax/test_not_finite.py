@@ -63,7 +63,7 @@ bad_gradient.defvjp(lambda x: (x, None), lambda _, g: (g * jnp.nan,))
 def config(name, **agent):
     return config_for(
         HYPERPARAMETERS,
-        AgentConfig(num_envs=4, hidden_sizes=(8,), **agent),
+        AgentConfig(num_envs=4, hidden_sizes=(), **agent),
         env=f"planted:{name}",
         eval_episodes=4,
     )
@@ -87,8 +87,15 @@ def test_nothing_planted_nothing_found():
     assert np.isfinite(returns).all()
 
 
-@pytest.mark.parametrize("name", ["InReward", "InObservation"])
-@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(
+    ("name", "normalized"),
+    [
+        ("InReward", False),
+        ("InObservation", True),
+        pytest.param("InReward", True, marks=pytest.mark.slow),
+        pytest.param("InObservation", False, marks=pytest.mark.slow),
+    ],
+)
 def test_environment_in_training(name, normalized):
     switches = {"normalize_observations": normalized, "normalize_rewards": normalized}
     assert not train(config(name, **switches)).finite

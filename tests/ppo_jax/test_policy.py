@@ -30,9 +30,8 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 40, 6)).astype(np.float3
 
 
 @pytest.fixture(scope="module")
-def params():
-    params = NETWORK.init(jax.random.key(0), jnp.zeros(6))
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+def params(random_params):
+    return random_params(NETWORK, (6,))
 
 
 @pytest.fixture
@@ -67,8 +66,8 @@ def test_one_observation_or_any_batch(folder, shape):
 
 @pytest.mark.parametrize("batch", [(0,), (3, 0)])
 @pytest.mark.parametrize(("name", "action"), [("CartPole-v1", ()), ("Pendulum-v1", (1,))])
-def test_an_empty_batch_gives_no_actions(tmp_path, name, action, batch):
-    _, _, loaded = saved(tmp_path, TrainConfig(name))
+def test_an_empty_batch_gives_no_actions(saved, name, action, batch):
+    _, _, loaded = saved(TrainConfig(name))
     shape = loaded.spaces.observation_shape
     actions = loaded.act(np.zeros((*batch, *shape)))
     assert actions.shape == (*batch, *action)
@@ -246,18 +245,22 @@ def test_weights_that_are_damaged_in_the_middle_are_noticed(folder, damage):
     load(folder)
 
 
-def saved(folder, config, statistics=None):
-    environment = make(config.env, config.env_kwargs)
-    network = make_network(config.agent, environment.spaces)
-    shape = environment.spaces.observation_shape
-    params = network.init(jax.random.key(0), jnp.zeros(shape))
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
-    save(folder, config, Weights(params, statistics))
-    return network, params, load(folder)
+@pytest.fixture
+def saved(tmp_path, random_params):
+    """Return a function that saves a policy; it returns its network, parameters and the policy."""
+
+    def saved(config, statistics=None):
+        environment = make(config.env, config.env_kwargs)
+        network = make_network(config.agent, environment.spaces)
+        params = random_params(network, environment.spaces.observation_shape, scale=0.1)
+        save(tmp_path, config, Weights(params, statistics))
+        return network, params, load(tmp_path)
+
+    return saved
 
 
-def test_continuous_actions_lie_in_their_bounds(tmp_path):
-    network, params, loaded = saved(tmp_path, TrainConfig("Pendulum-v1"))
+def test_continuous_actions_lie_in_their_bounds(saved):
+    network, params, loaded = saved(TrainConfig("Pendulum-v1"))
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     means = network.apply(params, observations, method="policy")[:, :1]
     actions = loaded.act(observations)
@@ -269,10 +272,10 @@ def test_continuous_actions_lie_in_their_bounds(tmp_path):
     assert (drawn != actions).any()
 
 
-def test_observation_statistics_travel_with_the_policy(tmp_path):
+def test_observation_statistics_travel_with_the_policy(saved):
     statistics = RunningStatistics(np.float32([1, 2, 3]), np.float32([4, 9, 16]), np.float32(1000))
     config = TrainConfig("Pendulum-v1", agent=AgentConfig(normalize_observations=True))
-    network, params, loaded = saved(tmp_path, config, statistics)
+    network, params, loaded = saved(config, statistics)
     assert loaded.weights.observation_statistics.weight == 1000
     observations = np.random.default_rng(0).normal(2, 3, size=(50, 3)).astype(np.float32)
     seen = (observations - [1, 2, 3]) / np.array([2, 3, 4])
@@ -280,8 +283,8 @@ def test_observation_statistics_travel_with_the_policy(tmp_path):
     np.testing.assert_allclose(loaded.act(observations), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_integer_observations_are_taken_as_they_are(tmp_path):
-    network, params, loaded = saved(tmp_path, TrainConfig("FrozenLake-misc"))
+def test_integer_observations_are_taken_as_they_are(saved):
+    network, params, loaded = saved(TrainConfig("FrozenLake-misc"))
     expected = network.apply(params, np.eye(16, dtype=np.float32), method="policy").argmax(-1)
     np.testing.assert_array_equal(loaded.act(np.arange(16)), expected)
     np.testing.assert_array_equal(loaded.act(np.eye(16)), expected)

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,16 +27,13 @@ def copied(folder, name):
     path.write_text(example, encoding="utf-8")
 
 
-def saved_policy(folder, name, **agent):
+def policy_of(random_params, folder, name, **agent):
     config = TrainConfig(env=name, agent=AgentConfig(hidden_sizes=(16, 8), **agent))
     shape = make(name).spaces.observation_shape
-    params = make_network(config.agent, make(name).spaces).init(jax.random.key(0), jnp.zeros(shape))
-    params = jax.tree.map(
-        lambda x: 3 * x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params
-    )
+    params = random_params(make_network(config.agent, make(name).spaces), shape)
     statistics = None
     if config.agent.normalize_observations:
-        rows = 2 * jax.random.normal(jax.random.key(2), (40, *shape)) + 1
+        rows = np.random.default_rng(2).normal(1, 2, (40, *shape)).astype(np.float32)
         statistics = RunningStatistics.empty(shape).updated(rows)
     policy.save(folder, config, Weights(params, statistics))
     return policy.load(folder)
@@ -53,8 +48,8 @@ def saved_policy(folder, name, **agent):
         ("PointRobot-misc", {"squash_actions": True, "activation": "gelu"}),
     ],
 )
-def test_a_policy_acts_from_numpy_alone(tmp_path, name, agent):
-    loaded = saved_policy(tmp_path / "policy", name, **agent)
+def test_a_policy_acts_from_numpy_alone(tmp_path, random_params, name, agent):
+    loaded = policy_of(random_params, tmp_path / "policy", name, **agent)
     copied(tmp_path, "numpy_policy.py")
     shape = loaded.spaces.observation_shape
     observations = np.random.default_rng(0).normal(0, 3, (200, *shape)).astype(np.float32)

@@ -22,6 +22,12 @@ SMALL = (
 )
 
 
+TINY = (
+    *("--num-envs", "4", "--hidden-sizes", "4", "--total-steps", "1024", "--eval-every", "512"),
+    *("--eval-episodes", "2", "--seeds", "2", "--finalists", "2"),
+)
+
+
 def states(folder):
     return [trial["state"] for trial in json.loads((folder / "all_trials.json").read_text())]
 
@@ -35,15 +41,16 @@ def verdict(output):
 
 def test_small_study_from_start_to_end(command, tmp_path):
     output = tmp_path / "a study with späces"
-    done = command("tune.run", "--trials", 4, "--output", output, *SMALL)
+    validated = ("--validate-steps", 2048, "--validate-seeds", 4)
+    done = command("tune.run", "--trials", 3, "--output", output, *TINY, *validated)
     assert done.returncode == 0, done.stderr
-    assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 4
+    assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 3
     last = verdict(done.stdout)
     assert "97% interval" in last or last.startswith("No trial beat the baseline")
     results = json.loads((output / "optimization_results.json").read_text())
     assert results["programs_compiled"] == {"evaluation": 1, "initialisation": 1, "training": 1}
     assert results["verdict"] == last
-    assert len(states(output)) == 4
+    assert len(states(output)) == 3
     observation = [0.0, 0.0, 0.1, 0.0]
     assert policy.load(output / "policy").act(observation) in (0, 1)
     assert {path.name for path in output.iterdir()} == {
@@ -112,17 +119,6 @@ def test_killed_study_continues_to_the_exact_total(tmp_path):
     assert len({json.dumps(trial["params"]) for trial in trials}) == 6
 
 
-def test_trials_side_by_side(command, tmp_path):
-    tiny = (*("--total-steps", 1024, "--eval-every", 1024, "--eval-episodes", 2, "--seeds", 1),)
-    tiny = (*tiny, "--hidden-sizes", 4, "--validate-steps", 0)
-    done = command("tune.run", "--trials", 3, "--lanes", 2, "--output", tmp_path, *tiny)
-    assert done.returncode == 0, done.stderr
-    assert states(tmp_path) == ["complete"] * 3
-    results = json.loads((tmp_path / "optimization_results.json").read_text())
-    assert results["programs_compiled"]["lanes"] == 1
-    assert "training" not in results["programs_compiled"]
-
-
 @pytest.mark.slow
 def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command, tmp_path):
     """Finalists and validation too, and the same numbers with and without the kill."""
@@ -147,6 +143,8 @@ def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command
     done = command(*arguments, "--output", killed)
     assert done.returncode == 0, done.stderr
     assert verdict(done.stdout) == verdict(whole.stdout)
+    results = json.loads((tmp_path / "whole" / "optimization_results.json").read_text())
+    assert results["programs_compiled"]["lanes"] == 1
 
     def outcome(folder):
         trials = json.loads((folder / "all_trials.json").read_text())
@@ -173,7 +171,7 @@ def cpu_seconds(pid):
 def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, number, status):
     """Of one that would run for an hour, which is longer than a test may."""
     cache, output = tmp_path / "cache", tmp_path / "out"
-    arguments = [sys.executable, "-m", "tune.run", "--output", str(output), "--seeds", "2"]
+    arguments = [sys.executable, "-m", "tune.run", "--output", str(output), *TINY]
     arguments += ["--total-steps", "2000000000", "--eval-every", "2000000000"]
     process = subprocess.Popen(
         arguments,
@@ -190,7 +188,7 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
     programs = ("*training*", "*evaluation*", "*initialisation*")
     wait_until(lambda: all(any(cache.glob(name)) for name in programs), process)
     compiled = cpu_seconds(process.pid)
-    wait_until(lambda: cpu_seconds(process.pid) > compiled + 3, process)
+    wait_until(lambda: cpu_seconds(process.pid) > compiled + 1, process)
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == status
@@ -243,12 +241,9 @@ def test_mistakes_in_a_space_give_one_line_and_status_2(refusal, tmp_path, space
     assert not output.exists()
 
 
-def test_output_that_cannot_be_written_is_refused(command, tmp_path):
+def test_output_that_cannot_be_written_is_refused(refusal, tmp_path):
     (tmp_path / "file").write_text("mine")
-    done = command("tune.run", "--output", tmp_path / "file" / "out")
-    assert done.returncode == 2
-    assert "output folder" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert "output folder" in refusal("tune.run", "--output", tmp_path / "file" / "out")
     assert (tmp_path / "file").read_text() == "mine"
 
 
