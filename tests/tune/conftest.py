@@ -102,6 +102,12 @@ def progress():
     return RecordedProgress()
 
 
+@pytest.fixture(scope="session")
+def make_programs():
+    """What makes programs for a fixture that several tests share."""
+    return FakePrograms
+
+
 @pytest.fixture
 def programs(monkeypatch):
     fake = FakePrograms()

@@ -7,8 +7,9 @@ from tune.analysis.analysis import analyse
 from tune.protocol.settings import Settings
 
 
-def test_same_trials_give_the_same_analysis(found, make_trials, planted):
-    assert analyse(make_trials(planted, 60), Settings()).to_dict() == found.to_dict()
+def test_same_trials_give_the_same_analysis(make_trials, planted):
+    one, other = (analyse(make_trials(planted, 20), Settings(), resamples=9) for _ in range(2))
+    assert one.to_dict() == other.to_dict()
 
 
 def test_is_strict_json(found, tmp_path):
@@ -34,7 +35,7 @@ def test_few_trials_give_a_warning_and_no_importances(make_trials, planted):
 
 
 def test_some_trials_give_a_warning_and_importances(make_trials, planted):
-    some = analyse(make_trials(planted, 12), Settings())
+    some = analyse(make_trials(planted, 12), Settings(), resamples=3)
     assert "12 trials with a score are too few to trust" in some.warning
     assert "about 50" in some.warning
     assert len(some.importances) == 10
@@ -49,4 +50,4 @@ def test_equal_scores_give_no_importances(make_trials):
 
 def test_running_trials_are_ignored(make_trials, planted):
     trials = make_trials(planted, 20, running=range(10, 20))
-    assert analyse(trials, Settings()).warning.startswith("10 trials")
+    assert analyse(trials, Settings(), resamples=3).warning.startswith("10 trials")

@@ -17,19 +17,22 @@ from tune.search.model import ranked_by_model
 from tune.search.study import run_optimization
 
 
-@pytest.fixture
-def study(programs, tmp_path):
-    programs.returns = lambda hp, step, seed: step / 1000 + 1000 * hp.gamma + seed
-    study = run_optimization(
-        8, Settings(sampler="random", pruner="none"), output=tmp_path, programs=programs
-    )
-    programs.runs.clear()
-    return StudyRecord.of(study)
+def returns(hyperparameters, step, seed):
+    return step / 1000 + 1000 * hyperparameters.gamma + seed
+
+
+@pytest.fixture(scope="module")
+def study(make_programs, tmp_path_factory):
+    programs = make_programs()
+    programs.returns = returns
+    settings, folder = Settings(sampler="random", pruner="none"), tmp_path_factory.mktemp("study")
+    return StudyRecord.of(run_optimization(8, settings, output=folder, programs=programs))
 
 
 @pytest.fixture
 def train(programs, study, tmp_path):
     """Return a function that trains the finalists of the study."""
+    programs.returns = returns
     return lambda top, num_steps=300_000: train_finalists(
         study, programs, StudyFolder(tmp_path), num_steps, top
     )

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+import shutil
 
 import optuna
 import pytest
@@ -25,10 +26,21 @@ def strict(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-@pytest.fixture
-def study(programs, tmp_path):
+@pytest.fixture(scope="module")
+def ten_trials(make_programs, tmp_path_factory):
+    """The folder of a study, to be copied."""
+    programs, folder = make_programs(), tmp_path_factory.mktemp("study")
     programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma**20 + seed
-    return run_optimization(10, Settings(sampler="random"), output=tmp_path, programs=programs)
+    run_optimization(10, Settings(sampler="random"), output=folder, programs=programs)
+    return folder
+
+
+@pytest.fixture
+def study(ten_trials, programs, tmp_path):
+    shutil.copytree(ten_trials, tmp_path, dirs_exist_ok=True)
+    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma**20 + seed
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    return optuna.load_study(study_name="CartPole-v1", storage=storage)
 
 
 def test_results_hold_what_was_found_and_how(study, tmp_path):
@@ -336,6 +348,7 @@ def test_attribute_of_a_trial_that_was_edited_is_one_line(
     assert f"study 'CartPole-v1': trial 1: {message}" in line
 
 
+@pytest.mark.slow
 def test_dashboard_gets_note_and_artifacts(programs, study, tmp_path, capsys):
     pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
     from optuna.artifacts import get_all_artifact_meta

@@ -13,7 +13,7 @@ from tune.search.study import run_optimization
 def test_pruners_stop_a_hopeless_trial(programs, tmp_path, pruner):
     programs.returns = lambda hp, step, _: step / 1000 * (hp.gamma > 0.98)
     settings = Settings(pruner=pruner, sampler="random", pruner_startup_trials=2)
-    study = run_optimization(16, settings, output=tmp_path, programs=programs)
+    study = run_optimization(12, settings, output=tmp_path, programs=programs)
     states = [trial.state.name for trial in study.trials]
     assert states[0] == "COMPLETE"
     assert ("PRUNED" in states) == (pruner != "none")

@@ -82,17 +82,17 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
 ):
     programs.returns = lambda hp, step, _: step / 1000 * hp.gamma - 1e5 * hp.learning_rate
     settings = dataclasses.replace(settings_for(sampler), pruner="median")
-    whole = run_optimization(14, settings, output=tmp_path / "whole", programs=programs)
+    whole = run_optimization(9, settings, output=tmp_path / "whole", programs=programs)
     # Strides that are prime to the number of writes of a trial: every kind of write is met.
     kills = 0
     for run in range(200):
         kill_after(31 + run % 7)
         try:
-            study = run_optimization(14, settings, output=tmp_path / "broken", programs=programs)
+            study = run_optimization(9, settings, output=tmp_path / "broken", programs=programs)
             break
         except Killed:
             kills += 1
-    assert kills > 8
+    assert kills > 4
     assert parameters(study) == parameters(whole)
     for name in ("state", "value", "intermediate_values"):
         assert [getattr(t, name) for t in study.trials] == [getattr(t, name) for t in whole.trials]
@@ -104,10 +104,10 @@ def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
 
 @pytest.mark.parametrize("sampler", INSTALLED)
 def test_draws_differ_between_trials_and_between_seeds(programs, tmp_path, sampler):
-    first = run_optimization(8, settings_for(sampler), output=tmp_path / "a", programs=programs)
-    assert len({tuple(p.values()) for p in parameters(first)}) == 8
+    first = run_optimization(5, settings_for(sampler), output=tmp_path / "a", programs=programs)
+    assert len({tuple(p.values()) for p in parameters(first)}) == 5
     other = dataclasses.replace(settings_for(sampler), seed=1)
-    second = run_optimization(8, other, output=tmp_path / "b", programs=programs)
+    second = run_optimization(5, other, output=tmp_path / "b", programs=programs)
     assert parameters(first)[1:] != parameters(second)[1:]
 
 

@@ -414,7 +414,7 @@ study.tell(study.ask(), 1.0)
                 stderr=subprocess.PIPE,
                 env=ENVIRONMENT,
             )
-            for _ in range(4)
+            for _ in range(3)
         ]
         for maker in makers:
             assert maker.stdout.readline() == b"ready\n"
@@ -425,7 +425,7 @@ study.tell(study.ask(), 1.0)
             _, errors = maker.communicate()
             assert maker.returncode == 0, errors
         study = optuna.load_study(study_name="s", storage=open_storage(server.address))
-        assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+        assert [trial.number for trial in study.trials] == [0, 1, 2]
 
 
 @needs_postgres

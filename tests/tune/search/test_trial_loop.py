@@ -110,7 +110,7 @@ def test_total_is_exact_and_lanes_are_refilled(uninterrupted, tmp_path):
 
 def test_stopped_study_ends_like_one_that_was_not(uninterrupted, tmp_path):
     whole, events = uninterrupted
-    for last in [*range(2, events, events // 6), events - 1]:
+    for last in [*range(2, events, events // 4), events - 1]:
         folder = tmp_path / str(last)
         with pytest.raises(KeyboardInterrupt):
             run(folder, progress=StopAt(last))
