@@ -192,7 +192,7 @@ def random_returns(config: Any, key: Any) -> np.ndarray:
     import jax
     import jax.numpy as jnp
 
-    from ppo_jax.environments import Discrete, make
+    from ppo_jax.environments import Discrete, MultiDiscrete, make
 
     environment = make(config.env, config.env_kwargs)
     space = environment.spaces.action_space
@@ -200,6 +200,8 @@ def random_returns(config: Any, key: Any) -> np.ndarray:
     def action(key: jax.Array) -> jax.Array:
         if isinstance(space, Discrete):
             return jax.random.randint(key, (), 0, space.n)
+        if isinstance(space, MultiDiscrete):
+            return jax.random.randint(key, (len(space.sizes),), 0, np.array(space.sizes))
         low, high = (np.clip(bound, -10, 10) for bound in (space.low, space.high))
         return jax.random.uniform(key, low.shape, minval=low, maxval=high)
 

@@ -200,6 +200,61 @@ class Categorical:
 
 
 @dataclasses.dataclass(frozen=True)
+class MultiCategorical:
+    """Several independent choices; the outputs are their logits one after another.
+
+    Attributes:
+      sizes: how many alternatives each choice has.
+    """
+
+    sizes: tuple[int, ...]
+
+    raw_dtype = jnp.dtype(jnp.int32)
+    state_independent_scale = False
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Shape of an action."""
+        return (len(self.sizes),)
+
+    @property
+    def width(self) -> int:
+        """Number of logits of all choices."""
+        return sum(self.sizes)
+
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw standard Gumbel noise, ``[*shape, width]``."""
+        return jax.random.gumbel(key, (*shape, self.width))
+
+    def sample(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
+        """Return the samples of all choices, int32 ``[..., choices]``; see :class:`Categorical`."""
+        return self.mode(outputs + noise)
+
+    def mode(self, outputs: jax.Array) -> jax.Array:
+        """Return the most probable alternative of each choice, int32 ``[..., choices]``."""
+        return jnp.stack([choice.mode(x) for choice, x in self._choices(outputs)], axis=-1)
+
+    def log_prob(self, outputs: jax.Array, raw: jax.Array) -> jax.Array:
+        """Return log-probabilities ``[...]`` of `raw`: the sums over the choices, in nats."""
+        chosen = enumerate(self._choices(outputs))
+        return sum((choice.log_prob(x, raw[..., i]) for i, (choice, x) in chosen), jnp.float32(0))
+
+    def entropy(self, outputs: jax.Array) -> jax.Array:
+        """Return entropies ``[...]``: the sums over the choices, in nats."""
+        return sum((choice.entropy(x) for choice, x in self._choices(outputs)), jnp.float32(0))
+
+    def action(self, raw: jax.Array) -> jax.Array:
+        """Return `raw` itself."""
+        return raw
+
+    def _choices(self, outputs: jax.Array) -> list[tuple[Categorical, jax.Array]]:
+        """Return each choice with its logits, ``[..., size]``."""
+        ends = np.cumsum(self.sizes)[:-1].tolist()
+        split = jnp.split(outputs, ends, axis=-1)
+        return [(Categorical(n), x) for n, x in zip(self.sizes, split, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian:
     """A diagonal Gaussian; the outputs are means and log standard deviations.
 

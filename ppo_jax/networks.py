@@ -8,10 +8,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ppo_jax.config import AgentConfig
-from ppo_jax.distributions import Categorical, Distribution, Gaussian, SquashedGaussian
-from ppo_jax.environments import ActionSpace, Discrete, Spaces
+from ppo_jax.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    MultiCategorical,
+    SquashedGaussian,
+)
+from ppo_jax.environments import ActionSpace, Discrete, MultiDiscrete, Spaces
 from ppo_jax.errors import UserError
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -20,6 +27,11 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": nn.gelu,
     "silu": nn.silu,
 }
+
+
+_FORBIDDEN = -1e9
+"""Logit of an action that the mask forbids: its probability is exactly 0, and so is its part of
+an entropy, while all gradients stay finite."""
 
 
 @jax.custom_vjp
@@ -120,6 +132,10 @@ class ActorCritic(nn.Module):
       observation_ndim: dimensions of an observation. Without convolutions observations
         are flattened.
       conv_features: channels of the convolutions; none for an MLP.
+      image_shapes: of the images that a vector of observations begins with; they pass the
+        convolutions, the rest of the vector stands beside what comes out. None where the whole
+        observation is the image.
+      mask_size: length of the action mask at the end of a vector of observations.
     """
 
     distribution: Distribution
@@ -128,6 +144,8 @@ class ActorCritic(nn.Module):
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     initial_log_std: float = 0.0
+    image_shapes: tuple[tuple[int, ...], ...] = ()
+    mask_size: int = 0
 
     def setup(self) -> None:
         """Create the parts; called by Flax."""
@@ -144,8 +162,11 @@ class ActorCritic(nn.Module):
 
     def policy(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to outputs ``[..., distribution.width]``."""
-        x = self._batched(observation)
-        outputs = self.actor(self.actor_convolutions(x) if self.conv_features else _flat(x))
+        x, mask = self._batched(observation)
+        features = self._features(self.actor_convolutions, x) if self.conv_features else _flat(x)
+        outputs = self.actor(features)
+        if mask is not None:
+            outputs = jnp.where(mask > 0, outputs, _FORBIDDEN)
         if self.distribution.state_independent_scale:
             log_std = jnp.broadcast_to(self.log_std, outputs.shape)
             outputs = jnp.concatenate([outputs, log_std], axis=-1)
@@ -153,16 +174,30 @@ class ActorCritic(nn.Module):
 
     def value(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to state values ``[...]``."""
-        x = self._batched(observation)
-        values = self.critic(self.critic_convolutions(x) if self.conv_features else _flat(x))
+        x, _ = self._batched(observation)
+        features = self._features(self.critic_convolutions, x) if self.conv_features else _flat(x)
+        values = self.critic(features)
         return values.reshape(self._batch_shape(observation))
 
     def _batch_shape(self, observation: jax.Array) -> tuple[int, ...]:
         return observation.shape[: observation.ndim - self.observation_ndim]
 
-    def _batched(self, observation: jax.Array) -> jax.Array:
+    def _batched(self, observation: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Return observations ``[N, *shape]`` and their masks ``[N, mask_size]``, if any."""
         shape = observation.shape[observation.ndim - self.observation_ndim :]
-        return observation.reshape(-1, *shape).astype(jnp.float32)
+        x = observation.reshape(-1, *shape).astype(jnp.float32)
+        if not self.mask_size:
+            return x, None
+        return x[:, : -self.mask_size], x[:, -self.mask_size :]
+
+    def _features(self, convolutions: Convolutions, x: jax.Array) -> jax.Array:
+        """Return what comes out of the convolutions, with all that is no image, ``[N, ...]``."""
+        if not self.image_shapes:
+            return convolutions(x)
+        sizes = [math.prod(shape) for shape in self.image_shapes]
+        *images, rest = jnp.split(x, np.cumsum(sizes).tolist(), axis=1)
+        shaped = [y.reshape(-1, *s) for y, s in zip(images, self.image_shapes, strict=True)]
+        return jnp.concatenate([convolutions(jnp.concatenate(shaped, axis=-1)), rest], axis=1)
 
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (policy outputs, value) of `observation`."""
@@ -253,11 +288,12 @@ def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
     """
     shape = spaces.observation_shape
     smallest = 1 + 2 * len(config.conv_features)
-    image = len(shape) == 3 and min(shape[:2]) >= smallest
+    seen = (*spaces.image_shapes, shape)[0]
+    image = len(seen) == 3 and min(seen[:2]) >= smallest
     if config.network == "cnn" and not image:
         raise UserError(
             f"network 'cnn' needs images of at least {smallest} × {smallest} × channels, "
-            f"but the observations have shape {shape}"
+            f"but the observations have shape {seen}"
         )
     return ActorCritic(
         distribution=_distribution(spaces.action_space, config.squash_actions),
@@ -266,14 +302,18 @@ def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
         initial_log_std=config.initial_log_std,
+        image_shapes=spaces.image_shapes,
+        mask_size=spaces.mask_size,
     )
 
 
 def _distribution(space: ActionSpace, squash: bool) -> Distribution:
-    if isinstance(space, Discrete):
+    if isinstance(space, Discrete | MultiDiscrete):
         if squash:
             raise UserError("squash_actions is for continuous actions, but these are discrete")
-        return Categorical(space.n)
+        return (
+            Categorical(space.n) if isinstance(space, Discrete) else MultiCategorical(space.sizes)
+        )
     if not squash:
         return Gaussian(space.low, space.high)
     if not all(map(math.isfinite, space.low + space.high)):

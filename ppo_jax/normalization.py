@@ -17,6 +17,9 @@ EPSILON = 1e-8
 class RunningStatistics(NamedTuple):
     """Mean and variance of all values seen; of the shape of one value.
 
+    Where values are longer than the statistics, what is beyond them, an action mask, is left
+    as it is.
+
     Attributes:
       mean: float32.
       variance: float32.
@@ -42,7 +45,7 @@ class RunningStatistics(NamedTuple):
     def updated(self, batch: jax.Array) -> "RunningStatistics":
         """Take in `batch`, ``[n, ...]`` (Chan et al., 1979, the parallel algorithm)."""
         assert self.remainder is not None, "these statistics are complete"
-        batch = batch.astype(jnp.float32)
+        batch = self.measured(batch).astype(jnp.float32)
         mean_remainder, variance_remainder, _ = self.remainder
         share = batch.shape[0] / (self.weight + batch.shape[0])
         delta = batch.mean(axis=0) - self.mean - mean_remainder
@@ -53,6 +56,10 @@ class RunningStatistics(NamedTuple):
         mean, variance, weight = value
         return RunningStatistics(mean, variance, weight, remainder, self.applied)
 
+    def measured(self, values: jax.Array) -> jax.Array:
+        """Return the part of `values`, ``[..., *shape]``, that the statistics describe."""
+        return values[..., : self.mean.shape[-1]] if self.mean.ndim else values
+
     def completed(self) -> "RunningStatistics":
         """Return the statistics without what only further updates need."""
         return self._replace(remainder=None, applied=None)
@@ -60,8 +67,12 @@ class RunningStatistics(NamedTuple):
 
 def normalized(statistics: RunningStatistics, values: jax.Array) -> jax.Array:
     """Return `values`, ``[..., *shape]``, with mean 0 and variance 1 by `statistics`, clipped."""
-    scaled = (values - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
-    return _where_applied(statistics, jnp.clip(scaled, -CLIP, CLIP), values)
+    measured = statistics.measured(values)
+    scaled = (measured - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+    clipped = _where_applied(statistics, jnp.clip(scaled, -CLIP, CLIP), measured)
+    if clipped.shape == values.shape:
+        return clipped
+    return jnp.concatenate([clipped, values[..., measured.shape[-1] :]], axis=-1)
 
 
 def scaled(statistics: RunningStatistics, values: jax.Array) -> jax.Array:

@@ -19,8 +19,23 @@ from safetensors import numpy as safetensors_numpy
 
 from ppo_jax import normalization
 from ppo_jax.config import AgentConfig, TrainConfig
-from ppo_jax.environments import ActionSpace, Continuous, Discrete, Spaces, make
-from ppo_jax.errors import LARGEST_COUNT, UserError, is_number, require_count
+from ppo_jax.environments import (
+    ActionSpace,
+    Continuous,
+    Discrete,
+    MultiDiscrete,
+    Part,
+    Spaces,
+    make,
+)
+from ppo_jax.environments.base import CHOICES, IMAGE, MASK, NUMBERS, number_of_logits
+from ppo_jax.errors import (
+    LARGEST_COUNT,
+    UserError,
+    is_number,
+    require_choice,
+    require_count,
+)
 from ppo_jax.files import disk_errors, make_folder, read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
@@ -60,17 +75,20 @@ class Policy:
 
         Args:
           observation: ``[..., *observation_shape]``, as the environment gives them;
-            integers ``[...]`` where the environment's observations are integers.
+            integers ``[...]`` where the environment's observations are integers; the
+            dictionary or tuple itself where they consist of parts.
           key: draws from the policy's distribution; without it the greedy action: the
             most probable one, or the mean.
 
         Returns:
-          Actions as the environment takes them: int32 ``[...]``, or float32
-          ``[..., size]`` within the bounds.
+          Actions as the environment takes them: int32 ``[...]``, int32 ``[..., actions]`` of
+          several at once, or float32 ``[..., size]`` within the bounds.
 
         Raises:
           UserError: when the observation has another shape.
         """
+        if self.spaces.parts and isinstance(observation, Mapping | tuple):
+            observation = self._flat(observation)
         observation = self._numbers(observation)
         n = self.spaces.discrete_observations
         if n is not None and np.issubdtype(observation.dtype, np.integer):
@@ -88,6 +106,18 @@ class Policy:
             action = self.act(np.zeros(shape))
             return np.zeros((*batch, *action.shape), action.dtype)
         return np.asarray(_act(self.network, self.weights, np.float32(observation), key))
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        """Return the vector of an observation of parts."""
+        try:
+            return np.asarray(self.spaces.flat(observation))
+        except UserError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            paths = ", ".join("".join(f"[{k!r}]" for k in p.path) for p in self.spaces.parts)
+            raise UserError(
+                f"observation must have the parts {paths}, but got {observation!r:.60}"
+            ) from error
 
     def _numbers(self, observation: Any) -> np.ndarray:
         """Return `observation` as an array of numbers."""
@@ -147,6 +177,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
             "observation_shape": spaces.observation_shape,
             "discrete_observations": spaces.discrete_observations,
             "action_space": _describe_actions(spaces.action_space),
+            **({"parts": [dataclasses.asdict(p) for p in spaces.parts]} if spaces.parts else {}),
         },
         "agent": config.agent.to_dict(),
         _STATISTICS: statistics if config.agent.normalize_observations else None,
@@ -207,7 +238,8 @@ def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) 
     shape = spaces.observation_shape
     observation = jax.ShapeDtypeStruct(shape, jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), observation)
-    statistics = jax.eval_shape(lambda: RunningStatistics.empty(shape).completed())
+    measured = spaces.measured_shape
+    statistics = jax.eval_shape(lambda: RunningStatistics.empty(measured).completed())
     return Weights(params, statistics if agent.normalize_observations else None)
 
 
@@ -229,13 +261,39 @@ def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
     n = environment.get("discrete_observations")
     if n is not None and [n] != shape:
         raise UserError(f"discrete_observations must be the observation_shape, but got {n!r}")
-    return agent, Spaces(tuple(shape), _described_actions(environment["action_space"]), n)
+    actions = _described_actions(environment["action_space"])
+    if "parts" not in environment:
+        return agent, Spaces(tuple(shape), actions, n)
+    spaces = Spaces.of_parts([_described_part(part) for part in environment["parts"]], actions)
+    if list(spaces.observation_shape) != shape:
+        raise UserError(f"observation_shape must be that of the parts, but got {shape}")
+    if spaces.mask_size not in (0, number_of_logits(actions)):
+        raise UserError(f"parts must hold a mask of all actions, but got {spaces.mask_size}")
+    return agent, spaces
+
+
+def _described_part(description: Mapping[str, Any]) -> Part:
+    """Return one of the parts of an observation."""
+    path, shape = description["path"], description["shape"]
+    if not isinstance(path, list) or not all(isinstance(key, str | int) for key in path):
+        raise UserError(f"path must be a list of keys and indices, but got {path!r}")
+    if not isinstance(shape, list):
+        raise UserError(f"shape must be a list of sizes, but got {shape!r}")
+    for size in (*shape, description["choices"]):
+        require_count("shape and choices", size)
+    kind, scale = description["kind"], description["scale"]
+    require_choice("kind", kind, (IMAGE, NUMBERS, CHOICES, MASK))
+    if not is_number(scale) or not scale > 0 or (kind == IMAGE and len(shape) != 3):
+        raise UserError(f"a part must be an image of three dimensions or numbers, but got {kind}")
+    return Part(tuple(path), tuple(shape), kind, description["choices"], float(scale))
 
 
 def _describe_actions(space: ActionSpace) -> dict[str, Any]:
     match space:
         case Discrete(n):
             return {"kind": "discrete", "n": n}
+        case MultiDiscrete(sizes):
+            return {"kind": "multi_discrete", "sizes": sizes}
         case Continuous(low, high):
             return {"kind": "continuous", "low": _finite(low), "high": _finite(high)}
     raise TypeError(space)
@@ -250,6 +308,13 @@ def _described_actions(description: Mapping[str, Any]) -> ActionSpace:
         case "discrete":
             require_count("actions", description["n"])
             return Discrete(description["n"])
+        case "multi_discrete":
+            sizes = description["sizes"]
+            if not isinstance(sizes, list) or not sizes:
+                raise UserError(f"sizes must be a list of numbers of actions, but got {sizes!r}")
+            for size in sizes:
+                require_count("sizes", size)
+            return MultiDiscrete(tuple(sizes))
         case "continuous":
             low = _bounds("low", description["low"], -np.inf)
             high = _bounds("high", description["high"], np.inf)
@@ -257,7 +322,9 @@ def _described_actions(description: Mapping[str, Any]) -> ActionSpace:
                 raise UserError(f"low must be below high, but got {low} and {high}")
             return Continuous(low, high)
         case other:
-            raise UserError(f"action_space must be discrete or continuous, but got {other!r}")
+            raise UserError(
+                f"action_space must be discrete, multi_discrete or continuous, but got {other!r}"
+            )
 
 
 def _bounds(name: str, values: Any, none: float) -> tuple[float, ...]:

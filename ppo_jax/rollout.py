@@ -118,7 +118,7 @@ def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) 
     actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
     applied = jnp.array(True) if config.switched_normalization else None
     if config.agent.normalize_observations:
-        statistics = RunningStatistics.empty(environment.spaces.observation_shape)
+        statistics = RunningStatistics.empty(environment.spaces.measured_shape)
         statistics = statistics._replace(applied=applied).updated(observation)
         actors = dataclasses.replace(actors, observation_statistics=statistics)
     if config.agent.normalize_rewards:

@@ -17,6 +17,8 @@ from ppo_jax.environments.base import (
     Continuous,
     Discrete,
     Environment,
+    MultiDiscrete,
+    Part,
     Spaces,
     Timestep,
 )
@@ -28,6 +30,8 @@ __all__ = [
     "Continuous",
     "Discrete",
     "Environment",
+    "MultiDiscrete",
+    "Part",
     "Spaces",
     "Timestep",
     "make",
@@ -60,7 +64,8 @@ def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
       name: a name that gymnax registers (``CartPole-v1``), one of another suite
         (``brax/ant``, ``navix/...``, ``craftax/...``), or ``module:attribute`` for
         a user's own environment: a gymnax environment class, a function that returns
-        such an environment (alone or with its parameters), or anything that makes an
+        such an environment (alone or with its parameters), a functional environment of
+        Gymnasium (:mod:`~ppo_jax.environments.functional`), or anything that makes an
         :class:`Environment`.
       kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
 
@@ -114,12 +119,15 @@ def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
             f"environment {name!r}: module {module_name} has no class or function "
             f"{attribute!r}{nearest(attribute, known)}"
         )
+    from ppo_jax.environments.functional import FunctionalEnvironment
     from ppo_jax.environments.gymnax import GymnaxEnvironment
 
     try:
         if hasattr(made := factory(), "spaces"):  # It follows our own protocol.
             own: Environment = factory(**kwargs) if kwargs else made
             return own
+        if hasattr(made, "transition"):
+            return FunctionalEnvironment(name, made, kwargs)
         return GymnaxEnvironment.of(name, factory, kwargs)
     except UserError:
         raise

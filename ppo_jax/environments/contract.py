@@ -7,7 +7,15 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from ppo_jax.environments.base import Continuous, Discrete, Environment, Timestep
+from ppo_jax.environments.base import (
+    Continuous,
+    Discrete,
+    Environment,
+    MultiDiscrete,
+    Spaces,
+    Timestep,
+    number_of_logits,
+)
 from ppo_jax.errors import UserError
 
 _ATTRIBUTES = (*Environment.__annotations__, "reset", "step")
@@ -24,7 +32,7 @@ def check_contract(environment: Environment) -> None:
         raise UserError(f"environment {type(environment).__name__!r} has no {missing[0]!r}")
     contract = _Contract(environment.name)
     spaces = environment.spaces
-    contract.require_spaces(spaces.observation_shape, spaces.action_space)
+    contract.require_spaces(spaces)
     limit = environment.max_episode_steps
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit < 2**31:
         contract.fail("max_episode_steps", limit, "an integer from 1 to 2147483647")
@@ -37,11 +45,13 @@ def check_contract(environment: Environment) -> None:
     expected = jax.ShapeDtypeStruct(spaces.observation_shape, environment.observation_dtype)
     contract.require("the observation of reset", observation, expected)
 
-    action = (
-        jax.ShapeDtypeStruct((), jnp.int32)
-        if isinstance(spaces.action_space, Discrete)
-        else jax.ShapeDtypeStruct((spaces.action_space.size,), jnp.float32)
-    )
+    match spaces.action_space:
+        case Discrete():
+            action = jax.ShapeDtypeStruct((), jnp.int32)
+        case MultiDiscrete(sizes):
+            action = jax.ShapeDtypeStruct((len(sizes),), jnp.int32)
+        case Continuous():
+            action = jax.ShapeDtypeStruct((spaces.action_space.size,), jnp.float32)
     step = contract.trace("step", environment.step, key, state, action)
     if not isinstance(step, Timestep):
         contract.fail("step", f"{type(step).__name__}", "a Timestep")
@@ -95,7 +105,8 @@ class _Contract:
         if structures[0] != structures[1]:
             self.fail("the state of step", type(after).__name__, f"a {type(before).__name__}")
 
-    def require_spaces(self, shape: tuple[int, ...], actions: Any) -> None:
+    def require_spaces(self, spaces: Spaces) -> None:
+        shape, actions = spaces.observation_shape, spaces.action_space
         sizes = [s for s in shape if isinstance(s, int) and s > 0]
         if not shape or len(sizes) < len(shape):
             self.fail("its observation_shape", shape, "a tuple of positive sizes")
@@ -103,12 +114,19 @@ class _Contract:
             case Discrete(n):
                 if isinstance(n, bool) or not isinstance(n, int) or n < 1:
                     self.fail("its number of actions", n, "a positive integer")
+            case MultiDiscrete(numbers):
+                if not numbers or not all(isinstance(n, int) and n >= 1 for n in numbers):
+                    self.fail("its numbers of actions", numbers, "a tuple of positive integers")
             case Continuous(low, high):
                 ordered = all(a < b for a, b in zip(low, high, strict=False))  # Also not NaN.
                 if len(low) != len(high) or not low or not ordered:
                     self.fail("its action bounds", f"{low} and {high}", "low below high")
             case other:
-                self.fail("its action space", other, "Discrete or Continuous")
+                self.fail("its action space", other, "Discrete, MultiDiscrete or Continuous")
+        if spaces.parts and shape != (size := sum(part.size for part in spaces.parts),):
+            self.fail("its observation_shape", shape, f"({size},), as its parts say")
+        if spaces.mask_size not in (0, needed := number_of_logits(actions)):
+            self.fail("its action mask", f"{spaces.mask_size} entries", f"{needed} entries")
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

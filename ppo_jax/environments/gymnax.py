@@ -6,24 +6,15 @@ does not reset, and ``is_truncated``; tests/ppo_jax/test_suites.py pins both.
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import gymnax
 import jax
 import jax.numpy as jnp
-import numpy as np
-from gymnax.environments import spaces
 
-from ppo_jax.environments.base import (
-    ActionSpace,
-    Continuous,
-    Discrete,
-    Spaces,
-    Timestep,
-    checked_kwargs,
-)
+from ppo_jax.environments.base import Timestep, checked_kwargs
+from ppo_jax.environments.spaces import spaces_of
 from ppo_jax.errors import UserError, nearest
 
 _NOT_OFFLINE = {"MNISTBandit-bsuite": "it downloads its data when it is made"}
@@ -45,7 +36,9 @@ class GymnaxEnvironment:
     ) -> None:
         self.name = name
         self._env, self._params = env, params
-        self.spaces = _spaces(name, env.observation_space(params), env.action_space(params))
+        self.spaces = spaces_of(
+            f"environment {name!r}", env.observation_space(params), env.action_space(params)
+        )
         self.observation_dtype = jnp.dtype(observation_dtype)
         self.max_episode_steps = int(params.max_steps_in_episode)
 
@@ -104,6 +97,8 @@ class GymnaxEnvironment:
 
     def _seen(self, observation: Any) -> jax.Array:
         """Return what the network sees."""
+        if self.spaces.parts:
+            return self.spaces.flat(observation)
         shape = self.spaces.observation_shape
         discrete = self.spaces.discrete_observations
         observation = jnp.asarray(observation)
@@ -118,45 +113,6 @@ class GymnaxEnvironment:
             return jax.nn.one_hot(observation.reshape(()), discrete)
         shaped: jax.Array = observation.astype(self.observation_dtype).reshape(shape)
         return shaped
-
-
-def _spaces(name: str, observation_space: Any, action_space: Any) -> Spaces:
-    if isinstance(observation_space, spaces.Discrete):
-        n = int(observation_space.n)
-        return Spaces((n,), _action_space(name, action_space), discrete_observations=n)
-    if not isinstance(observation_space, spaces.Box):
-        raise UserError(
-            f"environment {name!r} is not supported: its observations are "
-            f"{observation_space}; supported are Box and Discrete"
-        )
-    # A lone number is an array of one.
-    shape = tuple(map(int, observation_space.shape)) or (1,)
-    return Spaces(shape, _action_space(name, action_space))
-
-
-def _action_space(name: str, space: Any) -> ActionSpace:
-    if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n))
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return continuous(space.low, space.high, space.shape)
-    raise UserError(
-        f"environment {name!r} is not supported: its actions are {space}; "
-        "supported are Discrete and Box with one dimension"
-    )
-
-
-def continuous(low: Any, high: Any, shape: tuple[int, ...]) -> Continuous:
-    """Return the action space of `shape`, ``(size,)``, within bounds that broadcast to it."""
-
-    def bound(value: np.float32) -> float:
-        # Suites write the largest float32 for a bound that is none.
-        none = abs(value) >= np.finfo(np.float32).max
-        return math.copysign(math.inf, value) if none else float(str(value))
-
-    def bounds(values: Any) -> tuple[float, ...]:
-        return tuple(map(bound, np.broadcast_to(np.asarray(values, np.float32), shape)))
-
-    return Continuous(bounds(low), bounds(high))
 
 
 def _split(

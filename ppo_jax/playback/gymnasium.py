@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ppo_jax.environments import Spaces
-from ppo_jax.environments.gymnax import continuous
+from ppo_jax.environments.spaces import spaces_of
 from ppo_jax.errors import UserError, require_package
 from ppo_jax.playback.film import Film
 from ppo_jax.policy import Policy
@@ -30,7 +30,9 @@ class Gymnasium:
         require_package("gymnasium", extra="gymnasium", option="--gymnasium")
         self.name, self._policy = name, policy
         environment = self._made(lambda gymnasium: gymnasium.make(name))
-        spaces = _spaces(name, environment.observation_space, environment.action_space)
+        spaces = spaces_of(
+            f"Gymnasium's {name}", environment.observation_space, environment.action_space
+        )
         environment.close()
         if spaces != policy.spaces:
             raise UserError(
@@ -90,6 +92,8 @@ class Gymnasium:
 
     def _act(self, observation: Any, seed: int, step: int, sample: bool) -> np.ndarray:
         key = jax.random.fold_in(jax.random.key(seed), step) if sample else None
+        if self._policy.spaces.parts:
+            return self._policy.act(observation, key)
         observation = np.asarray(observation)
         if not np.issubdtype(observation.dtype, np.integer):
             shape = self._policy.spaces.observation_shape
@@ -106,33 +110,6 @@ class Gymnasium:
                 return make(gymnasium)
         except (gymnasium.error.Error, ImportError, ValueError) as error:
             raise UserError(f"Gymnasium cannot make {self.name!r}: {error}") from error
-
-
-def _spaces(name: str, observation_space: Any, action_space: Any) -> Spaces:
-    from gymnasium.spaces import Box, Discrete
-
-    from ppo_jax.environments import ActionSpace
-    from ppo_jax.environments import Discrete as DiscreteActions
-
-    actions: ActionSpace
-    if isinstance(action_space, Discrete) and action_space.start == 0:
-        actions = DiscreteActions(int(action_space.n))
-    elif isinstance(action_space, Box) and len(action_space.shape) == 1:
-        actions = continuous(action_space.low, action_space.high, action_space.shape)
-    else:
-        raise UserError(
-            f"Gymnasium's {name} has actions {action_space}; "
-            "supported are Discrete from 0 on and Box with one dimension"
-        )
-    if isinstance(observation_space, Discrete) and observation_space.start == 0:
-        n = int(observation_space.n)
-        return Spaces((n,), actions, discrete_observations=n)
-    if isinstance(observation_space, Box):
-        return Spaces(tuple(observation_space.shape) or (1,), actions)
-    raise UserError(
-        f"Gymnasium's {name} has observations {observation_space}; "
-        "supported are Box and Discrete from 0 on"
-    )
 
 
 def _text(spaces: Spaces) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.devices import SeedMesh
-from ppo_jax.environments import Continuous, Discrete
+from ppo_jax.environments import Continuous, Discrete, MultiDiscrete
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Programs
 from ppo_jax.seeds import TRAINING, seed_keys
@@ -19,6 +19,8 @@ def random_action():
         match environment.spaces.action_space:
             case Discrete(n):
                 return jax.random.randint(key, (), 0, n)
+            case MultiDiscrete(sizes):
+                return jax.random.randint(key, (len(sizes),), 0, np.array(sizes))
             case Continuous(low, high):
                 return jax.random.uniform(
                     key, (len(low),), jnp.float32, np.array(low), np.array(high)

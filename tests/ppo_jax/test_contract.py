@@ -59,7 +59,7 @@ def test_what_keeps_to_the_contract_passes():
         ({"spaces": Spaces((2,), Discrete(0))}, "number of actions must be a positive integer"),
         ({"spaces": Spaces((2,), Continuous((1.0,), (0.0,)))}, "action bounds must be low below"),
         ({"spaces": Spaces((2,), Continuous((jnp.nan,), (0.0,)))}, "action bounds must be low"),
-        ({"spaces": Spaces((2,), "many")}, "action space must be Discrete or Continuous"),
+        ({"spaces": Spaces((2,), "many")}, "action space must be Discrete, MultiDiscrete or"),
     ],
 )
 def test_a_misfit_is_named_with_its_place(change, message):

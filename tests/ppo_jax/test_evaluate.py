@@ -213,7 +213,7 @@ def test_films_of_environments_that_do_not_draw_themselves(
         (["--gymnasium", "CartPol-v1"], "Did you mean: `CartPole`"),
         (["--gymnasium", "Acrobot-v1"], r"Acrobot-v1 has observations of shape \(6,\) and actions"),
         (["--gymnasium", "nowhere:Acrobot-v1"], "No module named 'nowhere'"),
-        (["--gymnasium", "Blackjack-v1"], "has observations Tuple"),
+        (["--gymnasium", "Blackjack-v1"], r"has observations of shape \(45,\) and actions"),
         (["--env-kwargs", "gravitiy=1.0"], "did you mean 'gravity'"),
         (["--json", "policy"], "is a folder"),
         (["--json", "policy/policy.json/results.json"], "is not a folder"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from brax import envs
 
 from ppo_jax.environments.base import Environment, Spaces, Timestep, checked_kwargs
-from ppo_jax.environments.gymnax import continuous
+from ppo_jax.environments.spaces import continuous
 from ppo_jax.errors import UserError, nearest
 
 # Private API of Brax, pinned by tests/ppo_jax/test_suites.py; Brax lists its names nowhere else.
