@@ -162,11 +162,9 @@ class ActorCritic(nn.Module):
 
     def policy(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to outputs ``[..., distribution.width]``."""
-        x, mask = self._batched(observation)
+        x, mask = _unmasked(self._batched(observation), self.mask_size)
         features = self._features(self.actor_convolutions, x) if self.conv_features else _flat(x)
-        outputs = self.actor(features)
-        if mask is not None:
-            outputs = jnp.where(mask > 0, outputs, _FORBIDDEN)
+        outputs = _masked(self.actor(features), mask)
         if self.distribution.state_independent_scale:
             log_std = jnp.broadcast_to(self.log_std, outputs.shape)
             outputs = jnp.concatenate([outputs, log_std], axis=-1)
@@ -174,7 +172,7 @@ class ActorCritic(nn.Module):
 
     def value(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to state values ``[...]``."""
-        x, _ = self._batched(observation)
+        x, _ = _unmasked(self._batched(observation), self.mask_size)
         features = self._features(self.critic_convolutions, x) if self.conv_features else _flat(x)
         values = self.critic(features)
         return values.reshape(self._batch_shape(observation))
@@ -182,13 +180,9 @@ class ActorCritic(nn.Module):
     def _batch_shape(self, observation: jax.Array) -> tuple[int, ...]:
         return observation.shape[: observation.ndim - self.observation_ndim]
 
-    def _batched(self, observation: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Return observations ``[N, *shape]`` and their masks ``[N, mask_size]``, if any."""
+    def _batched(self, observation: jax.Array) -> jax.Array:
         shape = observation.shape[observation.ndim - self.observation_ndim :]
-        x = observation.reshape(-1, *shape).astype(jnp.float32)
-        if not self.mask_size:
-            return x, None
-        return x[:, : -self.mask_size], x[:, -self.mask_size :]
+        return observation.reshape(-1, *shape).astype(jnp.float32)
 
     def _features(self, convolutions: Convolutions, x: jax.Array) -> jax.Array:
         """Return what comes out of the convolutions, with all that is no image, ``[N, ...]``."""
@@ -202,6 +196,15 @@ class ActorCritic(nn.Module):
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (policy outputs, value) of `observation`."""
         return self.policy(observation), self.value(observation)
+
+
+def _unmasked(x: jax.Array, mask_size: int) -> tuple[jax.Array, jax.Array | None]:
+    """Return observations ``[N, ...]`` without their masks, and these, ``[N, mask_size]``."""
+    return (x[:, :-mask_size], x[:, -mask_size:]) if mask_size else (x, None)
+
+
+def _masked(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return logits if mask is None else jnp.where(mask > 0, logits, _FORBIDDEN)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -256,14 +259,14 @@ class JointActorCritic:
     def apply(self, joined: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return policy outputs ``[B, width]`` and values ``[B]`` of ``[B, ...]``."""
         network, layers = self.network, joined["layers"]
-        x = _flat(observation).astype(jnp.float32)
+        x, mask = _unmasked(_flat(observation).astype(jnp.float32), network.mask_size)
         x = jnp.broadcast_to(x, (2, *x.shape))  # Both see the same.
         for number in range(len(layers)):
             kernel, bias = (layers[f"Dense_{number}"][name] for name in ("kernel", "bias"))
             x = jnp.einsum("nbi,nio->nbo", x, kernel) + bias[:, None]
             if number + 1 < len(layers):
                 x = _ACTIVATIONS[network.activation](x)
-        outputs, values = x[0], x[1, :, 0]
+        outputs, values = _masked(x[0], mask), x[1, :, 0]
         if self.distribution.state_independent_scale:
             log_std = jnp.broadcast_to(joined["log_std"], outputs.shape)
             outputs = jnp.concatenate([outputs, log_std], axis=-1)

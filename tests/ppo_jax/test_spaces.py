@@ -29,7 +29,7 @@ from ppo_jax.environments.contract import check_contract
 from ppo_jax.environments.spaces import spaces_of
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.networks import make_network, policy_outputs
+from ppo_jax.networks import JointActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
 from ppo_jax.programs import Programs, lane_weights
 from ppo_jax.seeds import TRAINING, seed_keys
@@ -92,6 +92,9 @@ def test_a_mask_takes_probability_and_entropy_from_what_it_forbids(actions):
     distribution = network.distribution
     outputs = policy_outputs(network, params, seen)
     np.testing.assert_allclose(distribution.entropy(outputs), entropy, rtol=1e-4, atol=1e-5)
+    joint = JointActorCritic(network)
+    joined, _ = joint.apply(joint.join(params), seen)
+    np.testing.assert_allclose(joined, outputs, rtol=1e-5, atol=1e-5)
     raw = distribution.sample(outputs, distribution.noise(jax.random.key(2), (40,)))
     taken = np.asarray(raw).reshape(40, -1)
     rows = np.arange(40)
