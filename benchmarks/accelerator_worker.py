@@ -52,11 +52,10 @@ def main() -> None:
             everywhere = NamedSharding(programs.mesh.mesh, PartitionSpec())
             (keys,) = arguments
             arguments = [jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=everywhere)]
-        function.__name__ = name
         start = time.perf_counter()
-        lowered = jax.jit(function, donate_argnums=programs.donated(name)).lower(*arguments)
+        lowered = programs.lowered(name, function, *arguments)
         traced = time.perf_counter()
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(programs.mesh.compiler_options))
         seconds = time.perf_counter() - traced
         memory: Any = compiled.memory_analysis()
         text = compiled.as_text()

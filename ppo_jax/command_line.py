@@ -204,6 +204,7 @@ _JAX_SETTINGS = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
     "jax_default_prng_impl": "threefry2x32",
+    "jax_default_matmul_precision": None,
     "jax_disable_jit": False,
     "jax_transfer_guard": "allow",
 }

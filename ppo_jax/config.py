@@ -14,6 +14,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
 NETWORKS = ("auto", "mlp", "cnn")
+PRECISIONS = ("default", "high", "highest")
 
 MOST_LAYERS = 100
 
@@ -119,12 +120,16 @@ class TrainConfig:
     """Minibatch sizes the programs must be able to run."""
     eval_episodes: int = 32
     """Episodes of one evaluation of one seed."""
+    matmul_precision: str = "default"
+    """Precision of matrix products in JAX's words: default, high or highest. The default of an
+    NVIDIA GPU is TF32 and of a TPU bfloat16; highest is float32 everywhere. A CPU has no other."""
     switched_normalization: bool = False
     """Whether each run says if its observations and rewards are normalised, so that one program
     serves runs with and without; see :class:`ppo_jax.programs.Programs`."""
 
     def __post_init__(self) -> None:
         require_count("eval_episodes", self.eval_episodes)
+        require_choice("matmul_precision", self.matmul_precision, PRECISIONS)
         for name in ("n_steps_choices", "batch_size_choices"):
             sizes = getattr(self, name)
             _require_sizes(name, sizes)
@@ -173,6 +178,7 @@ class TrainConfig:
             "n_steps_choices": list(self.n_steps_choices),
             "batch_size_choices": list(self.batch_size_choices),
             "eval_episodes": self.eval_episodes,
+            "matmul_precision": self.matmul_precision,
         }
 
     def check(self, hyperparameters: Hyperparameters) -> None:

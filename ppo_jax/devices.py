@@ -56,7 +56,20 @@ class SeedMesh:
     @property
     def few_launches(self) -> bool:
         """Whether programs are to spare launches: they have a price everywhere but on CPU."""
-        return bool(self.mesh.devices.flat[0].platform != "cpu")
+        return self._platform != "cpu"
+
+    @property
+    def compiler_options(self) -> dict[str, bool]:
+        """Options of XLA by which the same program is compiled to the same code.
+
+        On a GPU XLA times several kernels for a product and takes the fastest, which need not be
+        the same one the next time; sums of another kernel round differently.
+        """
+        return {"xla_gpu_deterministic_ops": True} if self._platform == "gpu" else {}
+
+    @property
+    def _platform(self) -> str:
+        return str(self.mesh.devices.flat[0].platform)
 
     def pad(self, keys: jax.Array) -> jax.Array:
         """Repeat the last of `keys`, ``[n]``, until every lane has one, ``[lanes]``.

@@ -8,6 +8,7 @@ of a seed, and what runs outside of training is compiled where it is called, for
 (:mod:`ppo_jax.evaluate`, :mod:`ppo_jax.playback.drawing`).
 """
 
+import contextlib
 import copy
 import dataclasses
 import threading
@@ -312,10 +313,8 @@ class Programs:
             pool = ThreadPoolExecutor(len(missing), thread_name_prefix="compile")
             for name in missing:
                 start = time.perf_counter()
-                function, *args = definitions[name]
-                function.__name__ = name  # What JAX's own log of compilations calls it.
                 # Traced in this thread, where the caller's JAX settings hold.
-                lowered = jax.jit(function, donate_argnums=self.donated(name)).lower(*args)
+                lowered = self.lowered(name, *definitions[name])
                 traced = time.perf_counter() - start
                 if not ahead:  # Somebody waits.
                     self.compile_log.seconds += traced
@@ -326,14 +325,28 @@ class Programs:
         self, name: str, lowered: jax.stages.Lowered, traced: float
     ) -> jax.stages.Compiled:
         start = time.perf_counter()
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(self.mesh.compiler_options))
         self.compile_log.add(name, traced + time.perf_counter() - start)
         self.compile_log.program_bytes[name] = _memory(compiled)
         return compiled
 
-    def donated(self, name: str) -> tuple[int, ...]:
-        """Return which arguments of a program it takes over."""
-        return (0,) if name in self._donating else ()
+    def lowered(self, name: str, function: Any, *arguments: Any) -> jax.stages.Lowered:
+        """Return a program as it goes to the compiler.
+
+        Args:
+          name: of the program.
+          function: of :meth:`definitions`.
+          *arguments: their shapes.
+        """
+        function.__name__ = name  # What JAX's own log of compilations calls it.
+        donated = (0,) if name in self._donating else ()
+        precision = self._compiled_config.matmul_precision
+        with (
+            contextlib.nullcontext()  # The caller's setting holds.
+            if precision == "default"
+            else jax.default_matmul_precision(precision)
+        ):
+            return jax.jit(function, donate_argnums=donated).lower(*arguments)
 
     def definitions(self) -> dict[str, tuple[Any, ...]]:
         """Return program -> its function and the shapes of its arguments."""

@@ -49,6 +49,9 @@ class Arguments:
     """Environment steps between checkpoints."""
     eval_episodes: int = TrainConfig.eval_episodes
     """Episodes of each seed at a checkpoint."""
+    matmul_precision: str = TrainConfig.matmul_precision
+    """Precision of matrix products: default (TF32 on an NVIDIA GPU, bfloat16 on a TPU), high, or
+    highest (float32 everywhere, as on CPU)."""
     output: Path | None = None
     """Folder for the results. runs/train/ENV if not given."""
     tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
@@ -74,6 +77,7 @@ def _run(arguments: Arguments) -> None:
         env=arguments.env,
         env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
         eval_episodes=arguments.eval_episodes,
+        matmul_precision=arguments.matmul_precision,
     )
     output = arguments.output or Path("runs") / "train" / folder_name(arguments.env)
 

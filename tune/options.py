@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
-from ppo_jax.config import AgentConfig, iterations_for
+from ppo_jax.config import PRECISIONS, AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.tracking import TrackingConfig
@@ -91,6 +91,11 @@ class Arguments:
     """Environment steps between checkpoints, where a trial is scored and may be pruned."""
     eval_episodes: int = Settings.eval_episodes
     """Episodes of each seed at a checkpoint."""
+    matmul_precision: Annotated[str, _one_of("matmul_precision", PRECISIONS)] = (
+        Settings.matmul_precision
+    )
+    """Precision of matrix products: default (TF32 on an NVIDIA GPU, bfloat16 on a TPU), high, or
+    highest (float32 everywhere, as on CPU)."""
     objective: Annotated[str, _one_of("objective", OBJECTIVES)] = Settings.objective
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
     sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = Settings.sampler

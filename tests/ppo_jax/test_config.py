@@ -34,6 +34,10 @@ def test_agents_that_cannot_be_are_refused_with_their_numbers(settings, message)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"matmul_precision": "hihgest"},
+            "matmul_precision must be one of default, high, highest, but got 'hihgest'",
+        ),
         ({"eval_episodes": 0}, "eval_episodes must be an integer of at least 1"),
         ({"n_steps_choices": ()}, "n_steps_choices must name at least one size"),
         ({"batch_size_choices": ()}, "batch_size_choices must name at least one size"),

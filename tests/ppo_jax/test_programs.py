@@ -248,3 +248,16 @@ def test_minibatches_need_not_fit_every_rollout():
         assert_close(lane_weights(found.state, 0), lane_weights(expected.state, 0))
     with pytest.raises(UserError, match="batch_size=48 with n_steps=16"):
         config.check(dataclasses.replace(HYPERPARAMETERS, n_steps=16, batch_size=48))
+
+
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_precision_is_that_of_every_product(precision):
+    config = dataclasses.replace(CONFIG, matmul_precision=precision)
+    compiled = Programs(config, 2)
+    for name, definition in compiled.definitions().items():
+        text = compiled.lowered(name, *definition).as_text()
+        products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+        assert products or name == "initialisation"
+        wanted = "precision = [HIGHEST, HIGHEST]" if precision == "highest" else "dot_general"
+        assert all(wanted in line for line in products)
+        assert precision == "highest" or "HIGHEST" not in text

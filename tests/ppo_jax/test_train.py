@@ -153,6 +153,7 @@ TRAINED_PLAINLY = {}
         "JAX_NUMPY_DTYPE_PROMOTION=strict",
         "JAX_NUMPY_RANK_PROMOTION=raise",
         "JAX_DEFAULT_PRNG_IMPL=rbg",
+        "JAX_DEFAULT_MATMUL_PRECISION=bfloat16",
         "JAX_TRANSFER_GUARD=disallow",
         "JAX_DISABLE_JIT=1",
     ],

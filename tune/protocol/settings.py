@@ -62,6 +62,8 @@ class Settings:
     """Environment steps between checkpoints."""
     eval_episodes: int = 32
     """Episodes of each seed at a checkpoint."""
+    matmul_precision: str = TrainConfig.matmul_precision
+    """See :class:`ppo_jax.config.TrainConfig`."""
     objective: str = "mean"
     """How checkpoints become a score: mean of all, final, or mean of the last third (tail)."""
     sampler: str = "gp"
@@ -145,6 +147,7 @@ class Settings:
             n_steps_choices=n_steps,
             batch_size_choices=batch_sizes,
             eval_episodes=self.eval_episodes,
+            matmul_precision=self.matmul_precision,
         )
 
     def checkpoints(self, total_steps: int | None = None) -> list[int]:
