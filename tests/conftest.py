@@ -28,10 +28,16 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile fast for tests that run a program for a moment; slow ones get what users get."""
+    """Compile fast for tests that run a program for a moment; slow ones get what users get.
+
+    Most of a quick test's time is compiling, and most of that would be the code of fusions.
+    """
     if config.option.markexpr == "not slow":
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
+        # jaxlib ends a process at a flag that it does not know; those that we allow know this one.
+        flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
 
 # Slow is not wrong: neither an example nor its drawing has a limit.
@@ -81,6 +87,7 @@ def refusal(monkeypatch, capsys):
 
     def run(module: str, *arguments: object) -> str:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        cache = jax.config.jax_enable_compilation_cache
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
         try:
             with pytest.raises(SystemExit) as stop:
@@ -88,6 +95,7 @@ def refusal(monkeypatch, capsys):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            jax.config.update("jax_enable_compilation_cache", cache)
         printed = capsys.readouterr()
         assert stop.value.code == 2
         assert printed.out == ""

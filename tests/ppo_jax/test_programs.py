@@ -201,7 +201,7 @@ def test_switched_normalization_equals_that_which_is_compiled_in():
     compiled_in = list(Programs(both, 2).run(keys, HYPERPARAMETERS, CHECKPOINTS))[-1]
     for found, expected in ((normalized, compiled_in), (last(False, False)[1], cached_run(2)[1])):
         np.testing.assert_array_equal(found.returns, expected.returns)
-        jax.tree.map(np.testing.assert_array_equal, weights(found), weights(expected))
+        assert_close(weights(found), weights(expected))
     one, other = (weights(last(*flags)[1]) for flags in ((True, False), (False, True)))
     assert len(one) == len(weights(normalized)) > len(other)  # With statistics, and without.
     assert not np.array_equal(other[0], weights(cached_run(2)[1])[0])

@@ -15,7 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
-from scipy import special, stats
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
@@ -118,7 +118,9 @@ class GPSampler(BaseSampler):
         return self._sobol(number)
 
     def _sobol(self, number: int) -> np.ndarray:
-        sequence = stats.qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
+        from scipy.stats import qmc  # Half a second, which `--help` need not wait for.
+
+        sequence = qmc.Sobol(len(self._axes), rng=np.random.default_rng(self._settings.seed))
         points = sequence.random_base2(number.bit_length())  # At least number + 1 of them.
         (point,) = self._repaired(_snapped(self._axes, points[[number]]))
         return np.asarray(point)
