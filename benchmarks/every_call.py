@@ -604,9 +604,12 @@ def _trials(output: Path) -> dict[int, Any]:
 def _read(base: Path) -> dict[str, bytes | None]:
     """Return the content of a folder that others may be changing."""
     files: dict[str, bytes | None] = {}
-    for path in base.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            files[str(path.relative_to(base))] = None if path.is_dir() else path.read_bytes()
+    for folder, folders, names in os.walk(base):  # Which goes on where a folder has gone.
+        inside = Path(folder).relative_to(base)
+        files |= {str(inside / name): None for name in folders}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                files[str(inside / name)] = (base / inside / name).read_bytes()
     return files
 
 

@@ -1,12 +1,14 @@
 """The benchmark of faults, in small: it counts losses, and there are none."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import faults, postgres, syscalls
+from benchmarks import every_call, faults, postgres, syscalls
 from benchmarks.measuring import ROOT
 
 
@@ -112,6 +114,19 @@ def test_calls_that_change_a_folder_are_seen_and_can_be_refused(tmp_path):
         "mkdir c None",
         "remove b None",
     ]
+
+
+def test_folder_that_goes_while_it_is_read_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"1")
+    read = Path.read_bytes
+
+    def read_and_remove(path):
+        shutil.rmtree(tmp_path / "folder")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_remove)
+    assert every_call._read(tmp_path) == {"file": b"1", "folder": None}
 
 
 EVERY_CALL = """
