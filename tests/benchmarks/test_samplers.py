@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import samplers
+from benchmarks import samplers, surrogate
 from benchmarks.surrogate import Records, Surrogate, halves, quality, record, regressors
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
@@ -37,9 +37,9 @@ class Programs:
             yield Checkpoint(step, step, returns, None, None, 0.0, 0.0)
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "trials_CartPole-v1.npz"
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("records") / "trials_CartPole-v1.npz"
     record(SETTINGS, Programs(), 40, 5, 400_000, path, Console(quiet=True))
     return path
 
@@ -64,21 +64,24 @@ def test_recording_covers_the_space_and_goes_on_where_it_stopped(tmp_path):
 def test_surrogate_answers_with_the_mean_and_the_noise_of_its_seeds(path):
     records = Records.load(path)
     for seeds in halves(records):
-        surrogate = Surrogate(records, SETTINGS, seeds, regressors(0)["Gaussian process"])
+        model = Surrogate(records, SETTINGS, seeds, regressors(0)["Gaussian process"])
         for learning_rate in (5e-5, 1e-4, 3e-4):
             hyperparameters = dataclasses.replace(Hyperparameters(), learning_rate=learning_rate)
             expected = height(hyperparameters) * np.arange(1, 5) / 4
-            np.testing.assert_allclose(surrogate.mean_curve(hyperparameters), expected, atol=4)
+            np.testing.assert_allclose(model.mean_curve(hyperparameters), expected, atol=4)
         low = dataclasses.replace(Hyperparameters(), learning_rate=5e-5)
-        noise = surrogate.draw(low, 2_000) - surrogate.mean_curve(low)[:, None]
+        noise = model.draw(low, 2_000) - model.mean_curve(low)[:, None]
         assert noise[-1].std() == pytest.approx(SEEDS[seeds].std(ddof=1), rel=0.1)
-        surrogate.reseed(3)
-        first = surrogate.draw(low, 5)
-        surrogate.reseed(3)
-        np.testing.assert_array_equal(surrogate.draw(low, 5), first)
+        model.reseed(3)
+        first = model.draw(low, 5)
+        model.reseed(3)
+        np.testing.assert_array_equal(model.draw(low, 5), first)
 
 
-def test_quality_is_measured_on_configurations_held_out(path):
+def test_quality_is_measured_on_configurations_held_out(path, monkeypatch):
+    models = regressors(0)
+    trees = models.pop("randomised trees").set_params(n_estimators=20)
+    monkeypatch.setattr(surrogate, "regressors", lambda _: models)
     found = quality(Records.load(path), SETTINGS)
     assert found["Gaussian process"]["r2"] > 0.9
     assert found["the other seeds themselves"]["rank_correlation"] == pytest.approx(1.0)
@@ -86,6 +89,7 @@ def test_quality_is_measured_on_configurations_held_out(path):
     shuffled = dataclasses.replace(
         records, params=np.random.default_rng(0).permutation(records.params)
     )
+    monkeypatch.setattr(surrogate, "regressors", lambda _: {"randomised trees": trees})
     assert quality(shuffled, SETTINGS)["randomised trees"]["r2"] < 0.5
 
 
@@ -94,24 +98,24 @@ def test_studies_spend_what_they_may_and_no_more(path, winner):
     records, spent = Records.load(path), []
     tuning, judging = halves(records)
     settings = Settings(sampler="random")
-    surrogate, judge = (
+    model, judge = (
         Surrogate(records, settings, seeds, regressors(0)["randomised trees"])
         for seeds in (tuning, judging)
     )
-    draw = surrogate.draw
+    draw = model.draw
 
     def counted(hyperparameters, seeds):
         spent.append(seeds)
         return draw(hyperparameters, seeds)
 
-    surrogate.draw = counted
-    outcome = samplers.run_study(settings, surrogate, judge, 20_000_000, winner)
+    model.draw = counted
+    outcome = samplers.run_study(settings, model, judge, 20_000_000, winner)
     trials = (20_000_000 - (8_000_000 if winner == "rerun" else 0)) // 800_000
     assert outcome.trials >= trials - 1
     assert spent.count(4) == outcome.trials
     assert spent.count(10) == (4 if winner == "rerun" else 0)
     unpruned = dataclasses.replace(settings, pruner="none")
-    fewer = samplers.run_study(unpruned, surrogate, judge, 20_000_000, winner)
+    fewer = samplers.run_study(unpruned, model, judge, 20_000_000, winner)
     assert fewer.trials in (trials - 1, trials)
     assert fewer.trials < outcome.trials
 

@@ -5,7 +5,9 @@ import pytest
 from benchmarks.verdicts import measure
 
 
-@pytest.mark.parametrize("distribution", ["normal", "500, in other time"])
+@pytest.mark.parametrize(
+    "distribution", [pytest.param("normal", marks=pytest.mark.slow), "500, in other time"]
+)
 def test_equal_configurations_are_rarely_called_improved(distribution):
     found = measure(distribution, 100, [8, 12, 20])
     # 2.5% are meant; three standard errors of 100 studies are 4.7%.
