@@ -158,16 +158,13 @@ class Life:
 MODES = KILLS + ERRORS + POWER_LOSSES
 
 
-def every_call(
-    folder: Path, storage: str = "sqlite", at_most: int = 0, modes: Sequence[Mode] = MODES
-) -> tuple[Table, list[str]]:
+def every_call(folder: Path, storage: str = "sqlite", at_most: int = 0) -> tuple[Table, list[str]]:
     """Stop a study at every call that changes its folder, and continue it.
 
     Args:
       folder: for the studies.
       storage: ``sqlite`` or ``journal``.
       at_most: calls of each mode, evenly spread; 0 for all.
-      modes: kinds of faults.
 
     Returns:
       A table with one row a mode, and examples of what was lost.
@@ -188,7 +185,7 @@ def every_call(
     with ProcessPoolExecutor(cores, mp_context=context, initializer=_take_slot) as pool:
         study = _Study(folder, storage)
         reference = pool.submit(_reference, study).result()
-        for mode in modes:
+        for mode in MODES:
             losses = Losses()
             work: Callable[[Any], Losses]
             if mode in POWER_LOSSES:

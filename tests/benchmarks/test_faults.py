@@ -132,23 +132,21 @@ def test_folder_that_goes_while_it_is_read_is_no_error(tmp_path, monkeypatch):
 EVERY_CALL = """
 import sys
 from pathlib import Path
-from benchmarks.every_call import ERRORS, KILLS, MODES, POWER_LOSSES, every_call
+from benchmarks.every_call import every_call
 
 if __name__ == "__main__":
-    at_most = int(sys.argv[2])
-    modes = MODES if at_most > 1 else (KILLS[0], ERRORS[1], POWER_LOSSES[1])
-    table, examples = every_call(Path(sys.argv[1]), at_most=at_most, modes=modes)
+    table, examples = every_call(Path(sys.argv[1]), at_most=12)
     for row in table.rows:
         print(*row[1:])
     print(*examples, sep="\\n", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 @needs_seccomp
-@pytest.mark.parametrize("at_most", [1, pytest.param(12, marks=pytest.mark.slow)])
-def test_study_that_is_stopped_at_a_call_is_finished_by_the_same_command(tmp_path, at_most):
-    rows = [line.split() for line in run_script(EVERY_CALL, tmp_path, at_most).splitlines()]
-    assert len(rows) == (3 if at_most == 1 else 9)
+def test_study_that_is_stopped_at_a_call_is_finished_by_the_same_command(tmp_path):
+    rows = [line.split() for line in run_script(EVERY_CALL, tmp_path).splitlines()]
+    assert len(rows) == 9
     for calls, lives, *losses in rows:
         assert int(calls) > 0
         assert int(lives) > 0
