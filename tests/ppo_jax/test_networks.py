@@ -42,12 +42,12 @@ def test_gradients_of_a_product_on_lanes():
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar"])
-def test_observations_of_any_shape_are_flattened(name):
+def test_observations_of_any_shape_are_flattened(random_params, name):
     environment = make(name)
     network = make_network(AgentConfig(hidden_sizes=(5,), network="mlp"), environment.spaces)
     shape = environment.spaces.observation_shape
     observation = jax.random.bernoulli(jax.random.key(0), 0.5, (2, 3, *shape))
-    params = network.init(jax.random.key(1), observation)
+    params = random_params(network, observation.shape)
     logits = policy_outputs(network, params, observation)
     value = state_value(network, params, observation)
     assert logits.shape == (2, 3, environment.spaces.action_space.n)
@@ -63,14 +63,19 @@ def test_observations_of_any_shape_are_flattened(name):
     np.testing.assert_allclose(value.reshape(6, 1), mlp(tower["critic"]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("action_space", [Discrete(3), Continuous((-1.0, 0.0), (1.0, 2.0))])
-@pytest.mark.parametrize("hidden_sizes", [(), (6,), (6, 6, 4)])
-def test_joint_network_is_actor_and_critic(action_space, hidden_sizes):
+CONTINUOUS = Continuous((-1.0, 0.0), (1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("action_space", "hidden_sizes"),
+    [(Discrete(3), ()), (CONTINUOUS, (6,)), (Discrete(3), (6, 6, 4))],
+)
+def test_joint_network_is_actor_and_critic(random_params, action_space, hidden_sizes):
     spaces = Spaces((2, 3), action_space)
     network = make_network(AgentConfig(hidden_sizes=hidden_sizes), spaces)
     joint = JointActorCritic(network)
     observation = jax.random.normal(jax.random.key(0), (7, 2, 3))
-    params = jax.tree.map(lambda x: x + 0.1, network.init(jax.random.key(1), observation))
+    params = random_params(network, observation.shape)
     joined = joint.join(params)
     assert jax.tree.structure(joint.split(joined)) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, joint.split(joined), params)
@@ -80,14 +85,14 @@ def test_joint_network_is_actor_and_critic(action_space, hidden_sizes):
         return jnp.sin(outputs).sum() + jnp.cos(values).sum(), (outputs, values)
 
     expected, ours = (
-        jax.grad(loss, argnums=1, has_aux=True)(*case)
-        for case in ((network, params), (joint, joined))
+        jax.jit(jax.grad(partial(loss, module), has_aux=True))(weights)
+        for module, weights in ((network, params), (joint, joined))
     )
+    gradient = ours[0]
     ours = joint.split(ours[0]), ours[1]
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, ours, expected)
     # Nothing but actor and critic: a step along the gradient leaves what is padded zero.
-    gradient = jax.grad(loss, argnums=1, has_aux=True)(joint, joined)[0]
     padded = jax.tree.map(jnp.subtract, gradient, joint.join(joint.split(gradient)))
     assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(padded))
 
@@ -96,11 +101,11 @@ IMAGES = Spaces((7, 6, 2), Discrete(3))
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_convolutions_are_those_of_xla(batch):
+def test_convolutions_are_those_of_xla(random_params, batch):
     agent = AgentConfig(conv_features=(3, 5), hidden_sizes=(4,), activation="relu")
     network = make_network(agent, IMAGES)
     images = jax.random.normal(jax.random.key(0), (*batch, 7, 6, 2))
-    params = network.init(jax.random.key(1), images)
+    params = random_params(network, images.shape)
     layers = params["params"]["critic_convolutions"]
     x = images.reshape(-1, 7, 6, 2)
     for name in ("Dense_0", "Dense_1"):
@@ -109,9 +114,9 @@ def test_convolutions_are_those_of_xla(batch):
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dimensions)
         x = jax.nn.relu(x + layers[name]["bias"])
     assert x.shape[1:] == (3, 2, 5)
-    critic = params["params"]["critic"]
-    hidden = jax.nn.relu(x.reshape(len(x), -1) @ critic["Dense_0"]["kernel"])
-    expected = (hidden @ critic["Dense_1"]["kernel"]).reshape(batch)
+    first, last = params["params"]["critic"].values()
+    hidden = jax.nn.relu(x.reshape(len(x), -1) @ first["kernel"] + first["bias"])
+    expected = (hidden @ last["kernel"] + last["bias"]).reshape(batch)
     np.testing.assert_allclose(state_value(network, params, images), expected, rtol=1e-4, atol=1e-5)
     assert policy_outputs(network, params, images).shape == (*batch, 3)
 

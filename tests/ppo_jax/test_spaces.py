@@ -68,7 +68,7 @@ def test_several_choices_are_independent_categorical_ones():
 
 
 @pytest.mark.parametrize("actions", [Discrete(6), MultiDiscrete((2, 4))], ids=["one", "several"])
-def test_a_mask_takes_probability_and_entropy_from_what_it_forbids(actions):
+def test_a_mask_takes_probability_and_entropy_from_what_it_forbids(random_params, actions):
     width = 6
     spaces = Spaces.of_parts([Part(("x",), (3,)), Part(("action_mask",), (width,), MASK)], actions)
     network = make_network(AgentConfig(hidden_sizes=(8,)), spaces)
@@ -78,8 +78,7 @@ def test_a_mask_takes_probability_and_entropy_from_what_it_forbids(actions):
     x = rng.normal(size=(40, 3)).astype(np.float32)
     seen = spaces.flat({"x": x, "action_mask": mask})
     assert seen.shape == (40, 9)
-    params = network.init(jax.random.key(0), seen)
-    params = jax.tree.map(lambda p: p + 0.5 * jax.random.normal(jax.random.key(1), p.shape), params)
+    params = random_params(network, seen.shape)
 
     free = policy_outputs(network, params, spaces.flat({"x": x, "action_mask": np.ones((40, 6))}))
     parts = [width] if isinstance(actions, Discrete) else list(actions.sizes)
