@@ -41,9 +41,9 @@ test-oldest:  ## Run the quick tests with the oldest allowed versions, in a virt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[test]'
 	.venv-oldest/bin/$(PYTEST) -m "not slow" -W default $(ARGS)
 
-test-suites:  ## Test Brax, Navix and Craftax, in a virtual environment beside
+test-suites:  ## Test all suites of environments, in a virtual environment beside
 	$(PYTHON) -m venv .venv-suites
-	.venv-suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,brax,navix,craftax]'
+	.venv-suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,brax,craftax,jumanji,navix,playground,xminigrid]'
 	.venv-suites/bin/python -m pytest tests/ppo_jax/test_suites.py
 
 test-accelerator: install  ## Count the launches of an H100 and a TPU without either; downloads 500 MB once

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppo_jax.environments import Continuous, Discrete, make, suites
+from ppo_jax.environments import Continuous, Discrete, MultiDiscrete, make, suites
+from ppo_jax.environments.contract import check_contract
 from ppo_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -20,11 +21,20 @@ SPACES = {
     "brax/ant": ((27,), Continuous((-1.0,) * 8, (1.0,) * 8), 1000),
     "navix/Navix-Empty-5x5-v0": ((5, 5, 3), Discrete(7), 100),
     "craftax/Craftax-Classic-Symbolic-v1": ((1345,), Discrete(17), 10_000),
+    "jumanji/Snake-v1": ((12 * 12 * 5 + 1 + 4,), Discrete(4), 4000),
+    "jumanji/Tetris-v0": ((2 * 10 * 10 + 2 * 4 * 4 + 1 + 40,), Discrete(40), 400),
+    "jumanji/Cleaner-v0": ((3 * 10 * 10 + 11 * 3 * 2 + 1 + 12,), MultiDiscrete((4,) * 3), 100),
+    "xminigrid/MiniGrid-Empty-5x5": ((7, 7, 2), Discrete(6), 100),
+    "playground/CartpoleBalance": ((5,), Continuous((-1.0,), (1.0,)), 1000),
 }
+
+PACKAGES = {"playground": "mujoco_playground"}
+"""Suites whose package has another name."""
 
 
 def installed(name):
-    return importlib.util.find_spec(name.partition("/")[0]) is not None
+    suite = name.partition("/")[0]
+    return importlib.util.find_spec(PACKAGES.get(suite, suite)) is not None
 
 
 def needs(name):
@@ -39,13 +49,14 @@ def test_an_environment_keeps_the_protocol(name, random_action):
     shape, actions, limit = SPACES[name]
     environment = make(name)
     assert environment.name == name
+    check_contract(environment)
     assert environment.spaces.observation_shape == shape
     assert environment.spaces.action_space == actions
     assert environment.max_episode_steps == limit
     reset, step = jax.jit(environment.reset), jax.jit(environment.step)
     state, observation = reset(jax.random.key(0))
     other, other_observation = reset(jax.random.key(1))
-    if not name.startswith("navix/Navix-Empty-5x5"):  # It has one start.
+    if "Empty-5x5" not in name and "Cleaner" not in name:  # They have one start.
         assert (observation != other_observation).any(), "starts are to differ"
     for t in range(5):
         key = jax.random.fold_in(jax.random.key(2), t)
@@ -64,6 +75,9 @@ LIMITS = {
     "brax/inverted_pendulum": "max_steps_in_episode",
     "navix/Navix-Empty-5x5-v0": "max_steps_in_episode",
     "craftax/Craftax-Classic-Symbolic-v1": "max_timesteps",
+    "jumanji/Cleaner-v0": "max_steps_in_episode",
+    "xminigrid/MiniGrid-Empty-5x5": "max_steps",
+    "playground/CartpoleBalance": "max_steps_in_episode",
 }
 
 
@@ -73,7 +87,13 @@ def test_a_time_limit_truncates_and_does_not_terminate(name):
     assert environment.max_episode_steps == 3
     state, _ = environment.reset(jax.random.key(0))
     space = environment.spaces.action_space
-    rest = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.size)
+    match space:
+        case Discrete():
+            rest = jnp.int32(0)
+        case MultiDiscrete(sizes):
+            rest = jnp.ones(len(sizes), jnp.int32)  # Of all cleaners to the right, into a wall.
+        case Continuous():
+            rest = jnp.zeros(space.size)
     step, flags = jax.jit(environment.step), []
     for t in range(3):
         timestep = step(jax.random.key(t), state, rest)
@@ -115,7 +135,7 @@ def test_an_unknown_suite_is_refused(name, message):
         make(name)
 
 
-@pytest.mark.parametrize("suite", ["brax", "navix", "craftax"])
+@pytest.mark.parametrize("suite", suites.names())
 def test_a_suite_that_is_not_installed_is_named_with_its_extra(suite, monkeypatch):
     monkeypatch.setitem(sys.modules, f"ppo_jax.environments.suites.{suite}", None)
     with pytest.raises(UserError, match=rf"needs the package {suite}: .*ppo-jax-tune\[{suite}\]"):
@@ -132,6 +152,14 @@ def test_a_suite_that_is_not_installed_is_named_with_its_extra(suite, monkeypatc
         ("navix/Navix-Empty-5x5-v0", (("observation", "smell"),), "symbolic_first_person"),
         ("craftax/Craftax-Symbolic", (), "did you mean 'Craftax-Symbolic-v1'"),
         ("craftax/Craftax-Symbolic-v1", (("max_timesteps", 0),), "at least 1, but got 0"),
+        ("jumanji/Snake", (), "did you mean 'Snake-v1'"),
+        ("jumanji/Sokoban-v0", (), "is not supported: it downloads its levels"),
+        ("jumanji/Snake-v1", (("num_row", 5),), "did you mean 'num_rows'"),
+        ("xminigrid/MiniGrid-Emty-5x5", (), "did you mean 'MiniGrid-Empty-5x5'"),
+        ("xminigrid/XLand-MiniGrid-R1-9x9", (), "is not supported: its tasks are downloaded"),
+        ("xminigrid/MiniGrid-Empty-5x5", (("max_steps", 0),), "at least 1, but got 0"),
+        ("playground/CartpoleBalanc", (), "did you mean 'CartpoleBalance'"),
+        ("playground/CartpoleBalance", (("impl", "c"),), "impl must be one of jax, warp"),
     ],
 )
 def test_mistakes_are_refused(name, kwargs, message):
@@ -143,7 +171,7 @@ def test_mistakes_are_refused(name, kwargs, message):
 
 def test_every_suite_is_an_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert suites.names() == ["brax", "craftax", "navix"]
+    assert suites.names() == ["brax", "craftax", "jumanji", "navix", "playground", "xminigrid"]
     assert set(suites.names()) <= set(project["optional-dependencies"])
 
 
