@@ -42,12 +42,16 @@ ASSUMPTIONS = (
     f"{CYCLES_PER_SECOND / 1e9:g} GHz on a v5e, whose cycles are its compiler's estimate"
 )
 
+STEPS = 200_000
+"""Environment steps of each seed of a trial."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Compile for an H100 and a TPU v5e without either; count launches and predict seconds.
 
-    Prints tables and writes accelerator.json.
+    Prints tables and writes accelerator.json. With --on-device the first device of this host is
+    measured instead, and on_device.json and on_device.png are written.
     """
 
     targets: tuple[str, ...] = TARGETS
@@ -62,6 +66,23 @@ class Arguments:
     """Seeds of a trial."""
     install_only: bool = False
     """Install the compilers and end."""
+    on_device: bool = False
+    """Measure the first device of this host: training of many agents here and in other ways,
+    studies, Brax's ant, and the predictions beside what was measured."""
+    device_envs: tuple[str, ...] = ("CartPole-v1", "Breakout-MinAtar")
+    """With --on-device: environments to train many agents on."""
+    agents: tuple[int, ...] = (1, 16, 256, 2048)
+    """With --on-device: numbers of agents that train at once."""
+    steps: int = 81_920
+    """With --on-device: environment steps of each agent in a timed call."""
+    rounds: int = 3
+    """With --on-device: timed calls."""
+    study_trials: tuple[int, ...] = (20, 512)
+    """With --on-device: trials of the studies."""
+    study_lanes: tuple[int, ...] = (1, 4, 8, 20, 0)
+    """With --on-device: lanes of the studies; 0 for auto."""
+    study_steps: int = STEPS
+    """With --on-device: environment steps of each seed of a trial."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
 
@@ -242,25 +263,51 @@ def seconds(body: Body) -> float:
 
 # Predicted seconds
 
-STEPS, CHECKPOINTS, EPISODE_STEPS = 200_000, 4, 500
+CHECKPOINTS, EPISODE_STEPS = 4, 500
 CONFIG = TrainConfig()
 Sizes = tuple[int, int, int]
 """n_steps, batch_size and n_epochs of a trial."""
 DEFAULT: Sizes = (Hyperparameters.n_steps, Hyperparameters.batch_size, Hyperparameters.n_epochs)
 
 
+def rollout(costs: Costs, n_steps: int) -> float:
+    """Return the predicted seconds of a rollout of a trial that trains alone."""
+    block = CONFIG.block_size
+    of_block = costs["rollout block"] + costs.round_trip
+    steps = block // CONFIG.agent.num_envs * costs["environment step"]
+    return n_steps // block * (of_block + steps)
+
+
+def update(costs: Costs, trial: Sizes) -> float:
+    """Return the predicted seconds of the epochs of a trial that trains alone."""
+    n_steps, batch_size, n_epochs = trial
+    block, wait = CONFIG.minibatch_block(batch_size), costs.round_trip
+    of_block = costs["block of minibatches"] + wait + block // batch_size * costs["minibatch"]
+    return n_epochs * (costs["epoch"] + wait + n_steps // block * of_block)
+
+
+def iteration(costs: Costs, trial: Sizes) -> float:
+    """Return the predicted seconds of an iteration of a trial that trains alone."""
+    own = costs["iteration"] + costs["branch"] + 2 * costs.round_trip
+    return own + rollout(costs, trial[0]) + update(costs, trial)
+
+
 def one_after_another(costs: Costs, trial: Sizes) -> float:
     """Return the predicted seconds of a trial of 200,000 steps that trains alone."""
-    n_steps, batch_size, n_epochs = trial
-    block = CONFIG.block_size
-    blocks, wait = n_steps // block, costs.round_trip
-    rollout = blocks * (
-        costs["rollout block"] + wait + block // CONFIG.agent.num_envs * costs["environment step"]
-    )
-    of_block = costs["block of minibatches"] + wait + block // batch_size * costs["minibatch"]
-    update = n_epochs * (costs["epoch"] + wait + blocks * of_block)
-    iteration = costs["iteration"] + costs["branch"] + 2 * wait + rollout + update
-    return iterations_for(STEPS, n_steps) * iteration + CHECKPOINTS * _evaluation(costs)
+    iterations = iterations_for(STEPS, trial[0])
+    return iterations * iteration(costs, trial) + CHECKPOINTS * _evaluation(costs)
+
+
+def block_of_lanes(costs: Costs) -> float:
+    """Return the predicted seconds in which lanes collect a block."""
+    steps = CONFIG.block_size // CONFIG.agent.num_envs * costs["environment step"]
+    return costs["block"] + steps + costs["branch"] + costs.round_trip
+
+
+def chunk_of_lanes(costs: Costs) -> float:
+    """Return the predicted seconds of the ticks of a block."""
+    ticks = CONFIG.block_size // CONFIG.micro_batch_size
+    return costs["chunk"] + ticks * costs["tick"] + costs.round_trip
 
 
 def _evaluation(costs: Costs) -> float:
@@ -271,10 +318,8 @@ def _evaluation(costs: Costs) -> float:
 
 def side_by_side(costs: Costs, trials: Sequence[Sizes], lanes: int) -> float:
     """Return the predicted seconds of a study without pruning, in lockstep."""
-    block, micro = CONFIG.block_size, CONFIG.micro_batch_size
-    ticks = block // micro
-    collecting = costs["block"] + block // CONFIG.agent.num_envs * costs["environment step"]
-    chunk = costs["chunk"] + ticks * costs["tick"] + costs.round_trip
+    block = CONFIG.block_size
+    collecting, chunk = block_of_lanes(costs), chunk_of_lanes(costs)
     waiting, total = list(trials), 0.0
     under_way: list[tuple[Sizes, int]] = []
     while waiting or under_way:
@@ -283,7 +328,7 @@ def side_by_side(costs: Costs, trials: Sequence[Sizes], lanes: int) -> float:
         under_way = [(trial, blocks + 1) for trial, blocks in under_way]
         full = [trial for trial, blocks in under_way if blocks * block % trial[0] == 0]
         chunks = max((n_epochs * n_steps // block for n_steps, _, n_epochs in full), default=0)
-        total += collecting + costs["branch"] + costs.round_trip + chunks * chunk
+        total += collecting + chunks * chunk
         steps = STEPS // CHECKPOINTS
         if any(_reaches(trial, blocks * block, steps) for trial, blocks in under_way):
             total += _evaluation(costs)
@@ -325,7 +370,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    measuring.require_counts(arguments, "chips", "lanes", "seeds")
+    measuring.require_counts(arguments, "chips", "lanes", "seeds", "agents", "steps", "rounds")
+    measuring.require_counts(arguments, "study_trials", "study_steps")
+    measuring.require_counts(arguments, "study_lanes", low=0)
+    if arguments.on_device:
+        from benchmarks import on_device
+
+        on_device.measure(arguments)
+        return
     for target in arguments.targets:
         require_choice("target", target, TARGETS)
     console = measuring.make_console()

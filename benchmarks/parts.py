@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -117,9 +117,15 @@ class Parts:
     so often that the overhead of the call is negligible.
     """
 
-    def __init__(self, config: TrainConfig, seeds: int, hyperparameters: Hyperparameters) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        seeds: int,
+        hyperparameters: Hyperparameters,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
         self.config, self.hyperparameters = config, hyperparameters
-        self.programs = Programs(config, seeds)
+        self.programs = Programs(config, seeds, devices)
         self.mesh = self.programs.mesh
         environment = make(config.env, config.env_kwargs)
         network = make_network(config.agent, environment.spaces)
@@ -159,7 +165,14 @@ class Parts:
                 key = jax.random.fold_in(state.key, index)
                 params, optimizer_state = carry
                 return learner.update(
-                    config, network, params, optimizer_state, experience, arrays, key
+                    config,
+                    network,
+                    params,
+                    optimizer_state,
+                    experience,
+                    arrays,
+                    key,
+                    few_launches=self.mesh.few_launches,
                 )[:2]
 
             start = (state.params, state.optimizer_state)

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from ppo_jax.config import TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics, normalize, ppo_loss
-from ppo_jax.networks import ActorCritic, JointActorCritic
+from ppo_jax.networks import ActorCritic, JointActorCritic, outputs_and_value
 
 ADAM_EPSILON = 1e-5
 
@@ -286,8 +286,7 @@ def _loss(
     advantages: jax.Array,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    both: tuple[jax.Array, jax.Array] = network.apply(params, batch.observation)  # type: ignore[assignment]
-    outputs, value = both
+    outputs, value = outputs_and_value(network, params, batch.observation)
     return ppo_loss(
         log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,

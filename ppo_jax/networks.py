@@ -283,6 +283,13 @@ def state_value(network: ActorCritic, params: Any, observation: jax.Array) -> ja
     return network.apply(params, observation, method="value")  # type: ignore[return-value]
 
 
+def outputs_and_value(
+    network: "ActorCritic | JointActorCritic", params: Any, observation: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Run both; see :meth:`ActorCritic.__call__`."""
+    return network.apply(params, observation)  # type: ignore[return-value]
+
+
 def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
     """Return the network of `config` for `spaces`.
 

@@ -330,6 +330,11 @@ class Programs:
         self.compile_log.program_bytes[name] = _memory(compiled)
         return compiled
 
+    def text(self, name: str) -> str:
+        """Return a program as the compiler has made it, in XLA's optimised HLO."""
+        self._compile(name)
+        return self._wait(name).as_text() or ""
+
     def lowered(self, name: str, function: Any, *arguments: Any) -> jax.stages.Lowered:
         """Return a program as it goes to the compiler.
 

@@ -30,7 +30,9 @@ def shared_pool(
     A script may call :func:`objective` once a trial and validate afterwards: all of it runs
     in the same programs.
     """
-    compiled = {"env", "env_kwargs", "agent", "space", "seeds", "eval_episodes"}
+    compiled = {
+        *("env", "env_kwargs", "agent", "space", "seeds", "eval_episodes", "matmul_precision")
+    }
     return _pool(
         Settings(**{name: getattr(settings, name) for name in compiled}),
         config or settings.config,
