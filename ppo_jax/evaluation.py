@@ -93,7 +93,7 @@ def play(
         env_state, observation, running, totals = carry
         index, keys = randomness
         if observation_statistics is not None:
-            observation = normalized(observation_statistics, observation)
+            observation = normalized(observation_statistics, observation, environment.spaces.scale)
         outputs = policy_outputs(network, params, observation)
         if sample:
             noise = distribution.noise(jax.random.fold_in(noise_key, index), (episodes,))

@@ -136,6 +136,7 @@ class ActorCritic(nn.Module):
         convolutions, the rest of the vector stands beside what comes out. None where the whole
         observation is the image.
       mask_size: length of the action mask at the end of a vector of observations.
+      scale: observations are divided by it.
     """
 
     distribution: Distribution
@@ -146,6 +147,7 @@ class ActorCritic(nn.Module):
     initial_log_std: float = 0.0
     image_shapes: tuple[tuple[int, ...], ...] = ()
     mask_size: int = 0
+    scale: float = 1.0
 
     def setup(self) -> None:
         """Create the parts; called by Flax."""
@@ -182,7 +184,7 @@ class ActorCritic(nn.Module):
 
     def _batched(self, observation: jax.Array) -> jax.Array:
         shape = observation.shape[observation.ndim - self.observation_ndim :]
-        return observation.reshape(-1, *shape).astype(jnp.float32)
+        return _scaled(observation.reshape(-1, *shape), self.scale)
 
     def _features(self, convolutions: Convolutions, x: jax.Array) -> jax.Array:
         """Return what comes out of the convolutions, with all that is no image, ``[N, ...]``."""
@@ -196,6 +198,11 @@ class ActorCritic(nn.Module):
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (policy outputs, value) of `observation`."""
         return self.policy(observation), self.value(observation)
+
+
+def _scaled(observation: jax.Array, scale: float) -> jax.Array:
+    x = observation.astype(jnp.float32)
+    return x if scale == 1.0 else x / scale
 
 
 def _unmasked(x: jax.Array, mask_size: int) -> tuple[jax.Array, jax.Array | None]:
@@ -259,7 +266,7 @@ class JointActorCritic:
     def apply(self, joined: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return policy outputs ``[B, width]`` and values ``[B]`` of ``[B, ...]``."""
         network, layers = self.network, joined["layers"]
-        x, mask = _unmasked(_flat(observation).astype(jnp.float32), network.mask_size)
+        x, mask = _unmasked(_scaled(_flat(observation), network.scale), network.mask_size)
         x = jnp.broadcast_to(x, (2, *x.shape))  # Both see the same.
         for number in range(len(layers)):
             kernel, bias = (layers[f"Dense_{number}"][name] for name in ("kernel", "bias"))
@@ -314,6 +321,7 @@ def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
         initial_log_std=config.initial_log_std,
         image_shapes=spaces.image_shapes,
         mask_size=spaces.mask_size,
+        scale=1.0 if config.normalize_observations else spaces.scale,
     )
 
 

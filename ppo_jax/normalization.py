@@ -65,11 +65,14 @@ class RunningStatistics(NamedTuple):
         return self._replace(remainder=None, applied=None)
 
 
-def normalized(statistics: RunningStatistics, values: jax.Array) -> jax.Array:
-    """Return `values`, ``[..., *shape]``, with mean 0 and variance 1 by `statistics`, clipped."""
+def normalized(statistics: RunningStatistics, values: jax.Array, scale: float = 1.0) -> jax.Array:
+    """Return `values`, ``[..., *shape]``, with mean 0 and variance 1 by `statistics`, clipped.
+
+    Where they are not to be applied, the values divided by `scale`.
+    """
     measured = statistics.measured(values)
     scaled = (measured - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
-    clipped = _where_applied(statistics, jnp.clip(scaled, -CLIP, CLIP), measured)
+    clipped = _where_applied(statistics, jnp.clip(scaled, -CLIP, CLIP), measured / scale)
     if clipped.shape == values.shape:
         return clipped
     return jnp.concatenate([clipped, values[..., measured.shape[-1] :]], axis=-1)

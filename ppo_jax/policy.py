@@ -177,6 +177,7 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
             "observation_shape": spaces.observation_shape,
             "discrete_observations": spaces.discrete_observations,
             "action_space": _describe_actions(spaces.action_space),
+            **({} if spaces.scale == 1.0 else {"scale": spaces.scale}),
             **({"parts": [dataclasses.asdict(p) for p in spaces.parts]} if spaces.parts else {}),
         },
         "agent": config.agent.to_dict(),
@@ -262,8 +263,11 @@ def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
     if n is not None and [n] != shape:
         raise UserError(f"discrete_observations must be the observation_shape, but got {n!r}")
     actions = _described_actions(environment["action_space"])
+    scale = environment.get("scale", 1.0)
+    if not is_number(scale) or not 0 < scale < math.inf:
+        raise UserError(f"scale must be a number above 0, but got {scale!r}")
     if "parts" not in environment:
-        return agent, Spaces(tuple(shape), actions, n)
+        return agent, Spaces(tuple(shape), actions, n, scale=float(scale))
     spaces = Spaces.of_parts([_described_part(part) for part in environment["parts"]], actions)
     if list(spaces.observation_shape) != shape:
         raise UserError(f"observation_shape must be that of the parts, but got {shape}")

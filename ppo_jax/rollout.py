@@ -227,7 +227,7 @@ def collect_block(
         actors: Actors,
         randomness: StepRandomness,
     ) -> tuple[Actors, _Carry]:
-        seen = _seen(actors.observation_statistics, actors.observation)
+        seen = _seen(environment, actors.observation_statistics, actors.observation)
         outputs = policy_outputs(network, params, seen)
         raw_action = distribution.sample(outputs, randomness.action_noise)
         timestep = jax.vmap(environment.step)(
@@ -256,7 +256,7 @@ def collect_block(
             timestep.truncated,
             episode_return,
             episode_length,
-            _seen(observation_statistics, timestep.observation),
+            _seen(environment, observation_statistics, timestep.observation),
         )
         actors = Actors(
             env_state,
@@ -293,9 +293,13 @@ def collect_block(
     return actors, totals.plus(terminated | truncated, returns, lengths), collected
 
 
-def _seen(statistics: RunningStatistics | None, observation: jax.Array) -> jax.Array:
+def _seen(
+    environment: Environment, statistics: RunningStatistics | None, observation: jax.Array
+) -> jax.Array:
     """Return what the network sees of an observation."""
-    return observation if statistics is None else normalized(statistics, observation)
+    if statistics is None:
+        return observation
+    return normalized(statistics, observation, environment.spaces.scale)
 
 
 def _scaled_reward(

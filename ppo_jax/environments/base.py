@@ -40,6 +40,9 @@ class Continuous:
 
 ActionSpace = Discrete | MultiDiscrete | Continuous
 
+BYTE = 255.0
+"""Scale of images of bytes."""
+
 IMAGE, NUMBERS, CHOICES, MASK = "image", "numbers", "choices", "mask"
 """Kinds of :class:`Part`."""
 
@@ -99,12 +102,15 @@ class Spaces:
         many there are; the network sees it one-hot, ``[discrete_observations]``.
       parts: of an observation of several arrays, in the order in which the one vector that the
         network sees holds them: images first, a mask last. See :meth:`of_parts`.
+      scale: observations are stored as they are, and divided by it where they are not
+        normalised; 255 for images of bytes, so that the network sees [0, 1].
     """
 
     observation_shape: tuple[int, ...]
     action_space: ActionSpace
     discrete_observations: int | None = None
     parts: tuple[Part, ...] = ()
+    scale: float = 1.0
 
     @classmethod
     def of_parts(cls, parts: Sequence[Part], action_space: ActionSpace) -> "Spaces":

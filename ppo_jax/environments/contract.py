@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ppo_jax.environments.base import (
+    BYTE,
     Continuous,
     Discrete,
     Environment,
@@ -43,6 +44,8 @@ def check_contract(environment: Environment) -> None:
         contract.fail("reset", f"{type(started).__name__}", "(state, observation)")
     state, observation = started
     expected = jax.ShapeDtypeStruct(spaces.observation_shape, environment.observation_dtype)
+    if spaces.scale == BYTE and expected.dtype != jnp.uint8:
+        contract.fail("its observation_dtype", expected.dtype, "uint8, as its scale is 255")
     contract.require("the observation of reset", observation, expected)
 
     match spaces.action_space:

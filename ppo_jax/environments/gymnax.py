@@ -13,7 +13,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 
-from ppo_jax.environments.base import Timestep, checked_kwargs
+from ppo_jax.environments.base import BYTE, Timestep, checked_kwargs
 from ppo_jax.environments.spaces import spaces_of
 from ppo_jax.errors import UserError, nearest
 
@@ -39,7 +39,8 @@ class GymnaxEnvironment:
         self.spaces = spaces_of(
             f"environment {name!r}", env.observation_space(params), env.action_space(params)
         )
-        self.observation_dtype = jnp.dtype(observation_dtype)
+        of_bytes = self.spaces.scale == BYTE
+        self.observation_dtype = jnp.dtype(jnp.uint8 if of_bytes else observation_dtype)
         self.max_episode_steps = int(params.max_steps_in_episode)
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppo_jax.environments.base import (
+    BYTE,
     CHOICES,
     IMAGE,
     MASK,
@@ -45,7 +46,9 @@ def spaces_of(name: str, observation_space: Any, action_space: Any) -> Spaces:
             return Spaces((n,), actions, discrete_observations=n)
         case "Box":
             # A lone number is an array of one.
-            return Spaces(tuple(map(int, observation_space.shape)) or (1,), actions)
+            shape = tuple(map(int, observation_space.shape)) or (1,)
+            image = len(shape) == 3 and _holds_bytes(observation_space)
+            return Spaces(shape, actions, scale=BYTE if image else 1.0)
     parts = list(_parts(name, observation_space, ()))
     for part in parts:
         if part.kind == MASK and part.size != number_of_logits(actions):
@@ -90,14 +93,18 @@ def _parts(name: str, space: Any, path: tuple[str | int, ...]) -> Iterator[Part]
         yield Part(path, np.shape(space.nvec), CHOICES, int(np.max(space.nvec)))
     elif kind in ("Box", "MultiBinary"):
         shape = tuple(map(int, space.shape))
-        bytes_ = np.dtype(space.dtype) == np.uint8 and bool(np.all(space.high == 255))
         image = kind == "Box" and len(shape) == 3
-        yield Part(path, shape, IMAGE if image else NUMBERS, scale=255.0 if bytes_ else 1.0)
+        scale = BYTE if image and _holds_bytes(space) else 1.0
+        yield Part(path, shape, IMAGE if image else NUMBERS, scale=scale)
     else:
         raise UserError(
             f"{name} is not supported: its observations are {space}; supported are Box, Discrete "
             "and MultiDiscrete from 0 on, MultiBinary, and Dict and Tuple of them"
         )
+
+
+def _holds_bytes(space: Any) -> bool:
+    return bool(np.dtype(space.dtype) == np.uint8 and np.all(np.asarray(space.high) == BYTE))
 
 
 def _kind(space: Any) -> str:

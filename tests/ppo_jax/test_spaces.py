@@ -1,5 +1,6 @@
 """Actions of several parts, masks, and observations of several parts."""
 
+import dataclasses
 import sys
 from types import ModuleType
 
@@ -31,7 +32,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import JointActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
-from ppo_jax.programs import Programs, lane_weights
+from ppo_jax.programs import Programs, Weights, lane_weights
 from ppo_jax.seeds import TRAINING, seed_keys
 
 SIZES = (3, 2, 4)
@@ -381,3 +382,62 @@ def test_continuous_actions_have_no_mask():
     environment.spaces = spaces
     with pytest.raises(UserError, match="action mask must be 0 entries, but got 2"):
         check_contract(environment)
+
+
+class Photo:
+    """An environment that shows a photo; its first pixel says which action pays."""
+
+    name = "photo"
+    max_episode_steps = 4
+    costly_reset = False
+    observation_dtype = jnp.dtype(jnp.uint8)
+    spaces = Spaces((5, 5, 1), Discrete(2), scale=255.0)
+
+    def reset(self, key):
+        state = (jnp.int32(0), jax.random.bernoulli(key))
+        return state, self.seen(state)
+
+    def step(self, key, state, action):
+        after = (state[0] + 1, jax.random.bernoulli(key))
+        reward = (action == state[1]).astype(jnp.float32)
+        return Timestep(after, self.seen(after), reward, jnp.array(False), after[0] >= 4)
+
+    def seen(self, state):
+        return jnp.where(state[1], jnp.uint8(255), jnp.uint8(51)) * jnp.ones((5, 5, 1), jnp.uint8)
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=["gymnax", "gymnasium"])
+def test_images_of_bytes_are_seen_as_numbers_from_0_to_1(kinds, tmp_path, monkeypatch):
+    image = kinds.Box(0, 255, (5, 5, 1), np.uint8)
+    assert spaces_of("it", image, kinds.Discrete(2)) == Photo.spaces
+    for other in (kinds.Box(0, 1, (5, 5, 1), np.uint8), kinds.Box(0, 255, (4,), np.uint8)):
+        assert spaces_of("it", other, kinds.Discrete(2)).scale == 1
+    module = ModuleType("photo")
+    module.Photo = Photo
+    monkeypatch.setitem(sys.modules, "photo", module)
+    check_contract(Photo())
+    config = TrainConfig("photo:Photo", agent=AgentConfig(hidden_sizes=(4,), conv_features=(2,)))
+    plain = config.agent
+    network = make_network(plain, Photo.spaces)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 1), dtype=np.uint8)
+    params = jax.jit(network.init)(jax.random.key(0), pixels)
+    unscaled = make_network(plain, dataclasses.replace(Photo.spaces, scale=1.0))
+    expected = policy_outputs(unscaled, params, pixels / np.float32(255))
+    np.testing.assert_allclose(policy_outputs(network, params, pixels), expected, rtol=1e-5)
+    # Normalised, nothing is scaled; with statistics that are not applied it is.
+    normalizing = make_network(
+        dataclasses.replace(plain, normalize_observations=True), Photo.spaces
+    )
+    assert normalizing.scale == 1
+    statistics = RunningStatistics.empty((5, 5, 1))._replace(applied=jnp.array(False))
+    seen = normalized(statistics, jnp.asarray(pixels), 255.0)
+    np.testing.assert_allclose(policy_outputs(normalizing, params, seen), expected, rtol=1e-5)
+
+    policy.save(tmp_path, config, Weights(params, None))
+    loaded = policy.load(tmp_path)
+    assert loaded.spaces == Photo.spaces
+    np.testing.assert_array_equal(loaded.act(pixels), expected.argmax(1))
+    wrong = Photo()
+    wrong.observation_dtype = jnp.dtype(jnp.float32)
+    with pytest.raises(UserError, match="observation_dtype must be uint8, as its scale is 255"):
+        check_contract(wrong)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import navix
 
-from ppo_jax.environments.base import Discrete, Environment, Spaces, Timestep, checked_kwargs
+from ppo_jax.environments.base import BYTE, Discrete, Environment, Spaces, Timestep, checked_kwargs
 from ppo_jax.errors import UserError, nearest
 
 
@@ -63,7 +63,8 @@ class NavixEnvironment:
         self._draws = observation.startswith("rgb")
         seen = jax.eval_shape(lambda: self._env.reset(jax.random.key(0)).observation)
         self.observation_dtype = jnp.dtype(jnp.uint8)
-        self.spaces = Spaces(tuple(seen.shape), Discrete(len(self._env.action_set)))
+        actions = Discrete(len(self._env.action_set))
+        self.spaces = Spaces(tuple(seen.shape), actions, scale=BYTE if self._draws else 1.0)
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Return state and observation of a new episode."""
