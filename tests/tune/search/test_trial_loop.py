@@ -9,9 +9,13 @@ import pytest
 
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics
+from ppo_jax.programs import Programs
 from ppo_jax.schedules import MOST_LANES, LanePrograms, choose_lanes
 from ppo_jax.trainer import TrainMetrics
 from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
+from tune.search import objective
+from tune.search.objective import make_programs
 from tune.search.study import run_optimization
 
 SETTINGS = Settings(sampler_startup_trials=3, pruner_startup_trials=2, seeds=2)
@@ -177,3 +181,19 @@ def test_number_of_lanes_follows_from_device_trials_and_memory():
     assert lanes(20, 80, "cpu") == 1
     assert 1 < lanes(20, 0.01) < MOST_LANES
     assert lanes(20, 0.0) == 1
+
+
+def test_lanes_are_for_one_agent_and_programs_have_the_precision_of_the_study(monkeypatch):
+    monkeypatch.setattr(objective, "choose_lanes", lambda *_: LANES)
+    settings = Settings(matmul_precision="highest")
+    pool = make_programs(settings, 100)
+    assert pool.has_lanes
+    assert pool.config.matmul_precision == "highest"
+    wide = Settings(matmul_precision="highest", space=SearchSpace.named("wide"))
+    for lanes in (None, 1):
+        pool = make_programs(wide, 100, lanes)
+        assert not pool.has_lanes
+        for agent in wide.space.agents()[:2]:
+            programs = pool.programs(agent)
+            assert type(programs) is Programs
+            assert programs.config.matmul_precision == "highest"
