@@ -25,6 +25,7 @@ SMALL = (
 TINY = (
     *("--num-envs", "4", "--hidden-sizes", "4", "--total-steps", "1024", "--eval-every", "512"),
     *("--eval-episodes", "2", "--seeds", "2", "--finalists", "2"),
+    *("--validate-steps", "2048", "--validate-seeds", "4"),
 )
 
 
@@ -41,8 +42,7 @@ def verdict(output):
 
 def test_small_study_from_start_to_end(command, tmp_path):
     output = tmp_path / "a study with späces"
-    validated = ("--validate-steps", 2048, "--validate-seeds", 4)
-    done = command("tune.run", "--trials", 3, "--output", output, *TINY, *validated)
+    done = command("tune.run", "--trials", 3, "--output", output, *TINY)
     assert done.returncode == 0, done.stderr
     assert sum(line.startswith("trial ") for line in done.stdout.splitlines()) == 3
     last = verdict(done.stdout)
@@ -260,7 +260,7 @@ def test_help_names_every_option_without_starting_a_backend(command):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_study_runs_to_its_end_on_any_terminal(command, tmp_path, monkeypatch, encoding):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    done = command("tune.run", "--trials", 2, "--output", tmp_path, *SMALL, encoding=encoding)
+    done = command("tune.run", "--trials", 2, "--output", tmp_path, *TINY, encoding=encoding)
     assert done.returncode == 0, done.stderr
     assert "?" in done.stdout  # The γ of a configuration, for example.
     assert (tmp_path / "report.html").exists()
@@ -295,7 +295,7 @@ def test_study_with_workers_and_its_report_need_nothing_that_macos_lacks(tmp_pat
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     output = str(tmp_path / "study")
     for arguments in (
-        ["tune.run", "--trials", "3", "--workers", "2", "--output", output, *SMALL],
+        ["tune.run", "--trials", "3", "--workers", "2", "--output", output, *TINY],
         ["tune.report", output],
     ):
         done = subprocess.run(
