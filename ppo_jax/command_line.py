@@ -6,6 +6,7 @@ The only module of the package, besides the command lines themselves, that print
 import argparse
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ppo_jax.errors import UserError, nearest
+from ppo_jax.text import printable
 
 Arguments = TypeVar("Arguments")
 
@@ -137,6 +139,8 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
         if error.errno is None:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
+        if error.errno == errno.ENAMETOOLONG:  # Typed by the user; no disk has failed.
+            fail(f"{place}{error.strerror}")
         fail(f"{place}{error.strerror}{how_to_continue}", status=1)
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
@@ -195,7 +199,7 @@ def _exit_now(status: int) -> NoReturn:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Print `message` as one line and exit."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)
 
 

@@ -1,6 +1,17 @@
 """Numbers and intervals as text, worded alike in every message, table and picture."""
 
 
+def printable(text: str) -> str:
+    r"""Return `text` with escapes for characters that a terminal obeys or does not show.
+
+    Names may hold them: of files, of studies, in what another hand has written.
+
+    >>> printable("a\x1b[31m \u202egnp.txt é")
+    'a\\x1b[31m \\u202egnp.txt é'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def fixed(value: float, digits: int = 1, *, signed: bool = False) -> str:
     """Return `value` with `digits` decimals; a zero has no minus sign.
 

@@ -96,6 +96,8 @@ class TrialRecord:
             if agent is not None:
                 table(agent, "agent")
             returns = _returns(attribute(trial, "returns", {}))
+            if trial.state == TrialState.COMPLETE:
+                number(trial.value, "its score")
             numbers(attributes.get("diverged_seeds", []), "diverged_seeds")
             for name in ("environment_steps", "interrupted"):
                 number(attributes.get(name, 0), name)
@@ -190,7 +192,8 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
     def rank(trial: TrialRecord) -> tuple[float, float, int]:
         assert trial.score is not None, "a complete trial has a score"
-        area = learning_area(list(trial.means), list(trial.means.values()))
+        means = trial.means or {0: trial.score}  # Another hand may have added it without any.
+        area = learning_area(list(means), list(means.values()))
         return trial.score, area, -trial.number
 
     return sorted((t for t in trials if t.is_complete), key=rank, reverse=True)

@@ -17,7 +17,7 @@ from rich.status import Status
 
 from ppo_jax.hyperparameters import DOMAINS
 from ppo_jax.programs import Checkpoint
-from ppo_jax.text import estimate_text
+from ppo_jax.text import estimate_text, printable
 from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import Estimate, summarize
 from tune.evidence.validation import Validation
@@ -238,7 +238,7 @@ def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Print lines as they are, without markup, colours or wrapping."""
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(map(printable, lines)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _score_rows(results: StudyResults) -> dict[str, str]:

@@ -260,6 +260,10 @@ def _resilient(kind: Any) -> Callable[..., Any]:
     return type(kind.__name__, (kind,), {"__init__": __init__, **calls})
 
 
+_READS_ALL = ("get_all_studies", "get_all_trials")
+"""Calls that fail, other than by a storage that is away, only at what cannot be decoded."""
+
+
 def _with_retries(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -267,6 +271,13 @@ def _with_retries(call: Callable[..., Any]) -> Callable[..., Any]:
         while True:
             try:
                 return call(self, *args, **kwargs)
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
+                if call.__name__ not in _READS_ALL:
+                    raise
+                raise UserError(
+                    f"the storage {without_secrets(self.address)} holds what is no study of "
+                    f"Optuna's: {type(error).__name__}: {_reason(error, self.address)}"
+                ) from error
             except Exception as error:
                 away = _is_away(error)
                 if not away and not _is_broken(error):

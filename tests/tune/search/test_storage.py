@@ -283,7 +283,13 @@ def test_failure_that_waiting_cannot_cure_is_raised_at_once():
     with pytest.raises(UserError, match="fails: No space left on device; finished trials"):
         flaky(OSError(28, "No space left on device")).get_all_studies()
     with pytest.raises(KeyError):
-        flaky(KeyError("a mistake in a call")).get_all_studies()
+        flaky().get_study_id_from_name("a mistake in a call")
+
+
+def test_rows_that_cannot_be_decoded_are_named_without_the_password():
+    message = "postgresql://host/db holds what is no study of Optuna's: LookupError: 'NONSENSE'"
+    with pytest.raises(UserError, match=message):
+        flaky(LookupError("'NONSENSE' is not among the states")).get_all_studies()
 
 
 @pytest.mark.parametrize("scheme", ["sqlite:///", "journal:"])
