@@ -20,8 +20,14 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).parent.parent
+
+# Test processes share the cores, and threads of small matrices only wait for each other: in
+# NumPy, which is loaded, and in SciPy and the commands that tests run, which are not.
+threadpool_limits(1, "blas")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # Before anything starts the backend: sharding is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
