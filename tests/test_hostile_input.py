@@ -3,9 +3,11 @@
 import ast
 import copy
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from ppo_jax.programs import Weights
 from tune.evidence.recommendation import read_recommended
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.search.samplers import SAMPLERS, make_sampler
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +52,18 @@ TABLES = st.dictionaries(
         st.dictionaries(st.sampled_from(["low", "high", "log", "choices", "value"]), VALUES),
     ),
     max_size=3,
+)
+
+SOUND = st.sampled_from([0, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.99, 1, 2, 4, 8, 32, 64, 256, 1024, 2048])
+NEARLY_SOUND = st.dictionaries(
+    st.sampled_from([*DOMAINS, "num_envs"]),
+    st.one_of(
+        st.fixed_dictionaries({"low": SOUND, "high": SOUND}, optional={"log": st.booleans()}),
+        st.fixed_dictionaries({"choices": st.lists(SOUND, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"value": SOUND}),
+        st.just({"drop": True}),
+    ),
+    max_size=2,
 )
 
 # A fixture's folder is shared by the examples: each of them writes what it reads.
@@ -111,12 +126,36 @@ def test_agents(values):
 
 
 @examples
-@given(TABLES)
+@given(TABLES | NEARLY_SOUND)
 def test_search_spaces(tables):
     found = accepts(SearchSpace.from_tables, tables)
     if found is not None:
         assert dict(SearchSpace.from_tables(found.to_tables()).tuned) == dict(found.tuned)
-        accepts(lambda: Settings(space=found))
+        accepts(suggest_once, found)
+
+
+def suggest_once(space):
+    """Do with a space what a study does, with every sampler that is installed."""
+    for name, sampler in SAMPLERS.items():
+        if sampler.package is not None and importlib.util.find_spec(sampler.package) is None:
+            continue
+        study = optuna.create_study(sampler=make_sampler(Settings(space=space, sampler=name)))
+        study.enqueue_trial(space.baseline_params())
+        for _ in range(2):
+            trial = study.ask()
+            assert space.encode(space.suggest(trial)) is not None
+            study.tell(trial, 0.0)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"learning_rate": {"low": 1e-5, "high": 1.0}, "entropy_coef": {"choices": [0.0, 0.1]}},
+        {"gamma": {"value": 0.5}, "n_epochs": {"low": 1, "high": 2}, "num_envs": {"choices": [4]}},
+    ],
+)
+def test_search_spaces_that_are_sound_give_configurations(tables):
+    suggest_once(SearchSpace.from_tables(tables))
 
 
 @examples
