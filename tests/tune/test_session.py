@@ -520,8 +520,10 @@ def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
     monkeypatch.setattr(policy, "save", lambda *_, **__: None)
     programs.returns = lambda hyperparameters, step, seed: -200.0
     programs.untrained = -200.0
-    settings = Settings(env="MountainCar-v0")
+    settings = Settings(env="MountainCar-v0", matmul_precision="high")
     results = run_study(3, settings, output=tmp_path, validate_seeds=4, programs=programs)
     hints = " ".join(advice.next_steps(results))
     assert "Nothing was learned" in hints
-    assert "python -m tune.run --env MountainCar-v0 --space wide --trials 30 goes on" in hints
+    options = "--env MountainCar-v0 --space wide --matmul-precision high --trials 30"
+    assert f"python -m tune.run {options} goes on" in hints
+    assert "--matmul-precision high" in results.recommendation.command

@@ -90,6 +90,8 @@ def train_command(settings: Settings, configuration: Configuration, num_steps: i
     """Return the command that trains a configuration without a study."""
     words = ["python", "-m", "ppo_jax.train", *environment_words(settings)]
     words += ["--total-steps", str(num_steps)]
+    if settings.matmul_precision != Settings.matmul_precision:
+        words += ["--matmul-precision", settings.matmul_precision]
     words += agent_words(configuration.agent)
     return shlex.join(words + _options(configuration.hyperparameters, Hyperparameters()))
 
