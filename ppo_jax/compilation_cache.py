@@ -20,11 +20,14 @@ def enable_compilation_cache() -> None:
 
     The user's ``JAX_COMPILATION_CACHE_DIR`` and
     ``JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`` take precedence, and ``XDG_CACHE_HOME``
-    takes the place of ``~/.cache``.
+    takes the place of ``~/.cache``. A user without a home, as in some containers, has no cache.
     """
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        try:
+            root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError:  # Others could write into any other folder that there may be.
+            return
         folder = str(Path(root) / "ppo_jax")
         jax.config.update("jax_compilation_cache_dir", folder)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

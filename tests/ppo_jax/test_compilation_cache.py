@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from ppo_jax.compilation_cache import enable_compilation_cache
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -48,3 +51,15 @@ def test_cache_that_cannot_be_written_is_told_once(tmp_path):
     told = start(tmp_path / "file" / "cache")
     assert told.count("compiled programs cannot be kept in") == 1
     assert "Error" not in told.replace("NotADirectoryError", "")
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for variable in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == before
