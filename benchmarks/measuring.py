@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "benchmarks" / "results"
-"""Folder of the results that the README quotes."""
+"""Folder of the results that the documentation quotes."""
 LINE = 100
 """Longest line of nested JSON values."""
 
@@ -169,7 +169,7 @@ def peak_memory() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The files of a benchmark, and its part of the README.
+    """The files of a benchmark, and its part of the documentation.
 
     Attributes:
       name: of the benchmark, its files and its part of the README.
@@ -207,29 +207,32 @@ class Report:
         return list(paths.values())
 
     def markdown(self) -> str:
-        """Return the part of the README."""
-        picture = f"![{self.caption}](benchmarks/results/{self.name}.png)"
+        """Return the part of the documentation."""
+        picture = f"![{self.caption}](../benchmarks/results/{self.name}.png)"
         return "\n\n".join([self.introduction, picture, *self.sections])
 
-    def publish(self, paths: Sequence[Path], readme: Path = ROOT / "README.md") -> None:
-        """Make these results the ones that the README shows.
+    def publish(self, paths: Sequence[Path], docs: Path = ROOT / "docs") -> None:
+        """Make these results the ones that the documentation shows.
 
-        Replaces the part of the README between the comments ``<!-- name -->`` and
-        ``<!-- /name -->`` and copies the files of :meth:`write` to ``benchmarks/results``.
+        Replaces the part between the comments ``<!-- name -->`` and ``<!-- /name -->`` in a page
+        of `docs` and copies the files of :meth:`write` to ``benchmarks/results``.
 
         Raises:
-          ValueError: unless the README has exactly one such part.
+          ValueError: unless the pages have exactly one such part.
         """
         from ppo_jax.files import replacing
 
         start, end = f"<!-- {self.name} -->", f"<!-- /{self.name} -->"
         part = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
-        text, found = part.subn(
-            lambda _: f"{start}\n{self.markdown()}\n{end}", readme.read_text(encoding="utf-8")
-        )
-        if found != 1:
-            raise ValueError(f"expected one part {start} … {end} in {readme}, but found {found}")
-        with replacing(readme) as temporary:
+        pages = {page: page.read_text(encoding="utf-8") for page in sorted(docs.glob("*.md"))}
+        holders = [page for page, text in pages.items() for _ in part.findall(text)]
+        if len(holders) != 1:
+            raise ValueError(
+                f"expected one part {start} … {end} in {docs}, but found {len(holders)}"
+            )
+        (page,) = holders
+        text = part.sub(lambda _: f"{start}\n{self.markdown()}\n{end}", pages[page])
+        with replacing(page) as temporary:
             temporary.write_text(text, encoding="utf-8")
         for path in paths:
             with replacing(PUBLISHED / path.name) as temporary:

@@ -116,7 +116,7 @@ class Arguments:
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
-    """Make these results the ones that the README shows."""
+    """Make these results the ones that the documentation shows."""
 
 
 def build(name: str, peer: Peer, folder: Path) -> Path:

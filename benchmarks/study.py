@@ -60,7 +60,7 @@ class Arguments:
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
-    """Make these results the ones that the README shows."""
+    """Make these results the ones that the documentation shows."""
 
     def settings(self) -> dict[str, Any]:
         """Return the study's settings, as keyword arguments of ``Settings``."""

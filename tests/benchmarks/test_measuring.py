@@ -1,4 +1,4 @@
-"""Result files: compact, strict JSON with one row per line, and the part of the README."""
+"""Result files: compact, strict JSON with one row per line, and the part of the documentation."""
 
 import json
 
@@ -59,21 +59,24 @@ def test_a_report_writes_and_publishes_its_files(report, tmp_path, monkeypatch):
     published = tmp_path / "published"
     published.mkdir()
     monkeypatch.setattr(measuring, "PUBLISHED", published)
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n", encoding="utf-8")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "other.md").write_text("other\n", encoding="utf-8")
+    page = docs / "page.md"
+    page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n", encoding="utf-8")
     paths = report.write(tmp_path / "out", Console(quiet=True))
-    report.publish(paths, readme)
-    assert readme.read_text(encoding="utf-8") == (
-        "before\n<!-- speed -->\nMeasured.\n\n![Speed](benchmarks/results/speed.png)\n\n"
+    report.publish(paths, docs)
+    assert page.read_text(encoding="utf-8") == (
+        "before\n<!-- speed -->\nMeasured.\n\n![Speed](../benchmarks/results/speed.png)\n\n"
         "| a |\n<!-- /speed -->\nafter\n"
     )
     names = ["speed.json", "speed.npz", "speed.png"]
     assert sorted(path.name for path in published.iterdir()) == names
     arrays = np.load(published / "speed.npz")
     np.testing.assert_array_equal(arrays["CartPole-v1"], report.arrays["CartPole-v1"])
-    readme.write_text("no part", encoding="utf-8")
+    page.write_text("no part", encoding="utf-8")
     with pytest.raises(ValueError, match="found 0"):
-        report.publish(paths, readme)
+        report.publish(paths, docs)
 
 
 def test_published_results_are_short():

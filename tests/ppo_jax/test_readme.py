@@ -1,4 +1,4 @@
-"""The examples of README.md, as a reader would copy them."""
+"""The examples of README.md and docs, as a reader would copy them."""
 
 import json
 import re
@@ -16,7 +16,9 @@ from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
 from ppo_jax.programs import Weights
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def copied(folder, name):
