@@ -136,12 +136,15 @@ def _run(arguments: Arguments) -> None:
 
 def measure(folder: Path, every: int = 1) -> list[Outcome]:
     """Return what becomes of every n-th case of each kind; `folder` is empty."""
+    from benchmarks.blank_pictures import nothing_drawn
+
     outcomes = []
     counts = dict.fromkeys(_PARTS, 0)
-    for case in cases(folder / "corpus"):
-        if counts[case.kind] % every == 0:
-            outcomes.append(outcome_of(case, folder / "working"))
-        counts[case.kind] += 1
+    with nothing_drawn():
+        for case in cases(folder / "corpus"):
+            if counts[case.kind] % every == 0:
+                outcomes.append(outcome_of(case, folder / "working"))
+            counts[case.kind] += 1
     return outcomes
 
 
@@ -405,12 +408,10 @@ def _spaces(folder: Path) -> Iterator[Case]:
 
 def _small_study(folder: Path) -> Path:
     """Return the folder of a study whose trainings were formulas."""
-    from benchmarks.blank_pictures import draw_nothing
     from benchmarks.stand_in import StandIn
     from tune.protocol.settings import Settings
     from tune.session import run_study
 
-    draw_nothing()
     settings = Settings(
         seeds=2, total_steps=8192, eval_every=4096, eval_episodes=2, sampler="random", pruner="none"
     )

@@ -22,6 +22,11 @@ INSTALLED = [
     if sampler.package is None or importlib.util.find_spec(sampler.package) is not None
 ]
 
+ONE_OF_A_KIND = [
+    name if name in ("gp", "random") else pytest.param(name, marks=pytest.mark.slow)
+    for name in INSTALLED
+]
+"""The default with a state of its own, and one of those that are seeded by the draw."""
 
 DRAWN = {
     "random": [(0.0005301379452363247, 6), (0.000952890785396392, 5), (0.0005012350782727415, 9)],
@@ -76,7 +81,7 @@ def kill_after(monkeypatch):
     return kill_after
 
 
-@pytest.mark.parametrize("sampler", INSTALLED)
+@pytest.mark.parametrize("sampler", ONE_OF_A_KIND)
 def test_interrupted_study_has_the_trials_of_an_uninterrupted_one(
     programs, tmp_path, kill_after, sampler
 ):

@@ -1,0 +1,109 @@
+"""README and docs say what is true: links lead somewhere, commands parse, imports exist."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ppo_jax import command_line
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks/README.md",
+]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """Return the (language, text) of the blocks of code of a page."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"[`*]|\]\(.*?\)|\[", "", title).strip().lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), target
+
+
+def commands():
+    """Return every ``python -m MODULE ...`` of our own in a block, with its page."""
+    found = []
+    for page in PAGES:
+        for language, text in blocks(page):
+            if language not in ("", "sh", "bash", "console"):
+                continue
+            for line in text.replace("\\\n", " ").splitlines():
+                line = line.split("  #")[0].strip().removeprefix("$ ")
+                words = re.search(r"python -m ((?:tune|ppo_jax|benchmarks)\S*)(.*)", line)
+                if words:
+                    found.append((page.relative_to(ROOT), words[1], shlex.split(words[2])))
+    return found
+
+
+@pytest.mark.parametrize(("page", "module", "arguments"), commands())
+def test_commands_parse(page, module, arguments):
+    del page  # It names the test.
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is not None and not hasattr(found, "Arguments") and not hasattr(found, "main"):
+        found = None
+    found = found or importlib.import_module(f"{module}.__main__")
+    if hasattr(found, "Arguments"):
+        command_line.parse(found.Arguments, module, arguments)
+
+
+def test_commands_are_found():
+    modules = {module for _, module, _ in commands()}
+    assert {"tune.run", "ppo_jax.train", "ppo_jax.evaluate", "benchmarks.returns"} <= modules
+
+
+def test_make_has_every_target_that_is_named():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for language, text in blocks(page):
+            if not language:
+                named = re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
+                assert set(named) <= targets, page
+
+
+def test_python_imports_what_there_is():
+    seen = 0
+    for page in PAGES:
+        for language, text in blocks(page):
+            if language != "python":
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    if node.module.partition(".")[0] in ("ppo_jax", "tune"):
+                        module = importlib.import_module(node.module)
+                        for name in node.names:
+                            assert hasattr(module, name.name), (page, name.name)
+                            seen += 1
+                elif isinstance(node, ast.Import):
+                    for name in node.names:
+                        if name.name.partition(".")[0] in ("ppo_jax", "tune"):
+                            importlib.import_module(name.name)
+                            seen += 1
+    assert seen
