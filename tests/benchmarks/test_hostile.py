@@ -8,8 +8,8 @@ from benchmarks import hostile
 def test_each_is_read_or_refused_on_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.config.update", lambda *_: None)  # The backend has started.
     jax.devices()
-    outcomes = hostile.measure(tmp_path, every=14)
-    assert len(outcomes) > 40
+    outcomes = hostile.measure(tmp_path, every=30)
+    assert len(outcomes) > 20
     assert {outcome.case.kind for outcome in outcomes} == set(hostile._PARTS)
     # Seconds and memory are the benchmark's: here other tests' caches are in the way.
     found = {

@@ -83,7 +83,7 @@ def test_the_proof_fits_into_what_is_left(plan, left):
     assert budget.fitted(plan, 1e-9) == plan
 
 
-@pytest.mark.parametrize("speed", [2, 11])
+@pytest.mark.parametrize("speed", [pytest.param(2, marks=pytest.mark.slow), 11])
 def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed):
     """`speed` is how many seconds the programs take for a checkpoint of 50,000 steps."""
     clock = Clock()
