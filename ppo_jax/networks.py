@@ -133,7 +133,7 @@ class ActorCritic(nn.Module):
         are flattened.
       conv_features: channels of the convolutions; none for an MLP.
       image_shapes: of the images that a vector of observations begins with; they pass the
-        convolutions, the rest of the vector stands beside what comes out. None where the whole
+        convolutions, the rest of the vector stands beside what comes out. Empty where the whole
         observation is the image.
       mask_size: length of the action mask at the end of a vector of observations.
       scale: observations are divided by it.

@@ -229,7 +229,7 @@ def checked_kwargs(
                 f"(known: {', '.join(defaults)})"
             )
     checked = {key: _like(defaults[key], name, key, value) for key, value in kwargs.items()}
-    for limit in ("max_steps_in_episode", "max_timesteps"):
+    for limit in ("max_steps_in_episode", "max_timesteps", "max_steps"):
         if checked.get(limit, 1) < 1:
             raise UserError(
                 f"environment parameter {limit} must be at least 1, but got {checked[limit]}"

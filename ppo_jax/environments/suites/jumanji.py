@@ -76,7 +76,7 @@ class JumanjiEnvironment:
         }
         limit = {"max_steps_in_episode": int(getattr(default, "time_limit", 1000))}
         checked = checked_kwargs(self.name, own | limit, kwargs)
-        self.max_episode_steps = int((limit | checked).pop("max_steps_in_episode"))
+        self.max_episode_steps = int((limit | checked)["max_steps_in_episode"])
         checked.pop("max_steps_in_episode", None)
         if "time_limit" in arguments:
             checked["time_limit"] = self.max_episode_steps + 2  # Never reached.
@@ -94,7 +94,7 @@ class JumanjiEnvironment:
         elif isinstance(spec, specs.MultiDiscreteArray):
             sizes = tuple(map(int, np.ravel(spec.num_values)))
             action = MultiDiscrete(sizes)
-            if mask is not None and len(mask) == len(sizes) and mask == sizes:
+            if mask == sizes:
                 action, shape = Discrete(math.prod(sizes)), sizes
         else:
             shape = tuple(map(int, spec.shape))

@@ -49,13 +49,7 @@ class XLandMiniGridEnvironment:
         self._env, params = xminigrid.make(name)
         fields = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
         plain = {k: v for k, v in fields.items() if isinstance(v, (bool, int, float))}
-        checked = checked_kwargs(self.name, plain, kwargs)
-        if checked.get("max_steps", 1) < 1:
-            raise UserError(
-                "environment parameter max_steps must be at least 1, "
-                f"but got {checked['max_steps']}"
-            )
-        self._params = params.replace(**checked)
+        self._params = params.replace(**checked_kwargs(self.name, plain, kwargs))
         self.max_episode_steps = int(self._params.max_steps)
         shape = tuple(map(int, self._env.observation_shape(self._params)))
         self.spaces = Spaces(shape, Discrete(int(self._env.num_actions(self._params))))
