@@ -7,7 +7,7 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from ppo_jax.errors import UserError, is_number, nearest, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
@@ -18,7 +18,32 @@ PRECISIONS = ("default", "high", "highest")
 
 MOST_LAYERS = 100
 
-EnvKwargs = tuple[tuple[str, bool | int | float | str], ...]
+EnvValue = bool | int | float | str
+EnvKwargs = tuple[tuple[str, EnvValue], ...]
+
+
+def sorted_env_kwargs(values: Mapping[str, EnvValue] | EnvKwargs) -> EnvKwargs:
+    """Return environment parameters, given as a mapping or as pairs, as sorted pairs.
+
+    Raises:
+      UserError: unless they are names and plain values.
+
+    >>> sorted_env_kwargs({"max_steps_in_episode": 1000, "gravity": 9.81})
+    (('gravity', 9.81), ('max_steps_in_episode', 1000))
+    """
+    try:
+        pairs = dict(values)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"env_kwargs must be a mapping of names to values, but got {values!r}"
+        ) from None
+    for name, value in pairs.items():
+        if not isinstance(name, str) or not isinstance(value, EnvValue):
+            raise UserError(
+                "env_kwargs must be a mapping of names to numbers, texts, true or false, "
+                f"but got {name!r}: {value!r}"
+            )
+    return tuple(sorted(pairs.items()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +114,20 @@ class AgentConfig:
             for name, value in values.items()
         }
         return cls(**fields)
+
+
+class AgentOptions(TypedDict, total=False):
+    """The fields of :class:`AgentConfig` as keyword arguments, for type checkers."""
+
+    num_envs: int
+    network: str
+    hidden_sizes: tuple[int, ...]
+    conv_features: tuple[int, ...]
+    activation: str
+    initial_log_std: float
+    squash_actions: bool
+    normalize_observations: bool
+    normalize_rewards: bool
 
 
 def _require_sizes(name: str, sizes: Any) -> None:

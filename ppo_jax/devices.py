@@ -1,9 +1,11 @@
 """Spreading seeds over local devices.
 
-:func:`enable_all_cpu_cores` changes the process, so only command lines call it.
+:func:`enable_all_cpu_cores` changes the process, so only command lines and the functions that
+stand for them call it.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ppo_jax.compilation_cache import enable_compilation_cache
 from ppo_jax.errors import require_count
 
 SEED_AXIS = "seeds"
@@ -25,6 +28,29 @@ def enable_all_cpu_cores() -> None:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(usable_cores()))
+
+
+def set_up_process() -> None:
+    """Use all CPU cores and keep compiled programs, unless the process has chosen otherwise.
+
+    What functions that train do where a command line has not done it. A backend that has started
+    cannot be changed; a warning says so where it leaves cores unused.
+    """
+    chosen: Any = jax.config
+    if chosen.jax_compilation_cache_dir is None:
+        enable_compilation_cache()
+    if chosen.jax_num_cpu_devices >= 0:
+        return
+    try:
+        enable_all_cpu_cores()
+    except RuntimeError:  # JAX has started.
+        unused = len(usable_cores()) - 1
+        if jax.default_backend() == "cpu" and len(jax.local_devices()) == 1 and unused:
+            warnings.warn(
+                f"JAX has started with one CPU core, so {unused} more are not used; call "
+                "ppo_jax.devices.enable_all_cpu_cores() before anything uses JAX",
+                stacklevel=3,
+            )
 
 
 def usable_cores() -> list[int]:

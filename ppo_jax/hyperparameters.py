@@ -7,7 +7,7 @@ the shapes of that program lives in :mod:`ppo_jax.config`.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -152,6 +152,25 @@ class Hyperparameters:
         return Hyperparameters(
             **{name: dtypes[DOMAINS[name].kind](v) for name, v in self.to_dict().items()}
         )
+
+
+class HyperparameterOptions(TypedDict, total=False):
+    """The fields of :class:`Hyperparameters` as keyword arguments, for type checkers."""
+
+    learning_rate: float
+    gamma: float
+    gae_lambda: float
+    clip_epsilon: float
+    value_coef: float
+    entropy_coef: float
+    max_grad_norm: float
+    n_steps: int
+    batch_size: int
+    n_epochs: int
+    target_kl: float
+    anneal_learning_rate: bool
+    anneal_entropy_coef: bool
+    clip_value_loss: bool
 
 
 def require_hyperparameter(name: str) -> None:

@@ -73,16 +73,16 @@ def label_steps(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(_short_steps))
 
 
-def plot_learning_curve(title: str, steps: Sequence[int], returns: np.ndarray, path: Path) -> None:
+def draw_learning_curve(
+    axes: Axes, title: str, steps: Sequence[int] | np.ndarray, returns: np.ndarray
+) -> None:
     """Draw ``[checkpoints, seeds]`` returns: a thin line a seed, and their mean."""
-    with picture(path, 10, 5.5) as figure:
-        axes = figure.subplots()
-        axes.plot(steps, returns, color=BLUE, alpha=0.35, linewidth=1)
-        mean = np.ma.masked_invalid(returns).mean(axis=1).filled(np.nan)
-        axes.plot(steps, mean, color=BLUE, marker="o", linewidth=2.5, label="mean over seeds")
-        axes.set_title(title)
-        label_steps(axes)
-        axes.legend(loc="best")
+    axes.plot(steps, returns, color=BLUE, alpha=0.35, linewidth=1)
+    mean = np.ma.masked_invalid(returns).mean(axis=1).filled(np.nan)
+    axes.plot(steps, mean, color=BLUE, marker="o", linewidth=2.5, label="mean over seeds")
+    axes.set_title(title)
+    label_steps(axes)
+    axes.legend(loc="best")
 
 
 def _short_steps(steps: float, _: int) -> str:

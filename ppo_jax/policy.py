@@ -107,6 +107,22 @@ class Policy:
             return np.zeros((*batch, *action.shape), action.dtype)
         return np.asarray(_act(self.network, self.weights, np.float32(observation), key))
 
+    def save(self, folder: str | Path) -> None:
+        """Save into `folder`, which is made if it is missing.
+
+        Two files replace those of an earlier policy there.
+        """
+        folder = Path(folder)
+        make_folder(folder)
+        with replacing(folder / _TENSORS) as temporary, disk_errors(folder / _TENSORS):
+            # `order`, since `ascontiguousarray` would give a number a dimension.
+            flat = _flatten_weights(self.weights)
+            # Not `save_file`: it prepares a file of its own, which a kill would leave behind.
+            content = safetensors_numpy.save({k: np.array(x, order="C") for k, x in flat.items()})
+            temporary.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        write_json(folder / _DESCRIPTION, {**self.description, "sha256": digest})
+
     def _flat(self, observation: Any) -> np.ndarray:
         """Return the vector of an observation of parts."""
         try:
@@ -151,23 +167,15 @@ def _act(
     return distribution.action(distribution.sample(outputs, noise))
 
 
-def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> None:
-    """Save the policy of one seed into `folder`, which is made if it is missing.
+def of(config: TrainConfig, weights: Weights, **extra: Any) -> Policy:
+    """Return the policy of one seed.
 
     Args:
-      folder: for two files, which replace those of an earlier policy.
       config: the configuration the weights were trained with.
       weights: of one seed, without a seed axis.
-      extra: more to keep in the JSON, for example hyperparameters and scores.
+      extra: more for the description, for example hyperparameters and scores.
     """
     spaces = make(config.env, config.env_kwargs).spaces
-    make_folder(folder)
-    with replacing(folder / _TENSORS) as temporary, disk_errors(folder / _TENSORS):
-        # `order`, since `ascontiguousarray` would give a number a dimension.
-        flat = {k: np.array(leaf, order="C") for k, leaf in _flatten_weights(weights).items()}
-        # Not `save_file`: it prepares a file of its own, which a kill would leave behind.
-        content = safetensors_numpy.save(flat)
-        temporary.write_bytes(content)
     statistics = {"clip": normalization.CLIP, "epsilon": normalization.EPSILON}
     description = {
         "format": FORMAT,
@@ -182,10 +190,14 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
         },
         "agent": config.agent.to_dict(),
         _STATISTICS: statistics if config.agent.normalize_observations else None,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "versions": versions(),
     }
-    write_json(folder / _DESCRIPTION, description | extra)
+    return Policy(config.agent, spaces, weights, description | extra)
+
+
+def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> None:
+    """Save the policy of one seed; see :func:`of` and :meth:`Policy.save`."""
+    of(config, weights, **extra).save(folder)
 
 
 def load(folder: str | Path) -> Policy:

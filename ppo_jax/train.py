@@ -1,7 +1,15 @@
-"""``python -m ppo_jax.train``: train PPO with given hyperparameters on several seeds."""
+"""Train PPO with given hyperparameters on several seeds.
+
+``ppo_jax.train`` has two callers. ``python -m ppo_jax.train`` is a command, whose options and
+lines are here. ``ppo_jax.train("CartPole-v1", ...)`` is a function: this module can be called, and
+is :func:`ppo_jax.training.train` then. Both run :class:`ppo_jax.training.Training`.
+"""
 
 import dataclasses
+import inspect
+import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +18,27 @@ import numpy as np
 import tyro
 from numpy.typing import ArrayLike
 
-from ppo_jax import command_line
-from ppo_jax.config import AgentConfig, TrainConfig, checkpoint_steps, config_for, iterations_for
-from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
-from ppo_jax.files import folder_name, make_folder, read_json, require_writable, write_json
+from ppo_jax import command_line, training
+from ppo_jax.config import AgentConfig
+from ppo_jax.files import folder_name
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.identity import first_difference
-from ppo_jax.tracking import Tracker, TrackingConfig
+from ppo_jax.tracking import TrackingConfig
+from ppo_jax.training import Training, TrainingResult
 
 if TYPE_CHECKING:
     from ppo_jax.programs import Checkpoint
+
+
+class _Callable(types.ModuleType):
+    """The class of this module."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> TrainingResult:
+        return training.train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
+__doc__ = f"{inspect.getdoc(training.train)}\n\n{__doc__}"  # What ``help`` shows.
+__signature__ = inspect.signature(training.train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +54,21 @@ class Arguments:
     agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
     preset: str | None = None
     """Start from the preset of this environment: its hyperparameters and its agent."""
-    env: str = TrainConfig.env
+    env: str = Training.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
-    total_steps: int = 500_000
+    total_steps: int = Training.total_steps
     """Environment steps of each seed."""
-    seeds: int = 4
+    seeds: int = Training.seeds
     """Seeds, trained at once."""
-    seed: int = 0
+    seed: int = Training.seed
     """Root of all random numbers."""
-    eval_every: int = 50_000
+    eval_every: int = Training.eval_every
     """Environment steps between checkpoints."""
-    eval_episodes: int = TrainConfig.eval_episodes
+    eval_episodes: int = Training.eval_episodes
     """Episodes of each seed at a checkpoint."""
-    matmul_precision: str = TrainConfig.matmul_precision
+    matmul_precision: str = Training.matmul_precision
     """Precision of matrix products: default (TF32 on an NVIDIA GPU, bfloat16 on a TPU), high, or
     highest (float32 everywhere, as on CPU)."""
     output: Path | None = None
@@ -64,145 +83,71 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    require_count("--seeds", arguments.seeds)
-    require_count("--total-steps", arguments.total_steps, high=LARGEST_STEPS)
-    require_count("--eval-every", arguments.eval_every, high=LARGEST_STEPS)
-    require_count("--seed", arguments.seed, low=0, high=2**32 - 1)
     arguments.tracking.require_packages()
-    hyperparameters = arguments.hyperparameters.validated()
-    iterations_for(arguments.total_steps, hyperparameters.n_steps)
-    config = config_for(
-        hyperparameters,
-        arguments.agent,
-        env=arguments.env,
+    own = {field.name for field in dataclasses.fields(Training)} - {"env_kwargs"}
+    run = Training(
         env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
-        eval_episodes=arguments.eval_episodes,
-        matmul_precision=arguments.matmul_precision,
+        **{name: getattr(arguments, name) for name in own},
     )
-    output = arguments.output or Path("runs") / "train" / folder_name(arguments.env)
-
+    output = arguments.output or Path("runs") / "train" / folder_name(run.env)
     command_line.start_backend()
-    from ppo_jax import policy
-    from ppo_jax.plots import plot_learning_curve
-    from ppo_jax.programs import Programs, lane_weights
-    from ppo_jax.seeds import TRAINING, seed_keys
-    from ppo_jax.training_state import TrainingStates
-    from ppo_jax.versions import device_description, versions
 
-    programs = Programs(config, arguments.seeds)
-    require_writable(output)
-    keys = seed_keys(arguments.seed, TRAINING, arguments.seeds)
-    steps = checkpoint_steps(arguments.eval_every, arguments.total_steps)
-    run = {
-        "hyperparameters": hyperparameters.to_dict(),
-        "config": config.to_dict(),
-        "seeds": {"root": arguments.seed, "count": arguments.seeds},
-        "steps": steps,
-    }
-    _require_no_other_run(output / "training.json", run)
-    print(f"{config.env}: {arguments.seeds} seeds × {arguments.total_steps:,} steps", flush=True)
-
+    programs = run.prepare(output)
+    print(f"{run.env}: {run.seeds} seeds × {run.total_steps:,} steps", flush=True)
     start = time.perf_counter()
-    rows: list[np.ndarray] = []
-    training_seconds = 0.0
-    programs.compile()
-    state = programs.init(keys)
-    with TrainingStates(output / "training_state", run) as states:
-        if states.exists():
-            state, progress = states.restore(state)
-            rows = [np.array(row, float) for row in progress["returns"]]
-            training_seconds = progress["training_seconds"]
-            print(f"going on after {steps[len(rows) - 1]:,} steps", flush=True)
-        taken = int(state.iteration) * hyperparameters.n_steps
-        with Tracker(
-            arguments.tracking,
-            output,
-            name="",
-            group=config.env,
-            hyperparameters=hyperparameters.to_dict(),
-            environment_steps=taken,
-        ) as tracker:
-            for checkpoint in programs.run(keys, hyperparameters, steps, len(rows), state):
-                state = checkpoint.state
-                rows.append(checkpoint.returns)
-                training_seconds += checkpoint.training_seconds
-                states.save(
-                    state,
-                    {"returns": rows, "training_seconds": training_seconds},
-                    final=checkpoint.step == steps[-1],
-                )
-                tracker.checkpoint(checkpoint)
-                print(
-                    f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
-                    f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
-                    f"  |  {_progress(checkpoint, taken)}",
-                    flush=True,
-                )
-                taken = checkpoint.environment_steps
-    returns = np.stack(rows)
-    diverged = np.flatnonzero(~np.isfinite(returns[-1])).tolist()
-    total = taken * arguments.seeds
+    progress = _Progress(run)
+    result = run.run(programs, output, progress, tracking=arguments.tracking, begun=progress.begin)
+    total = result.environment_steps * run.seeds
     print(
         f"{total:,} steps in {time.perf_counter() - start:.1f} s, "
-        f"{programs.compile_log.seconds:.1f} s of it compiling; "
-        f"{total / training_seconds:,.0f} steps/s in training"
+        f"{result.compile_seconds:.1f} s of it compiling; "
+        f"{total / result.training_seconds:,.0f} steps/s in training"
     )
-
-    make_folder(output)
-    results = run | {
-        "environment_steps_per_seed": taken,
-        "returns": returns,
-        "diverged_seeds": diverged,
-        "training_seconds": training_seconds,
-        "compile_seconds": programs.compile_log.seconds,
-        "versions": versions(),
-        "device": device_description(),
-    }
-    write_json(output / "training.json", results)
-    plot_learning_curve(
-        f"{config.env}: {arguments.seeds} seeds", steps, returns, output / "learning_curve.png"
-    )
-    if len(diverged) == arguments.seeds:
+    diverged = result.diverged_seeds
+    if len(diverged) == run.seeds:
         print(f"every seed has diverged, so there is no policy; the rest is in {output}")
         return
-    best = int(np.nanargmax(returns[-1]))
-    policy.save(
-        output / "policy",
-        config,
-        lane_weights(state, best),
-        hyperparameters=hyperparameters.to_dict(),
-        training={"steps": arguments.total_steps, "seed": best, "final_return": returns[-1, best]},
-    )
     if diverged:
         print(f"diverged and left out of the means: seeds {', '.join(map(str, diverged))}")
-    print(f"final return {_mean(returns[-1]):.1f}; policy of seed {best} and results in {output}")
-
-
-def _require_no_other_run(results: Path, run: dict[str, Any]) -> None:
-    """Refuse to overwrite `results` unless they are of this run, or are torn."""
-    try:
-        stored = read_json(results)
-        before = {name: stored[name] for name in run}
-    except (UserError, KeyError, TypeError):
-        return
-    difference = first_difference(before, run)
-    if difference is not None:
-        raise UserError(
-            f"{results.parent} holds the results of a run with {difference.name} = "
-            f"{difference.stored}, but got {difference.asked}; choose another --output"
-        )
-
-
-def _progress(checkpoint: "Checkpoint", taken: int) -> str:
-    """Return how the training went since the last checkpoint, at `taken` environment steps."""
-    if checkpoint.environment_steps == taken:
-        return "no update since the last checkpoint"
-    metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
-    return (
-        f"kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
-        f"  entropy {_mean(loss.entropy):.2f}"
-        f"  explained variance {_mean(metrics.explained_variance):.2f}"
+    print(
+        f"final return {result.mean_returns[-1]:.1f}; policy of seed {result.best_seed} and "
+        f"results in {output}"
     )
+
+
+class _Progress:
+    """Prints how `run` goes, a line a checkpoint."""
+
+    def __init__(self, run: Training) -> None:
+        self._run = run
+        self._taken = 0
+
+    def begin(self, passed: int, taken: int) -> None:
+        """Say where an earlier process has stopped; see :meth:`Training.run`."""
+        self._taken = taken
+        if passed:
+            print(f"going on after {self._run.steps[passed - 1]:,} steps", flush=True)
+
+    def __call__(self, checkpoint: "Checkpoint") -> None:
+        """Report a checkpoint."""
+        print(
+            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
+            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+            f"  |  {self._training(checkpoint)}",
+            flush=True,
+        )
+        self._taken = checkpoint.environment_steps
+
+    def _training(self, checkpoint: "Checkpoint") -> str:
+        """Return how the training went since the last checkpoint."""
+        if checkpoint.environment_steps == self._taken:
+            return "no update since the last checkpoint"
+        metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
+        return (
+            f"kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+            f"  entropy {_mean(loss.entropy):.2f}"
+            f"  explained variance {_mean(metrics.explained_variance):.2f}"
+        )
 
 
 def _mean(values: ArrayLike) -> float:

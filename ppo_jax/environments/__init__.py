@@ -7,6 +7,8 @@ environments is asked for: importing gymnax takes seconds and starts the backend
 """
 
 import importlib
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,13 +32,58 @@ __all__ = [
     "Continuous",
     "Discrete",
     "Environment",
+    "EnvironmentLike",
     "MultiDiscrete",
     "Part",
     "Spaces",
     "Timestep",
     "make",
+    "name_of",
     "require_no_code",
 ]
+
+EnvironmentLike = str | Callable[..., Any] | Environment
+"""A name, a class or function that makes an environment, or an environment."""
+
+
+def name_of(environment: EnvironmentLike) -> str:
+    """Return the name under which :func:`make` finds `environment` in this process.
+
+    A class or function of a module is ``module:name``, as a user would type it. Anything else,
+    such as an object, is kept here as ``given:name`` until the process ends.
+
+    Raises:
+      UserError: for what is neither a name nor an environment in any of the forms of :func:`make`.
+    """
+    if isinstance(environment, str):
+        return environment
+    if not callable(environment):
+        made = environment[0] if isinstance(environment, tuple) and environment else environment
+        if not any(hasattr(made, name) for name in ("spaces", "transition", "default_params")):
+            raise UserError(
+                "env must be a name, or a class or object of an environment written in JAX, "
+                f"but got {environment!r:.80}"
+            )
+        return _kept(environment, type(made).__name__)
+    name = getattr(environment, "__qualname__", type(environment).__name__)
+    module = environment.__module__
+    if getattr(sys.modules.get(module), name, None) is environment:
+        return f"{module}:{name}"
+    return _kept(environment, name.rpartition(".")[2])
+
+
+def _kept(environment: Any, name: str) -> str:
+    """Keep `environment` and return the name it is found by."""
+    unique, number = name, 1
+    while _given.setdefault(unique, environment) is not environment:
+        number += 1
+        unique = f"{name}-{number}"
+    return f"{_GIVEN}:{unique}"
+
+
+_GIVEN = "given"
+_given: dict[str, Any] = {}
+"""Environments that were given rather than named."""
 
 
 def require_no_code(name: str, source: str, remedy: str) -> None:
@@ -105,20 +152,34 @@ def _of_suite(name: str, kwargs: dict[str, Any]) -> Environment:
     return load(short, kwargs)
 
 
-def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
+def _factory(name: str) -> Callable[..., Any]:
+    """Return what makes the environment that `name` names."""
     module_name, _, attribute = name.partition(":")
+    if module_name == _GIVEN:
+        if attribute not in _given:
+            raise UserError(
+                f"environment {name!r} was given to another process; name it as module:attribute"
+            )
+        given: Any = _given[attribute]
+        return given if callable(given) else lambda: given
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # Whatever the user's module raises.
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"environment {name!r} cannot be imported: {reason}") from error
-    factory = getattr(module, attribute, None)
+    factory: Any = getattr(module, attribute, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value)]
         raise UserError(
             f"environment {name!r}: module {module_name} has no class or function "
             f"{attribute!r}{nearest(attribute, known)}"
         )
+    made: Callable[..., Any] = factory
+    return made
+
+
+def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
+    factory = _factory(name)
     from ppo_jax.environments.functional import FunctionalEnvironment
     from ppo_jax.environments.gymnax import GymnaxEnvironment
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppo_jax import train
+import ppo_jax.train
+from ppo_jax import command_line
 from ppo_jax.errors import UserError
 from ppo_jax.losses import LossMetrics
 from ppo_jax.programs import Checkpoint
@@ -153,9 +154,9 @@ def test_a_refusal_is_a_users_mistake(tmp_path, monkeypatch):
 )
 def test_a_missing_package_is_named_before_anything_starts(monkeypatch, options, message):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    arguments = train.command_line.parse(train.Arguments, "train", options)
+    arguments = command_line.parse(ppo_jax.train.Arguments, "train", options)
     with pytest.raises(UserError, match=message):
-        train._run(arguments)
+        ppo_jax.train._run(arguments)
 
 
 @pytest.mark.slow
