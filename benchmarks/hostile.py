@@ -590,8 +590,9 @@ def _names() -> Iterator[Case]:
 def _planned(**options: Any) -> None:
     """Read options as ``python -m tune.run`` does before anything is made."""
     from tune.options import Arguments as Options
+    from tune.options import Place
 
-    Options(**options).plan()
+    Options(place=Place(**options)).plan()
 
 
 if __name__ == "__main__":

@@ -10,34 +10,71 @@ import errno
 import io
 import itertools
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
 
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from ppo_jax import __version__
 from ppo_jax.errors import UserError, nearest
 from ppo_jax.text import printable
 
 Arguments = TypeVar("Arguments")
 
 
-def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Arguments:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command; :func:`parse` heeds them."""
+
+    version: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = (
+        False
+    )
+    """Print the version and exit."""
+
+
+def parse(
+    kind: type[Arguments],
+    prog: str,
+    args: Sequence[str] | None,
+    elsewhere: Callable[[str], str | None] = lambda _: None,
+) -> Arguments:
     """Parse the command line into `kind`, a dataclass.
 
-    If `kind` has a field ``preset``, the values of the chosen preset replace the defaults,
-    so the other options can still change them. A mistake prints one line and exits with
-    status 2.
-    """
-    import tyro
+    Fields that are dataclasses are groups of the help; their names are no prefix. If `kind` has
+    an option ``--preset``, the values of the chosen preset replace the defaults, so the other
+    options can still change them. A mistake prints one line and exits with status 2.
 
+    Args:
+      kind: the dataclass.
+      prog: what the help calls the command, unless it was started by a console script.
+      args: the words; those of the process by default.
+      elsewhere: takes the name of an unknown option and says where the user finds what it asks
+        for; None where it cannot say.
+    """
+    args = sys.argv[1:] if args is None else args
     _accept_any_terminal()
+    if "--version" in args:
+        print(_VERSION)
+        sys.exit()
+    script = Path(sys.argv[0]).name
     errors = io.StringIO()
     try:
         default = _preset_defaults(kind, args)
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _registry():
             parsed: Arguments
             parsed, unknown = tyro.cli(
-                kind, prog=prog, args=args, default=default, return_unknown_args=True
+                kind,
+                prog=script if script.startswith("ppo-jax-") else prog,
+                args=args,
+                default=default,
+                return_unknown_args=True,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone),
             )
     except UserError as error:  # From a dataclass that checks itself.
         fail(str(error))
@@ -46,11 +83,64 @@ def parse(kind: type[Arguments], prog: str, args: Sequence[str] | None) -> Argum
             fail(_first_paragraph(errors.getvalue()))
         raise
     for argument in unknown:
-        name = argument.partition("=")[0]
+        name = argument.partition("=")[0].replace("_", "-")
         if not name.startswith("-"):
             fail(f"unrecognized argument {argument!r}")
-        fail(f"unrecognized option {name!r}{nearest(name.replace('_', '-'), _options(kind))}")
+        where = elsewhere(name) or nearest(name, _options(kind))
+        fail(f"unrecognized option {argument.partition('=')[0]!r}{where}")
     return parsed
+
+
+def list_commands(heading: str, commands: Mapping[str, str]) -> None:
+    """Print the version and what each of `commands` does."""
+    width = max(map(len, commands))
+    print(
+        "\n".join([_VERSION, "", heading, *(f"  {c:<{width}}  {w}" for c, w in commands.items())])
+    )
+
+
+_VERSION = f"ppo-jax-tune {__version__}"
+
+
+def _registry() -> ConstructorRegistry:
+    """Return how tyro reads the options of this project."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def integer(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+        if kind.type is not int:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda words: parse_integer(words[0]),
+            is_instance=lambda value: isinstance(value, int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+_MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+def parse_integer(text: str) -> int:
+    """Return the integer that `text` writes, in short or not.
+
+    >>> [parse_integer(text) for text in ("2048", "200k", "1e6", "2.5M", "1B", "-1", "1_000")]
+    [2048, 200000, 1000000, 2500000, 1000000000, -1, 1000]
+
+    Raises:
+      ValueError: for anything else.
+    """
+    found = re.fullmatch(r"([+-]?[\d_.]+(?:e\+?\d{1,2})?)([kmb]?)", text.strip().lower(), re.ASCII)
+    try:
+        value = Decimal(found[1]) * _MULTIPLES[found[2]] if found else Decimal("NaN")
+        if value == value.to_integral_value():
+            return int(value)
+    except ArithmeticError:
+        pass
+    raise ValueError(f"{text!r} is not an integer, as 200000, 200k, 1e6 or 2M")
 
 
 def _options(kind: Any) -> list[str]:
@@ -81,12 +171,14 @@ def _is_rule(row: str) -> bool:
     return not row.strip("─-╰╯")
 
 
-def _preset_defaults(kind: Any, args: Sequence[str] | None) -> Any:
-    fields = {field.name for field in dataclasses.fields(kind)}
+def _preset_defaults(kind: Any, args: Sequence[str]) -> Any:
+    """Return `kind` with the values of the preset that `args` name; None if they name none."""
+    if "--preset" not in _options(kind):
+        return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset")
     try:
-        name = parser.parse_known_args(args)[0].preset if "preset" in fields else None
+        name = parser.parse_known_args(args)[0].preset
     except argparse.ArgumentError:  # No name was given; tyro's message is better.
         name = None
     if name is None:
@@ -100,7 +192,19 @@ def _preset_defaults(kind: Any, args: Sequence[str] | None) -> Any:
         "agent": preset.agent,
         "hyperparameters": preset.hyperparameters,
     }
-    return kind(**{key: value for key, value in values.items() if key in fields})
+    return _replaced(kind(), values)
+
+
+def _replaced(arguments: Any, values: Mapping[str, Any]) -> Any:
+    """Return a dataclass with `values` in place of its fields of these names, at any depth."""
+    found = {}
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if field.name in values:
+            found[field.name] = values[field.name]
+        elif dataclasses.is_dataclass(value):
+            found[field.name] = _replaced(value, values)
+    return dataclasses.replace(arguments, **found)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(command_line.Common):
     """Play full episodes with a saved policy and print their returns and lengths.
 
     Plays in the environment it was trained on, and with --gymnasium in the real Gymnasium too.

@@ -12,10 +12,9 @@ import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from numpy.typing import ArrayLike
 
 from ppo_jax import command_line, training
@@ -42,7 +41,7 @@ __signature__ = inspect.signature(training.train)
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(command_line.Common):
     """Train PPO with given hyperparameters on several seeds at once.
 
     Prints the return of every seed at every checkpoint, and saves the policy of the best
@@ -50,14 +49,12 @@ class Arguments:
     stopped, bit for bit; results of another one are never overwritten.
     """
 
-    hyperparameters: Annotated[Hyperparameters, tyro.conf.arg(name="")] = Hyperparameters()
-    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
-    preset: str | None = None
-    """Start from the preset of this environment: its hyperparameters and its agent."""
     env: str = Training.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
+    preset: str | None = None
+    """Start from the preset of this environment: its hyperparameters and its agent."""
     total_steps: int = Training.total_steps
     """Environment steps of each seed."""
     seeds: int = Training.seeds
@@ -73,7 +70,12 @@ class Arguments:
     highest (float32 everywhere, as on CPU)."""
     output: Path | None = None
     """Folder for the results. runs/train/ENV if not given."""
-    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    """How it learns."""
+    agent: AgentConfig = AgentConfig()
+    """What learns."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where else the training is shown."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

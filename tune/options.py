@@ -7,13 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
 from ppo_jax.config import PRECISIONS, AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
-from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.budget import parse_budget
 from tune.protocol.plan import MAX_RETRIES, NO_LIMIT, WORKER_TIMEOUT, Plan
@@ -59,22 +58,41 @@ def _count_or_auto(name: str) -> PrimitiveConstructorSpec[int | None]:
     )
 
 
+def where_it_is_tuned(option: str) -> str | None:
+    """Return where a study takes what an `option` of ``ppo_jax.train`` asks for."""
+    name = option.removeprefix("--no-").removeprefix("--").replace("-", "_")
+    if name not in DOMAINS:
+        return None
+    return (
+        f": {name} is tuned; a file of --space FILE.toml fixes it or changes its range "
+        f"([{name}] and below it value = ..., or low = ... and high = ...)"
+        if DOMAINS[name].kind is not bool
+        else f": a file of --space FILE.toml fixes or tunes {name} "
+        f"([{name}] and below it value = true, or choices = [true, false])"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class Arguments:
-    """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
+class Task:
+    """What is tuned."""
 
-    Every trial trains one configuration on several seeds at once; trial 0 is the default
-    configuration. The same command continues a study that was stopped.
-    """
-
-    preset: str | None = None
-    """Start from the preset of this environment: it takes the place of the default
-    configuration, and the search space is widened to hold it."""
     env: str = Settings.env
     """Environment to train on."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
-    agent: Annotated[AgentConfig, tyro.conf.arg(name="")] = AgentConfig()
+    preset: str | None = None
+    """Start from the preset of this environment: it takes the place of the default
+    configuration, and the search space is widened to hold it."""
+    space: str | Path = "standard"
+    """Hyperparameters and their ranges: standard; wide, what published tunings use, with
+    normalisation, number of environments and network; or a TOML file that changes the standard
+    space."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How the search goes."""
+
     trials: int | None = None
     """Trials in all, the default configuration included. 20 if neither this nor --budget is
     given."""
@@ -83,19 +101,14 @@ class Arguments:
     proof is made as large as what is left allows."""
     quick: bool = False
     """Five trials, whatever --trials says."""
-    seeds: int = Settings.seeds
-    """Seeds of a trial, trained at once."""
     total_steps: int = Settings.total_steps
     """Environment steps of each seed."""
+    seeds: int = Settings.seeds
+    """Seeds of a trial, trained at once."""
     eval_every: int = Settings.eval_every
     """Environment steps between checkpoints, where a trial is scored and may be pruned."""
     eval_episodes: int = Settings.eval_episodes
     """Episodes of each seed at a checkpoint."""
-    matmul_precision: Annotated[str, _one_of("matmul_precision", PRECISIONS)] = (
-        Settings.matmul_precision
-    )
-    """Precision of matrix products: default (TF32 on an NVIDIA GPU, bfloat16 on a TPU), high, or
-    highest (float32 everywhere, as on CPU)."""
     objective: Annotated[str, _one_of("objective", OBJECTIVES)] = Settings.objective
     """Score of a trial: mean over all checkpoints, the final one, or the last third."""
     sampler: Annotated[str, _one_of("sampler", SAMPLERS)] = Settings.sampler
@@ -113,64 +126,101 @@ class Arguments:
     """First checkpoints of a trial at which it is never pruned."""
     pruner_percentile: float = Settings.pruner_percentile
     """Share of trials that the percentile pruner keeps, in percent."""
-    space: str | Path = "standard"
-    """What is tuned: standard; wide, what published tunings use, with normalisation, number of
-    environments and network; or a TOML file that changes the standard space."""
-    storage: str | None = None
-    """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
-    postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
-    given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
-    study_name: str | None = None
-    """Name of the study. The environment's name if not given."""
-    lanes: Annotated[int | None, _count_or_auto("--lanes")] = None
-    """Trials that train side by side in one program, on a GPU or TPU faster than one after
-    another. auto: 1 on CPU; elsewhere up to 8, one for five trials, as memory allows."""
-    workers: int = 1
-    """Processes of this host that work on the study, each on its own share of the devices."""
-    worker_timeout: float = WORKER_TIMEOUT
-    """Seconds without a heartbeat after which a worker counts as dead."""
-    max_retries: int = MAX_RETRIES
-    """How often the configuration of a worker that died is run again by another."""
-    output: Path | None = None
-    """Folder for all results. runs/STUDY_NAME if not given."""
     seed: int = Settings.seed
     """Root of all random numbers."""
-    finalists: int | None = None
-    """Best trials that are trained, with the default, for --validate-steps on the tuning seeds
-    before one is named the winner; 0 to take the trial that the model expects most of. 3 if not
-    given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """How the winner is chosen and proved."""
+
     validate_steps: int = 1_000_000
     """Environment steps of each seed when winner and default are compared; 0 for no comparison."""
     validate_seeds: int = 20
     """Fresh seeds for that comparison, at most: it ends after 40 or 60% of them if the answer is
     clear by then. Each --seeds of them are trained at once."""
-    tracking: Annotated[TrackingConfig, tyro.conf.arg(name="")] = TrackingConfig()
+    finalists: int | None = None
+    """Best trials that are trained, with the default, for --validate-steps on the tuning seeds
+    before one is named the winner; 0 to take the trial that the model expects most of. 3 if not
+    given."""
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the study runs and is kept."""
+
+    output: Path | None = None
+    """Folder for all results. runs/STUDY_NAME if not given."""
+    study_name: str | None = None
+    """Name of the study. The environment's name if not given."""
+    workers: int = 1
+    """Processes of this host that work on the study, each on its own share of the devices."""
+    lanes: Annotated[int | None, _count_or_auto("--lanes")] = None
+    """Trials that train side by side in one program, on a GPU or TPU faster than one after
+    another. auto: 1 on CPU; elsewhere up to 8, one for five trials, as memory allows."""
+    storage: str | None = None
+    """Where the study is kept: sqlite:///FILE for one process, journal:FILE for one host,
+    postgresql://..., mysql://... or grpc://HOST:PORT for many. SQLite in the output folder if not
+    given. An address with a password belongs in the environment variable PPO_JAX_TUNE_STORAGE."""
+    matmul_precision: Annotated[str, _one_of("matmul_precision", PRECISIONS)] = (
+        Settings.matmul_precision
+    )
+    """Precision of matrix products: default (TF32 on an NVIDIA GPU, bfloat16 on a TPU), high, or
+    highest (float32 everywhere, as on CPU)."""
+    worker_timeout: float = WORKER_TIMEOUT
+    """Seconds without a heartbeat after which a worker counts as dead."""
+    max_retries: int = MAX_RETRIES
+    """How often the configuration of a worker that died is run again by another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(command_line.Common):
+    """Tune the hyperparameters of PPO with Optuna and prove the winner on fresh seeds.
+
+    Every trial trains one configuration on several seeds at once; trial 0 is the default
+    configuration. The same command continues a study that was stopped.
+    """
+
+    task: Task = Task()
+    """What to tune."""
+    search: Search = Search()
+    """How to search."""
+    evidence: Evidence = Evidence()
+    """How the winner is chosen, and proved on fresh seeds."""
+    place: Place = Place()
+    """Where the study runs, and where it is kept."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where else the trials are shown."""
+    agent: AgentConfig = AgentConfig()
+    """What every trial's agent is made of, unless the space tunes it."""
+
     def settings(self) -> Settings:
         """Return the protocol of the study."""
-        base = Hyperparameters()
-        if self.preset is not None:
-            base = presets.load(self.preset).hyperparameters
-        if str(self.space) == "standard" or str(self.space) not in SPACES:
+        task, base = self.task, Hyperparameters()
+        if task.preset is not None:
+            base = presets.load(task.preset).hyperparameters
+        name = str(task.space)
+        if name == "standard" or name not in SPACES:
             space = SearchSpace()
-            if self.preset is not None:
+            if task.preset is not None:
                 space = SearchSpace.around(base, self.agent.num_envs)
         else:
-            space = SearchSpace.named(str(self.space)).holding(Configuration(base, self.agent))
-        if str(self.space) not in SPACES:
+            space = SearchSpace.named(name).holding(Configuration(base, self.agent))
+        if name not in SPACES:
             space = self._changed(space)
-        own = {f.name for f in dataclasses.fields(Settings)} - {"env_kwargs", "space"}
-        return Settings(
-            env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
-            space=space,
-            **{name: getattr(self, name) for name in own},
-        )
+        given = {**vars(task), **vars(self.search), **vars(self.evidence), **vars(self.place)}
+        given |= {
+            "agent": self.agent,
+            "env_kwargs": command_line.parse_env_kwargs(task.env_kwargs),
+            "space": space,
+        }
+        return Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
 
     def _changed(self, space: SearchSpace) -> SearchSpace:
         """Return `space` changed by the file of ``--space``."""
-        path = Path(self.space)
+        path = Path(self.task.space)
         if not path.suffix and not path.exists():
             require_choice("--space", str(path), [*SPACES, "FILE.toml"])
         return dataclasses.replace(space, agent=self.agent).changed_by_file(path)
@@ -181,57 +231,58 @@ class Arguments:
         Raises:
           UserError: before anything is started, for what can be seen to be wrong.
         """
-        budget = None if self.budget is None else parse_budget(self.budget)
+        search, evidence, place = self.search, self.evidence, self.place
+        budget = None if search.budget is None else parse_budget(search.budget)
         many = 20 if budget is None else NO_LIMIT
-        n_trials = 5 if self.quick else many if self.trials is None else self.trials
+        n_trials = 5 if search.quick else many if search.trials is None else search.trials
         require_count("--trials", n_trials)
         self.tracking.require_packages()
-        finalists = min(3, n_trials) if self.finalists is None else self.finalists
+        finalists = min(3, n_trials) if evidence.finalists is None else evidence.finalists
         require_count("--finalists", finalists, low=0)
         if finalists > n_trials:
             raise UserError(
                 f"--finalists must be at most the number of trials, "
                 f"but got --finalists {finalists} with {n_trials} trials"
             )
-        require_count("--validate-steps", self.validate_steps, low=0, high=LARGEST_STEPS)
-        require_count("--validate-seeds", self.validate_seeds)
-        require_count("--workers", self.workers)
-        if budget is not None and self.workers > 1:
+        require_count("--validate-steps", evidence.validate_steps, low=0, high=LARGEST_STEPS)
+        require_count("--validate-seeds", evidence.validate_seeds)
+        require_count("--workers", place.workers)
+        if budget is not None and place.workers > 1:
             raise UserError(
-                f"--budget is for one process, but got --workers {self.workers}; use --trials"
+                f"--budget is for one process, but got --workers {place.workers}; use --trials"
             )
-        storage = self.storage or os.environ.get(ADDRESS_VARIABLE)
-        if self.workers > 1 and (storage or "").startswith("sqlite"):
+        storage = place.storage or os.environ.get(ADDRESS_VARIABLE)
+        if place.workers > 1 and (storage or "").startswith("sqlite"):
             raise UserError(
-                f"SQLite serves one process, but got --workers {self.workers}; "
+                f"SQLite serves one process, but got --workers {place.workers}; "
                 f"leave --storage out, or use journal:, postgresql: or mysql:"
             )
-        require_count("--max-retries", self.max_retries, low=0)
-        if not 1 <= self.worker_timeout < math.inf:
+        require_count("--max-retries", place.max_retries, low=0)
+        if not 1 <= place.worker_timeout < math.inf:
             raise UserError(
-                f"--worker-timeout must be at least 1 second, but got {self.worker_timeout}"
+                f"--worker-timeout must be at least 1 second, but got {place.worker_timeout}"
             )
         settings = self.settings()
-        if settings.space.tuned_agent and self.lanes not in (None, 1):
+        if settings.space.tuned_agent and place.lanes not in (None, 1):
             raise UserError(
-                f"trials of one agent alone can share lanes, but got --lanes {self.lanes} with a "
+                f"trials of one agent alone can share lanes, but got --lanes {place.lanes} with a "
                 f"space that tunes {', '.join(settings.space.tuned_agent)}"
             )
-        settings.checkpoints(self.validate_steps)
-        iterations_for(self.validate_steps, min(settings.config.n_steps_choices))
-        study_name = self.study_name or settings.env
+        settings.checkpoints(evidence.validate_steps)
+        iterations_for(evidence.validate_steps, min(settings.config.n_steps_choices))
+        study_name = place.study_name or settings.env
         require_study_name(study_name)
         return Plan(
             settings=settings,
             n_trials=n_trials,
             study_name=study_name,
-            folder=StudyFolder.of(self.output, study_name),
+            folder=StudyFolder.of(place.output, study_name),
             storage=storage,
             finalists=finalists,
-            validate_steps=self.validate_steps,
-            validate_seeds=self.validate_seeds,
-            lanes=self.lanes,
+            validate_steps=evidence.validate_steps,
+            validate_seeds=evidence.validate_seeds,
+            lanes=place.lanes,
             budget=budget,
-            worker_timeout=self.worker_timeout,
-            max_retries=self.max_retries,
+            worker_timeout=place.worker_timeout,
+            max_retries=place.max_retries,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ppo_jax import command_line
-from tune.options import Arguments
+from tune.options import Arguments, where_it_is_tuned
 
 if TYPE_CHECKING:
     from ppo_jax.programs import Programs
@@ -20,8 +20,8 @@ _HOW_TO_CONTINUE = "; finished trials are kept, the same command continues"
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m tune.run``."""
     args = sys.argv[1:] if args is None else args
-    arguments = command_line.parse(Arguments, "python -m tune.run", args)
-    if arguments.workers != 1:
+    arguments = command_line.parse(Arguments, "python -m tune.run", args, where_it_is_tuned)
+    if arguments.place.workers != 1:
         command_line.run(lambda: _share(arguments), _HOW_TO_CONTINUE)
         # With the trials done, one process is left to prove the winner, on all devices. A new
         # one, because this one has no backend and could not start one any more.
@@ -52,7 +52,7 @@ def _share(arguments: Arguments) -> None:
     jax.config.update("jax_platforms", "cpu")
     from tune.workers.launcher import share_trials
 
-    share_trials(plan, arguments.workers, arguments.tracking)
+    share_trials(plan, arguments.place.workers, arguments.tracking)
 
 
 def _run(

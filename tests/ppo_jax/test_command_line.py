@@ -1,18 +1,22 @@
 """How command lines are parsed, and how they end."""
 
 import dataclasses
+import importlib
 import io
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
 
 import pytest
 import tyro
 
+import ppo_jax
 from ppo_jax import command_line
 
 BODY = """
@@ -113,12 +117,13 @@ class Nested:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(command_line.Common):
     """A command line."""
 
     path: tyro.conf.Positional[Path]
     """A file."""
-    nested: Annotated[Nested, tyro.conf.arg(name="")] = Nested()
+    nested: Nested = Nested()
+    """What goes together."""
     name: str = ""
     """A name."""
 
@@ -135,7 +140,9 @@ class Options:
         (["x", "--nme", "1"], "unrecognized option '--nme'; did you mean '--name'?"),
         (["x", "--zzzzzzzz"], "unrecognized option '--zzzzzzzz'"),
         (["x", "y"], "unrecognized argument 'y'"),
-        (["x", "--wide-steps", "one"], "Error parsing --wide-steps: invalid literal for int()"),
+        (["x", "--wide-steps", "one"], "Error parsing --wide-steps: 'one' is not an integer, as"),
+        (["x", "--wide-steps", "1.5"], "Error parsing --wide-steps: '1.5' is not an integer, as"),
+        (["x", "--elsewhere", "1"], "unrecognized option '--elsewhere': it is over there"),
         (["x", "--wide-steps"], "Missing value for argument '--wide-steps'. Expected 1 values."),
         ([], "Missing from prog: PATH A file. (required)"),
     ],
@@ -147,7 +154,7 @@ def test_mistakes_are_one_line_with_the_nearest_option(
     """Tyro draws its boxes as standard output's encoding allows."""
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
     with pytest.raises(SystemExit) as stop:
-        command_line.parse(Options, "prog", arguments)
+        command_line.parse(Options, "prog", arguments, {"--elsewhere": ": it is over there"}.get)
     assert stop.value.code == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"error: {message}")
@@ -162,7 +169,51 @@ def test_options_are_parsed_and_help_is_shown(capsys):
     with pytest.raises(SystemExit) as stop:
         command_line.parse(Options, "prog", ["--help"])
     assert not stop.value.code
-    assert "--wide-steps" in capsys.readouterr().out
+    shown = capsys.readouterr().out.partition("A command line.")[2]
+    assert shown.index("nested options") < shown.index("What goes") < shown.index("--wide-steps I")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("200k", 200_000), ("1e6", 1_000_000), ("2M", 2_000_000), ("1.5m", 1_500_000), ("0", 0)],
+)
+def test_integers_may_be_written_short(text, value):
+    assert (
+        command_line.parse(Options, "prog", ["x", "--wide-steps", text]).nested.wide_steps == value
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "k", "1.5", "1e-3", "1e", "2KM", "1e999", "nan", "٣", "..", "_"]
+)
+def test_other_texts_are_no_integers(text):
+    with pytest.raises(ValueError, match="is not an integer"):
+        command_line.parse_integer(text)
+
+
+def test_version_needs_no_other_argument(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(Options, "prog", ["--version"])
+    assert not stop.value.code
+    assert capsys.readouterr().out == f"ppo-jax-tune {ppo_jax.__version__}\n"
+
+
+@pytest.mark.parametrize("package", ["ppo_jax", "tune"])
+def test_packages_list_their_commands(package, capsys):
+    runpy.run_module(package, run_name="__main__")
+    shown = capsys.readouterr().out
+    for module in re.findall(r"python -m (\S+)", shown):
+        assert importlib.util.find_spec(module), module
+    assert len(shown.splitlines()) == 6
+
+
+def test_console_scripts_are_command_lines():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    scripts = project["project"]["scripts"]
+    assert list(scripts) == [f"ppo-jax-{n}" for n in ("train", "evaluate", "tune", "report")]
+    for script in scripts.values():
+        module, _, function = script.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])

@@ -9,7 +9,7 @@ from ppo_jax.errors import UserError
 from tests.tune.conftest import FakePrograms
 from tune import session
 from tune.analysis.analysis import Analysis
-from tune.options import Arguments
+from tune.options import Arguments, Place, Search
 from tune.protocol.budget import Budget, parse_budget, proof_seconds, seconds_per_step
 from tune.protocol.settings import Settings
 
@@ -32,7 +32,7 @@ def trial(seconds, steps=200_000):
 
 @pytest.fixture
 def plan(tmp_path):
-    return Arguments(budget="10m", output=tmp_path).plan()
+    return Arguments(search=Search(budget="10m"), place=Place(output=tmp_path)).plan()
 
 
 def test_durations():
@@ -41,7 +41,7 @@ def test_durations():
         with pytest.raises(UserError, match="--budget must be a duration"):
             parse_budget(text)
     with pytest.raises(UserError, match="--budget is for one process, but got --workers 2"):
-        Arguments(budget="5m", workers=2).plan()
+        Arguments(search=Search(budget="5m"), place=Place(workers=2)).plan()
 
 
 def test_trials_are_asked_for_while_they_and_the_proof_fit(plan):
@@ -106,7 +106,7 @@ def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed)
         property(lambda record: (record.training_seconds or 0.0) + 1),
     )
     settings = Settings()
-    plan = Arguments(budget="10m", trials=25, output=tmp_path).plan()
+    plan = Arguments(search=Search(budget="10m", trials=25), place=Place(output=tmp_path)).plan()
     assert plan.settings == settings
     programs = Slow()
     progress = SimpleNamespace(

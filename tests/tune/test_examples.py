@@ -103,10 +103,10 @@ def test_kubernetes_job_gives_every_pod_a_gpu_and_the_secret():
     (container,) = spec["template"]["spec"]["containers"]
     assert container["command"] == ["python", "-m", "tune.run"]
     arguments = command_line.parse(Arguments, "python -m tune.run", container["args"])
-    assert arguments.study_name == "job"
+    assert arguments.place.study_name == "job"
     (variable,) = container["env"]
     assert variable["name"] == "PPO_JAX_TUNE_STORAGE"
     assert "secretKeyRef" in variable["valueFrom"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
     (mount,) = container["volumeMounts"]
-    assert str(arguments.output).startswith(mount["mountPath"])
+    assert str(arguments.place.output).startswith(mount["mountPath"])

@@ -208,6 +208,11 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
         (["--trials", "-3"], "--trials must be an integer of at least 1, but got -3"),
         (["--trials", "many"], "'many'"),
         (["--trails", "3"], "did you mean '--trials'?"),
+        (
+            ["--learning-rate", "1e-3"],
+            "'--learning-rate': learning_rate is tuned; a file of",
+        ),
+        (["--no-clip-value-loss"], "of --space FILE.toml fixes or tunes clip_value_loss"),
         (["--sampler", "tpee"], "but got 'tpee'; did you mean 'tpe'?"),
         (["--pruner", "medain"], "but got 'medain'; did you mean 'median'?"),
         (["--seeds", "0"], "seeds"),

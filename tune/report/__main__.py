@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(command_line.Common):
     """Rebuild the result files of a study, report.html among them, also while it runs."""
 
     folder: Annotated[Path, tyro.conf.Positional]
