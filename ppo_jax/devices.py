@@ -44,10 +44,10 @@ def set_up_process() -> None:
     try:
         enable_all_cpu_cores()
     except RuntimeError:  # JAX has started.
-        unused = len(usable_cores()) - 1
-        if jax.default_backend() == "cpu" and len(jax.local_devices()) == 1 and unused:
+        cores = len(usable_cores())
+        if jax.default_backend() == "cpu" and len(jax.local_devices()) == 1 < cores:
             warnings.warn(
-                f"JAX has started with one CPU core, so {unused} more are not used; call "
+                f"JAX has started with one of {cores} CPU cores; to use them all, call "
                 "ppo_jax.devices.enable_all_cpu_cores() before anything uses JAX",
                 stacklevel=3,
             )

@@ -17,7 +17,7 @@ from ppo_jax.tracking import TrackingConfig
 from tune.protocol.budget import parse_budget
 from tune.protocol.plan import MAX_RETRIES, NO_LIMIT, WORKER_TIMEOUT, Plan
 from tune.protocol.settings import ADDRESS_VARIABLE, OBJECTIVES, Settings
-from tune.protocol.space import SPACES, Configuration, SearchSpace
+from tune.protocol.space import SPACES, Configuration, SearchSpace, space_file
 from tune.protocol.study_folder import StudyFolder, require_study_name
 from tune.search.pruners import PRUNERS
 from tune.search.samplers import SAMPLERS
@@ -220,9 +220,7 @@ class Arguments(command_line.Common):
 
     def _changed(self, space: SearchSpace) -> SearchSpace:
         """Return `space` changed by the file of ``--space``."""
-        path = Path(self.task.space)
-        if not path.suffix and not path.exists():
-            require_choice("--space", str(path), [*SPACES, "FILE.toml"])
+        path = space_file("--space", self.task.space)
         return dataclasses.replace(space, agent=self.agent).changed_by_file(path)
 
     def plan(self) -> Plan:

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 
 from ppo_jax.config import iterations_for
+from ppo_jax.devices import set_up_process
 from ppo_jax.environments import make, require_no_code
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import make_folder, require_writable, write_json
@@ -102,6 +103,7 @@ def run_study(
     Raises:
       UserError: before anything is created or trained, when the request cannot work.
     """
+    set_up_process()
     settings = settings or Settings()
     require_count("n_trials", n_trials)
     require_count("finalists", finalists, low=0)
@@ -337,6 +339,7 @@ def train_best_config(
     Raises:
       UserError: before anything is trained, when the request cannot work.
     """
+    set_up_process()
     stored = None if study is None else settings_of(study)
     if isinstance(params, (str, Path)):
         params, stored = read_recommended(params)

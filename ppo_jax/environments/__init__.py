@@ -67,8 +67,13 @@ def name_of(environment: EnvironmentLike) -> str:
         return _kept(environment, type(made).__name__)
     name = getattr(environment, "__qualname__", type(environment).__name__)
     module = environment.__module__
-    if getattr(sys.modules.get(module), name, None) is environment:
-        return f"{module}:{name}"
+    full_name = f"{module}:{name}"
+    if getattr(sys.modules.get(module), name, None) is environment and (
+        # A cell of a notebook that ran again has made another class, and programs may be compiled
+        # for the one that had the name.
+        _named.setdefault(full_name, environment) is environment
+    ):
+        return full_name
     return _kept(environment, name.rpartition(".")[2])
 
 
@@ -83,7 +88,10 @@ def _kept(environment: Any, name: str) -> str:
 
 _GIVEN = "given"
 _given: dict[str, Any] = {}
-"""Environments that were given rather than named."""
+"""Environments that were given and have no name."""
+
+_named: dict[str, Any] = {}
+"""Environments that were given and have a name."""
 
 
 def require_no_code(name: str, source: str, remedy: str) -> None:

@@ -35,13 +35,14 @@ ppo_jax.train("CartPole-v1", learning_rate="fast")  # type: ignore[arg-type]
 ppo_jax.train("CartPole-v1", learnin_rate=1e-3)  # type: ignore[call-arg]
 ppo_jax.train(3)  # type: ignore[arg-type]
 
-study = tune.run_study(20, tune.Settings(env="Acrobot-v1"), output="runs/study")
+settings = tune.Settings(env="Acrobot-v1", env_kwargs={"max_steps_in_episode": 300}, space="wide")
+study = tune.run_study(20, settings, output="runs/study")
 assert study.recommendation is not None
 recommended = study.recommendation.candidate
 tune.run_study("20")  # type: ignore[arg-type]
 tune.run_studies(20)  # type: ignore[attr-defined]
 again = ppo_jax.train(
-    study.study.settings.env,
+    settings.env,
     hyperparameters=recommended.hyperparameters,
     agent=recommended.agent,
     seeds=20,

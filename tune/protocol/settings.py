@@ -8,10 +8,13 @@ from typing import Any
 from ppo_jax.config import (
     AgentConfig,
     EnvKwargs,
+    EnvValue,
     TrainConfig,
     checkpoint_steps,
     iterations_for,
+    sorted_env_kwargs,
 )
+from ppo_jax.environments import EnvironmentLike, name_of
 from ppo_jax.errors import (
     UserError,
     is_number,
@@ -20,7 +23,8 @@ from ppo_jax.errors import (
     require_count,
 )
 from ppo_jax.hyperparameters import Hyperparameters
-from tune.protocol.space import Configuration, SearchSpace
+from tune.protocol.converted import Converted
+from tune.protocol.space import Configuration, SearchSpace, SpaceLike
 from tune.protocol.stored import table
 
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
@@ -46,14 +50,16 @@ class Settings:
       UserError: naming the setting, its value and what is allowed.
     """
 
-    env: str = "CartPole-v1"
-    """Environment name."""
-    env_kwargs: EnvKwargs = ()
-    """Overridden environment parameters, as (name, value) pairs."""
+    env: Converted[EnvironmentLike, str] = Converted(name_of, "CartPole-v1")
+    """Environment: a name, a class or an object. Kept as the name."""
+    env_kwargs: Converted[Mapping[str, EnvValue] | EnvKwargs, EnvKwargs] = Converted(
+        sorted_env_kwargs, ()
+    )
+    """Overridden environment parameters. Kept as sorted (name, value) pairs."""
     agent: AgentConfig = AgentConfig()
     """What every trial's agent is made of."""
-    space: SearchSpace = dataclasses.field(default_factory=SearchSpace)
-    """What is tuned."""
+    space: Converted[SpaceLike, SearchSpace] = Converted(SearchSpace.of, SearchSpace())
+    """What is tuned: a search space, the name of one, a TOML file, or tables as in such a file."""
     seeds: int = 4
     """Tuning seeds of a trial."""
     total_steps: int = 200_000
@@ -108,7 +114,7 @@ class Settings:
             )
         if self.reference_score is not None and not is_number(self.reference_score):
             raise UserError(f"reference_score must be a number, but got {self.reference_score!r}")
-        for name in ("env", "objective", "sampler", "pruner"):
+        for name in ("objective", "sampler", "pruner"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{name} must be a name, but got {getattr(self, name)!r}")
         require_choice("objective", self.objective, OBJECTIVES)

@@ -310,6 +310,26 @@ class SearchSpace:
     agent: AgentConfig = AgentConfig()
 
     @classmethod
+    def of(cls, value: "SpaceLike") -> "SearchSpace":
+        """Return a search space that is given as such, by name, by file, or by tables.
+
+        Raises:
+          UserError: for anything else, or what a space cannot hold.
+        """
+        if isinstance(value, SearchSpace):
+            return value
+        if isinstance(value, Mapping):
+            return cls().changed_by(value)
+        if not isinstance(value, (str, Path)):
+            raise UserError(
+                "space must be a SearchSpace, a name, a file, or a mapping of parameters to "
+                f"tables, but got {value!r:.80}"
+            )
+        if str(value) in SPACES:
+            return cls.named(str(value))
+        return cls.from_file(space_file("space", value))
+
+    @classmethod
     def named(cls, name: str) -> "SearchSpace":
         """Return one of :data:`SPACES`.
 
@@ -362,11 +382,19 @@ class SearchSpace:
         return cls().changed_by(tables)
 
     def changed_by(self, tables: Mapping[str, Any]) -> "SearchSpace":
-        """Return this space changed by `tables`, as a TOML file holds them.
+        """Return this space, or the one that `tables` name as their base, changed by them.
+
+        Args:
+          tables: as a TOML file holds them.
 
         Raises:
           UserError: naming the key, its value and what is allowed.
         """
+        if "base" in tables:
+            require_choice("base", tables["base"], SPACES)
+            start = SearchSpace.named(tables["base"])
+            others = {name: table for name, table in tables.items() if name != "base"}
+            return start.holding(Configuration(self.defaults, self.agent)).changed_by(others)
         tuned, fixed = dict(self.tuned), dict(self.fixed)
         known = [*DOMAINS, *AGENT]
         for name, table in tables.items():
@@ -397,15 +425,9 @@ class SearchSpace:
 
     def changed_by_file(self, path: str | Path) -> "SearchSpace":
         """Return this space, or the one a file names as its base, changed by a TOML file."""
-        tables = dict(read_toml(Path(path)))
+        tables = read_toml(Path(path))
         try:
-            start = self
-            if "base" in tables:
-                base = tables.pop("base")
-                require_choice("base", base, SPACES)
-                named = SearchSpace.named(base)
-                start = named.holding(Configuration(self.defaults, self.agent))
-            return start.changed_by(tables)
+            return self.changed_by(tables)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -573,6 +595,22 @@ class SearchSpace:
         """Return the baseline, but for what is fixed."""
         defaults = Configuration(self.defaults, self.agent).to_dict()
         return Configuration.from_dict(defaults | dict(self.fixed))
+
+
+SpaceLike = SearchSpace | Mapping[str, Any] | str | Path
+"""A search space, tables that change the standard one, a name of :data:`SPACES`, or a file."""
+
+
+def space_file(name: str, value: str | Path) -> Path:
+    """Return `value`, which is not of :data:`SPACES`, as the path of a file.
+
+    Raises:
+      UserError: where it looks more like a misspelt space; `name` is what the user calls it.
+    """
+    path = Path(value)
+    if not path.suffix and not path.exists():
+        require_choice(name, str(path), [*SPACES, "FILE.toml"])
+    return path
 
 
 def _ask(trial: "optuna.trial.BaseTrial", key: str, distribution: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 
+from ppo_jax.devices import set_up_process
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError, require_count
 from ppo_jax.files import make_folder
@@ -82,6 +83,7 @@ def run_optimization(
     Raises:
       UserError: before anything is created or trained, when the request cannot work.
     """
+    set_up_process()
     settings = settings or Settings()
     require_count("n_trials", n_trials)
     folder = StudyFolder.of(output, study_name or settings.env)

@@ -1,6 +1,9 @@
+import dataclasses
 import json
+import pickle
 
 import pytest
+from gymnax.environments.classic_control.cartpole import CartPole
 
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
@@ -34,6 +37,27 @@ def test_json_restores_the_settings():
     assert restored.config == settings.config
 
 
+def test_what_is_given_in_another_form_is_kept_in_one(tmp_path):
+    kwargs, tables = {"gravity": 9.0, "force_mag": 5.0}, {"gamma": {"value": 0.9}}
+    settings = Settings(env=CartPole, env_kwargs=kwargs, space=tables)
+    assert settings.env == "gymnax.environments.classic_control.cartpole:CartPole"
+    assert settings.env_kwargs == (("force_mag", 5.0), ("gravity", 9.0))
+    assert settings.space == SearchSpace.from_tables(tables)
+    assert Settings.env == "CartPole-v1"
+    path = tmp_path / "space.toml"
+    path.write_text("[gamma]\nvalue = 0.9\n")
+    assert Settings(space=path).space == Settings(space=str(path)).space == settings.space
+    assert Settings(space="wide").space == SearchSpace.named("wide")
+    based = Settings(space={"base": "wide", **tables}).space
+    assert based.fixed == (("gamma", 0.9),)
+    assert "normalize_rewards" in based.tuned_agent
+
+    for same in (pickle.loads(pickle.dumps(settings)), dataclasses.replace(settings)):
+        assert same == settings
+        assert hash(same) == hash(settings)
+    assert settings != Settings(env=CartPole, space=tables)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -45,6 +69,14 @@ def test_json_restores_the_settings():
         ({"seed": -1}, "seed must be"),
         ({"seed": 2**32}, "seed must be"),
         ({"reference_score": float("nan")}, "reference_score must be a number"),
+        ({"env": 3}, "env must be a name, or a class or object of an environment"),
+        ({"env_kwargs": "gravity"}, "env_kwargs must be a mapping of names to values"),
+        ({"space": 3}, "space must be a SearchSpace, a name, a file, or a mapping .* but got 3"),
+        ({"space": "wdie"}, "space must be one of standard, wide, .* did you mean 'wide'"),
+        ({"space": "missing.toml"}, "cannot read missing.toml"),
+        ({"space": {"gama": {"value": 0.9}}}, r"unknown parameter \[gama\]; did you mean 'gamma'"),
+        ({"space": {"gamma": (0.9, 0.99)}}, r"\[gamma\] must be a table"),
+        ({"space": {"base": "wdie"}}, "base must be one of .* did you mean 'wide'"),
     ],
 )
 def test_mistakes_are_named(values, message):
