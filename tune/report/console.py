@@ -4,8 +4,9 @@ A terminal gets a status line besides the lines that stay; other outputs get onl
 """
 
 import dataclasses
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +15,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.status import Status
+from rich.table import Table
+from rich.text import Text
 
 from ppo_jax.hyperparameters import DOMAINS
 from ppo_jax.programs import Checkpoint
 from ppo_jax.text import estimate_text, printable
 from tune.evidence.candidate import Candidate
+from tune.evidence.recommendation import Recommendation
 from tune.evidence.statistics import Estimate, summarize
 from tune.evidence.validation import Validation
 from tune.protocol.plan import NO_LIMIT
@@ -185,7 +189,7 @@ class ConsoleProgress:
 def print_summary(
     console: Console, results: StudyResults, folder: StudyFolder, seconds: float
 ) -> None:
-    """Print the outcome of a study: a table, then the verdict.
+    """Print the outcome of a study: a table, then what to take home.
 
     Args:
       console: to print to.
@@ -209,36 +213,95 @@ def print_summary(
         "programs compiled": ", ".join(f"{k} {v}" for k, v in results.programs_compiled.items()),
         "results": str(folder.path),
     }
-    width = max(map(len, rows))
-    lines = [f"{name:<{width}}  {content}" for name, content in rows.items()]
-    print_lines(console, ["", *lines, "", *conclusion(results)])
-
-
-def conclusion(results: StudyResults) -> list[str]:
-    """Return the verdict, the command that trains what it recommends, and what to do next."""
-    lines = [results.verdict or NOT_VALIDATED]
-    if results.recommendation is not None:
-        lines.append(
-            f"To train the {results.recommendation.name}: {results.recommendation.command}"
+    console.print()
+    _print_rows(console, rows)
+    further = advice.next_steps(results)
+    if results.validation is None and results.best is not None:
+        further.append(
+            "To prove the best trial on fresh seeds, run the same command with --validate-steps 1M"
         )
-    return lines + [f"{step}." for step in advice.next_steps(results)]
+    print_lines(console, ["", *conclusion(results, folder, further)])
+
+
+def conclusion(results: StudyResults, folder: StudyFolder, next_steps: Sequence[str]) -> list[str]:
+    """Return what a reader takes home.
+
+    The verdict, the recommended hyperparameters and how to use them, where the report is, and
+    what to do next.
+    """
+    lines = [results.verdict or NOT_VALIDATED]
+    found = results.recommendation
+    if found is not None:
+        lines += ["", *_recommended(found), "", f"Train the {found.name}:", f"  {found.command}"]
+        if folder.policy.is_dir():
+            play = ["python", "-m", "ppo_jax.evaluate", str(folder.policy)]
+            lines += ["Play with its policy:", f"  {shlex.join(play)}"]
+    lines += [
+        *([] if found is not None else [""]),
+        "Read the report, one file for any browser:",
+        f"  {folder.report.resolve().as_uri()}",
+    ]
+    if next_steps:
+        lines += ["Next:", *(f"- {step}." for step in next_steps)]
+    return lines
+
+
+def _recommended(found: Recommendation) -> list[str]:
+    """Return the recommended hyperparameters, where they are not the baseline's."""
+    candidate = found.candidate
+    baseline = candidate.settings.baseline.to_dict()
+    trial = "" if candidate.number is None else f", trial {candidate.number}"
+    rows = {
+        name: (text.number(value), text.number(baseline[name]))
+        for name, value in candidate.configuration.to_dict().items()
+        if value != baseline[name]
+    }
+    if not rows:
+        return [f"Recommended: the {found.name}{trial}, with the hyperparameters it started from"]
+    name_width, value_width = max(map(len, rows)), max(len(value) for value, _ in rows.values())
+    return [
+        f"Recommended: the {found.name}{trial}",
+        *(
+            f"  {name:<{name_width}}  {value:<{value_width}}  baseline {default}"
+            for name, (value, default) in rows.items()
+        ),
+    ]
 
 
 def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
-    """Return what ``python -m tune.report`` prints: trials, warning, verdict, and the page."""
+    """Return what ``python -m tune.report`` prints: trials, warning, and the conclusion."""
     states = ", ".join(f"{count} {state}" for state, count in results.counts.items())
     warning = results.analysis.warning
     return [
         f"{results.name}: {states}",
         *([] if warning is None else [warning]),
-        *conclusion(results),
+        *conclusion(results, folder, advice.next_steps(results)),
         str(folder.report),
     ]
 
 
+def _print_rows(console: Console, rows: Mapping[str, str]) -> None:
+    """Print names and what they stand for; on a terminal, long ones are wrapped beside the name."""
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, min_width=max(map(len, rows)))
+        table.add_column(overflow="fold")
+        for name, content in rows.items():
+            table.add_row(Text(printable(name)), Text(printable(content)))
+        console.print(table)
+        return
+    width = max(map(len, rows))
+    print_lines(console, [f"{name:<{width}}  {content}" for name, content in rows.items()])
+
+
 def print_lines(console: Console, lines: Sequence[str]) -> None:
-    """Print lines as they are, without markup, colours or wrapping."""
-    console.print("\n".join(map(printable, lines)), markup=False, highlight=False, soft_wrap=True)
+    """Print lines as they are, without markup and colours.
+
+    A terminal gets them wrapped between words, but for indented ones, which are to be copied.
+    """
+    for line in lines:
+        wrapped = console.is_terminal and not line.startswith(" ")
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=not wrapped)
 
 
 def _score_rows(results: StudyResults) -> dict[str, str]:

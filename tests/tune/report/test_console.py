@@ -1,6 +1,8 @@
 import dataclasses
 import io
+import itertools
 
+import pytest
 from rich.console import Console
 
 from tune.analysis.bounds import BoundHit
@@ -75,7 +77,8 @@ def test_summary_without_a_validation(programs, tmp_path):
     assert rows["reference"].strip() == "9 (best -1.0)"
     assert rows["best at a bound of the space"].strip() == "learning_rate 0.001, try 0.003"
     assert rows["trials"].strip() == "3 complete, 0 pruned"
-    assert text.rstrip().endswith("Not validated on fresh seeds.")
+    assert "\nNot validated on fresh seeds.\n" in text
+    assert text.rstrip().endswith("run the same command with --validate-steps 1M.")
 
 
 def test_summary_ends_with_the_verdict(programs, tmp_path):
@@ -90,6 +93,29 @@ def test_summary_ends_with_the_verdict(programs, tmp_path):
     assert f"trial {winner.number}\n" in text
     assert "optimism of the winner           +0.0, 95% interval" in text
     assert "P(winner beats baseline)         1.00, 95% interval 1.00 to 1.00" in text
-    *_, last, command = text.rstrip().splitlines()
-    assert last == validation.sentence
-    assert command.startswith("To train the winner: python -m ppo_jax.train --env CartPole-v1")
+    _, _, conclusion = text.rstrip().partition(validation.sentence)
+    found = conclusion.splitlines()
+    assert found[2] == f"Recommended: the winner, trial {winner.number}"
+    shown = {row.split()[0]: row.split()[1:] for row in found[3 : found.index("", 3)]}
+    assert float(shown["gamma"][0]) == pytest.approx(winner.hyperparameters.gamma, rel=1e-3)
+    assert shown["gamma"][1:] == ["baseline", "0.99"]
+    assert "clip_value_loss" not in shown, "it is the baseline's"
+    commands = dict(itertools.pairwise(found))
+    trained = commands["Train the winner:"]
+    assert trained.startswith("  python -m ppo_jax.train --env CartPole-v1")
+    played = commands["Play with its policy:"]
+    assert played == f"  python -m ppo_jax.evaluate {tmp_path / 'policy'}"
+    report = commands["Read the report, one file for any browser:"].strip()
+    assert report == (tmp_path / "report.html").resolve().as_uri()
+
+
+def test_summary_fits_a_narrow_terminal(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 * hp.gamma + seed / 10
+    study = run_optimization(2, Settings(sampler="random"), output=tmp_path, programs=programs)
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=60)
+    results = load_results(study, StudyFolder(tmp_path))
+    print_summary(console, results, StudyFolder(tmp_path), 4.0)
+    lines = shown.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines if not line.startswith("  file:")) <= 60
+    assert any(line.startswith(" " * 20) for line in lines), "wrapped beside the name"
