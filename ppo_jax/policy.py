@@ -39,6 +39,7 @@ from ppo_jax.errors import (
 from ppo_jax.files import disk_errors, make_folder, read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
+from ppo_jax.notebook import card, changed
 from ppo_jax.programs import Weights
 from ppo_jax.versions import versions
 
@@ -48,7 +49,7 @@ _STATISTICS = "observation_statistics"
 _LARGEST_HEADER = 2**20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Policy:
     """A trained policy.
 
@@ -122,6 +123,20 @@ class Policy:
             temporary.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         write_json(folder / _DESCRIPTION, {**self.description, "sha256": digest})
+
+    def _repr_html_(self) -> str:
+        about = self.description
+        training = about.get("training", {})
+        rows = {
+            "observations": self.spaces.observation_shape,
+            "actions": self.spaces.action_space,
+            "agent": changed(self.agent),
+            **{name.replace("_", " "): training[name] for name in training},
+        }
+        return card(f"Policy for {about['environment']['name']}", rows)
+
+    def __repr__(self) -> str:
+        return f"<Policy for {self.description['environment']['name']}, {self.spaces}>"
 
     def _flat(self, observation: Any) -> np.ndarray:
         """Return the vector of an observation of parts."""

@@ -12,6 +12,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "trial"), plural(9, "trial")
+    ('1 trial', '9 trials')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def fixed(value: float, digits: int = 1, *, signed: bool = False) -> str:
     """Return `value` with `digits` decimals; a zero has no minus sign.
 

@@ -29,6 +29,8 @@ from ppo_jax.errors import LARGEST_STEPS, UserError, nearest, require_count
 from ppo_jax.files import make_folder, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
+from ppo_jax.notebook import card, changed
+from ppo_jax.text import plural
 from ppo_jax.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:  # What follows starts a backend, or may only be imported after it.
@@ -316,11 +318,31 @@ class TrainingResult:
 
     @property
     def _title(self) -> str:
-        return f"{self.training.env}: {self.training.seeds} seeds"
+        return f"{self.training.env}: {plural(self.training.seeds, 'seed')}"
+
+    def _repr_html_(self) -> str:
+        from ppo_jax.plots import draw_learning_curve
+
+        run, diverged = self.training, self.diverged_seeds
+        rows = {
+            "final return": f"{self.mean_returns[-1]:.1f}, mean over seeds",
+            "hyperparameters": changed(run.hyperparameters),
+            "agent": changed(run.agent),
+            "environment steps": f"{self.steps[-1]:,} for each seed",
+            "training": f"{self.training_seconds:.1f} s",
+            "compiling": f"{self.compile_seconds:.1f} s",
+        }
+        if diverged:
+            rows["diverged seeds"] = ", ".join(map(str, diverged))
+        return card(
+            self._title,
+            rows,
+            draw=lambda axes: draw_learning_curve(axes, "", self.steps, self.returns),
+        )
 
     def __repr__(self) -> str:
         return (
-            f"<TrainingResult {self.training.env}: {self.training.seeds} seeds × "
+            f"<TrainingResult {self._title} × "
             f"{self.steps[-1]:,} steps, final return {self.mean_returns[-1]:.1f}>"
         )
 

@@ -12,6 +12,7 @@ import ppo_jax
 from ppo_jax.environments import make, name_of
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.notebook import card
 
 SMALL = {
     "env_kwargs": {"max_steps_in_episode": 50},
@@ -118,6 +119,26 @@ def test_curves_are_drawn_on_axes(result):
     assert len(lines) == 4
     np.testing.assert_allclose(lines[-1].get_ydata(), result.mean_returns)
     assert result.plot(axes) is axes
+
+
+def test_notebooks_show_curve_and_settings(result):
+    shown = result._repr_html_()
+    assert shown.count("<svg") == 1
+    assert f"{result.mean_returns[-1]:.1f}, mean over seeds" in shown
+    assert "n_steps=512, batch_size=64, clip_value_loss=False" in shown
+    assert "num_envs=4, hidden_sizes=(4,)" in shown
+    policy = result.policy
+    assert f'<td style="text-align:left">{result.best_seed}</td>' in policy._repr_html_()
+    assert repr(policy).startswith("<Policy for gymnax.")
+    assert len(repr(policy)) < 300
+
+
+def test_what_notebooks_show_is_escaped():
+    shown = card("a<b", {"<i>": "c&d"}, text="<script>")
+    assert "a&lt;b" in shown
+    assert "&lt;i&gt;" in shown
+    assert "c&amp;d" in shown
+    assert "<script>" not in shown
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.notebook import card, changed
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Verdict
 from tune.protocol.settings import Settings
@@ -46,6 +47,18 @@ class Recommendation:
         return train_command(
             self.candidate.settings, self.candidate.configuration, self.verdict.steps[-1]
         )
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """What differs from the defaults, in two lines of a table."""
+        return {
+            "hyperparameters": changed(self.candidate.hyperparameters),
+            "agent": changed(self.candidate.agent),
+        }
+
+    def _repr_html_(self) -> str:
+        rows = {**self.changes, "command": self.command}
+        return card(f"Recommended: the {self.name}", rows, text=self.verdict.sentence)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``recommended.json``."""

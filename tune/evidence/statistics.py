@@ -20,6 +20,7 @@ from ppo_jax.statistics import (
     welch_interval,
     welch_test,
 )
+from ppo_jax.text import estimate_text
 from tune.evidence.looks import SINGLE_LOOK, Look
 
 RESAMPLES = 9_999
@@ -41,6 +42,9 @@ class Estimate:
     interval: Interval | None = None
     method: str | None = None
     confidence: float = CONFIDENCE
+
+    def __str__(self) -> str:
+        return estimate_text(self.value, self.interval, confidence=self.confidence)
 
 
 @dataclasses.dataclass(frozen=True)

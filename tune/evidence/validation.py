@@ -12,6 +12,7 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json, remove_folder
 from ppo_jax.identity import digest, first_difference
+from ppo_jax.notebook import card
 from ppo_jax.programs import Programs
 from ppo_jax.statistics import CONFIDENCE
 from ppo_jax.versions import device_description, versions
@@ -76,6 +77,15 @@ class Validation:
     def sentence(self) -> str:
         """The verdict with its figures, in a sentence or two."""
         return self.verdict.sentence
+
+    def _repr_html_(self) -> str:
+        both = {"winner": self.winner, "baseline": self.baseline}
+        rows = {
+            f"level of the {name}": "every seed diverged" if c.summary is None else c.summary.mean
+            for name, c in both.items()
+        }
+        title = f"{self.settings.env}: winner and baseline on {self.verdict.seeds} fresh seeds"
+        return card(title, rows, text=self.sentence)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``validation.json``."""

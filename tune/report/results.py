@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from matplotlib.axes import Axes
 from optuna.trial import TrialState
 
+from ppo_jax.notebook import card
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis, analyse
 from tune.evidence.candidate import Candidate
@@ -23,12 +25,13 @@ from tune.evidence.statistics import Estimate, difference_of_means
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
 from tune.protocol.trials import StudyRecord, TrialRecord
+from tune.report.text import score
 
 NOT_VALIDATED = "Not validated on fresh seeds."
 """What stands in place of a verdict before there is one."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class StudyResults:
     """Everything that is known of a study.
 
@@ -179,6 +182,35 @@ class StudyResults:
         """``versions`` and ``device`` of the last process that worked on the study."""
         here = {"versions": versions(), "device": device_description()}
         return here | dict(self.study.compilations[-1]) if self.study.compilations else here
+
+    def __repr__(self) -> str:
+        return f"<StudyResults {self._title}; {self.verdict or NOT_VALIDATED}>"
+
+    def _repr_html_(self) -> str:
+        from tune.report.figures import draw_history, draw_validation_curves
+
+        rows: dict[str, object] = {
+            "best on tuning seeds": score(self.best_score),
+            "baseline on tuning seeds": score(self.baseline_score),
+        }
+        if self.recommendation is not None:
+            rows["recommended"] = f"the {self.recommendation.name}"
+            rows |= self.recommendation.changes
+            rows["command"] = self.recommendation.command
+        validation = self.validation
+
+        def draw(axes: Axes) -> None:
+            if validation is None:
+                draw_history(axes, self.trials, self.settings)
+            else:
+                draw_validation_curves(axes, validation)
+
+        return card(self._title, rows, text=self.verdict or NOT_VALIDATED, draw=draw)
+
+    @property
+    def _title(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items())
+        return f"{self.name}: {counts or 'no'} trials"
 
 
 def shown_score(trial: TrialRecord) -> float | None:

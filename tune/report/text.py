@@ -10,6 +10,7 @@ from typing import Any
 
 from ppo_jax.statistics import CONFIDENCE
 from ppo_jax.text import confidence_text, fixed, interval_text
+from ppo_jax.text import plural as plural
 from tune.analysis.bounds import BoundHit
 from tune.evidence.statistics import Estimate
 
@@ -96,15 +97,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "trial"), plural(9, "trial")
-    ('1 trial', '9 trials')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def bound_sentence(name: str, hit: BoundHit) -> str:

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from html import escape
 
 import pytest
 from optuna.trial import TrialState
@@ -41,6 +42,8 @@ def test_counts_and_sums_are_of_all_trials():
     assert found.gain is None, "no returns, no gain"
     assert found.verdict is None
     assert found.recommendation is None
+    assert "Not validated on fresh seeds." in found._repr_html_()
+    assert "mine: 1 running, 2 complete, 1 pruned trials" in repr(found)
 
 
 def test_gain_is_the_difference_of_the_scores_with_its_interval():
@@ -99,3 +102,20 @@ def test_report_is_written_from_the_results_alone(programs, tmp_path):
     recommended = (tmp_path / "recommended.json").read_text()
     assert elsewhere.recommended.read_text() == recommended
     assert results.verdict in elsewhere.report.read_text()
+
+    # A notebook shows of them what is in it.
+    verdict = escape(results.verdict)
+    for shown in (results, results.validation, results.recommendation):
+        assert verdict in shown._repr_html_()
+    html = results._repr_html_()
+    assert html.count("<svg") == 1
+    assert f">{results.best_score:.1f}</td>" in html
+    assert escape(results.recommendation.command) in html
+    assert f'level of the winner</th><td style="text-align:left">{shown_level(results)}' in (
+        results.validation._repr_html_()
+    )
+    assert repr(results) == f"<StudyResults CartPole-v1: 4 complete trials; {results.verdict}>"
+
+
+def shown_level(results):
+    return f"{results.validation.winner.summary.mean.value:.1f}, 95% interval"
