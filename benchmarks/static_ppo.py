@@ -18,7 +18,6 @@ import optax
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.learner import ADAM_EPSILON
 from ppo_jax.losses import ppo_loss
 from ppo_jax.networks import make_network, outputs_and_value
 
@@ -69,7 +68,7 @@ def make_train(
     network = make_network(config.agent, environment.spaces)
     num_envs = config.agent.num_envs
     optimizer = optax.chain(
-        optax.clip_by_global_norm(h.max_grad_norm), optax.adam(h.learning_rate, eps=ADAM_EPSILON)
+        optax.clip_by_global_norm(h.max_grad_norm), optax.adam(h.learning_rate, eps=h.adam_epsilon)
     )
     reset = jax.vmap(environment.reset)
 

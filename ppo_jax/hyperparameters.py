@@ -79,6 +79,19 @@ DOMAINS: dict[str, Domain] = {
     "anneal_learning_rate": Domain("anneal-lr", bool),
     "anneal_entropy_coef": Domain("anneal-ent", bool),
     "clip_value_loss": Domain("clip-vf", bool),
+    "value_clip_epsilon": Domain("ε-vf", float, high=1e6),
+    "anneal_clip_epsilon": Domain("anneal-ε", bool),
+    "learning_rate_end": Domain("end-lr", float, high=100.0),
+    "entropy_coef_end": Domain("end-ent", float, high=100.0),
+    "clip_epsilon_end": Domain("end-ε", float, high=100.0),
+    "cosine_annealing": Domain("cosine", bool),
+    "normalize_advantages": Domain("norm-adv", bool),
+    "advantages_by_rollout": Domain("adv-rollout", bool),
+    "critic_learning_rate": Domain("lr-critic", float, high=1000.0),
+    "adam_beta1": Domain("β1", float, high=0.999999),
+    "adam_beta2": Domain("β2", float, high=0.999999),
+    "adam_epsilon": Domain("adam-ε", float, open_low=True, high=1.0),
+    "weight_decay": Domain("decay", float, high=100.0),
 }
 """Hyperparameter -> its domain. With the fields of :class:`Hyperparameters`, all that adding one
 needs besides the code that uses it: options, space files, presets and reports follow."""
@@ -100,7 +113,7 @@ class Hyperparameters:
     gae_lambda: float = 0.95
     """Decay of generalized advantage estimation."""
     clip_epsilon: float = 0.2
-    """Half-width of the clipping interval of the probability ratio, and of the value clip."""
+    """Half-width of the clipping interval of the probability ratio."""
     value_coef: float = 0.5
     """Weight of the value loss."""
     entropy_coef: float = 0.01
@@ -116,11 +129,37 @@ class Hyperparameters:
     target_kl: float = 0.0
     """Skip the remaining passes once the mean approximate KL of one exceeds this; 0 for never."""
     anneal_learning_rate: bool = False
-    """Lower the learning rate linearly to zero over the training budget."""
+    """Move the learning rate to learning_rate_end over the training budget."""
     anneal_entropy_coef: bool = False
-    """Lower the entropy coefficient linearly to zero over the training budget."""
+    """Move the entropy coefficient to entropy_coef_end over the training budget."""
     clip_value_loss: bool = True
-    """Clip the change of the value estimate by clip_epsilon."""
+    """Clip the change of the value estimate."""
+    value_clip_epsilon: float = 0.0
+    """Half-width of the value clip; 0 for clip_epsilon."""
+    anneal_clip_epsilon: bool = False
+    """Move clip_epsilon to clip_epsilon_end over the training budget."""
+    learning_rate_end: float = 0.0
+    """Where annealing of the learning rate ends, as a multiple of learning_rate."""
+    entropy_coef_end: float = 0.0
+    """Where annealing of the entropy coefficient ends, as a multiple of entropy_coef."""
+    clip_epsilon_end: float = 0.0
+    """Where annealing of clip_epsilon ends, as a multiple of clip_epsilon."""
+    cosine_annealing: bool = False
+    """Anneal along half a cosine, not along a line."""
+    normalize_advantages: bool = True
+    """Give the advantages that the policy loss uses mean 0 and deviation 1."""
+    advantages_by_rollout: bool = False
+    """Normalise advantages over the whole rollout, not over each minibatch."""
+    critic_learning_rate: float = 1.0
+    """Step size of the critic's parameters, as a multiple of learning_rate."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's mean of gradients."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's mean of squared gradients."""
+    adam_epsilon: float = 1e-5
+    """Added by Adam to the root of the mean of squared gradients."""
+    weight_decay: float = 0.0
+    """Share of each parameter that a step takes off, times the learning rate, as in AdamW."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Hyperparameters":

@@ -32,11 +32,12 @@ from ppo_jax.learner import (
     Network,
     index_of,
     joined,
+    minibatch_advantages,
     minibatch_gradient,
     optimizer_step,
     shuffle_rollout,
 )
-from ppo_jax.losses import LossMetrics, normalize
+from ppo_jax.losses import LossMetrics
 from ppo_jax.networks import ActorCritic, make_network
 from ppo_jax.rollout import EpisodeTotals, Transition, collect_block, empty_buffer
 from ppo_jax.seeds import iteration_key
@@ -53,7 +54,7 @@ class Lanes(NamedTuple):
       blocks: collected of it so far, int32.
       sums: over the iterations since the last checkpoint; see :func:`trainer.means`.
       hyperparameters: traced.
-      total_iterations: int32, the horizon of linear annealing.
+      total_iterations: int32, the horizon of annealing.
     """
 
     train: TrainState
@@ -342,7 +343,7 @@ def _chunk(
     order = shuffle_rollout(config, jax.random.fold_in(key, lane.epoch), rates.n_steps)
     rows = _row(order.reshape(-1, config.block_size), lane.chunk)
     batches = jax.tree.map(lambda x: x[rows].reshape(ticks, micro, *x.shape[1:]), experience)
-    advantages = _normalized(config, batches.advantage, batch_size)
+    advantages = _normalized(config, batches.advantage, rates)
 
     def tick(carry: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
         params, optimizer_state, gradient, sums = carry
@@ -354,7 +355,7 @@ def _chunk(
         sums = jax.tree.map(
             lambda total, new: total + jnp.where(lane.active, share * new, 0.0), sums, metrics
         )
-        stepped = optimizer_step(params, optimizer_state, restore(gradient), rates)
+        stepped = optimizer_step(params, network, optimizer_state, restore(gradient), rates)
         complete = lane.active & ((index + 1) % ticks_per_minibatch == 0)
         params, optimizer_state = _where(complete, stepped, (params, optimizer_state))
         return (params, optimizer_state, gradient, sums), None
@@ -379,13 +380,15 @@ def _chunk(
     )
 
 
-def _normalized(config: TrainConfig, advantages: jax.Array, batch_size: jax.Array) -> jax.Array:
+def _normalized(config: TrainConfig, advantages: jax.Array, rates: Hyperparameters) -> jax.Array:
     """Normalise the advantages of a chunk, ``[ticks, rows]``, each by its true minibatch."""
+    normalized = partial(minibatch_advantages, hyperparameters=rates)
     choices = [
-        jax.vmap(normalize)(advantages.reshape(-1, size)).reshape(advantages.shape)
+        jax.vmap(normalized)(advantages.reshape(-1, size)).reshape(advantages.shape)
         for size in config.batch_size_choices
     ]
-    chosen: jax.Array = jax.lax.select_n(index_of(batch_size, config.batch_size_choices), *choices)
+    index = index_of(rates.batch_size, config.batch_size_choices)
+    chosen: jax.Array = jax.lax.select_n(index, *choices)
     return chosen
 
 

@@ -14,8 +14,6 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics, normalize, ppo_loss
 from ppo_jax.networks import ActorCritic, JointActorCritic, outputs_and_value
 
-ADAM_EPSILON = 1e-5
-
 Network = ActorCritic | JointActorCritic
 """The network of a configuration, or the form of it that updates run with."""
 
@@ -34,20 +32,55 @@ class Experience(NamedTuple):
     returns: jax.Array
 
 
-def make_optimizer(hyperparameters: Hyperparameters) -> optax.GradientTransformation:
-    """Adam after clipping by global norm.
+def make_optimizer(
+    hyperparameters: Hyperparameters, of_critic: jax.Array | bool = False
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) after clipping by global norm.
 
-    Made inside the traced function, so that the learning rate and the largest norm stay
-    arguments of the compiled program. The optimizer's state does not depend on them.
+    Made inside the traced function, so that all hyperparameters stay arguments of the compiled
+    program. The optimizer's state does not depend on them.
 
     It sees all parameters as one vector: a few wide operations in place of a few for
     every layer, which compile faster and are fewer kernels to launch.
+
+    Args:
+      hyperparameters: traced scalars.
+      of_critic: which parameters are the critic's, bool ``[parameters]``.
     """
+    h = hyperparameters
+    step_size = jnp.where(of_critic, h.learning_rate * h.critic_learning_rate, h.learning_rate)
     adam = optax.chain(
-        optax.clip_by_global_norm(hyperparameters.max_grad_norm),
-        optax.adam(hyperparameters.learning_rate, eps=ADAM_EPSILON),
+        _scale_by_adam(h.adam_beta1, h.adam_beta2, h.adam_epsilon),
+        optax.add_decayed_weights(h.weight_decay),
+        optax.scale_by_learning_rate(step_size),
     )
-    return optax.flatten(adam)
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(h.max_grad_norm), adam))
+
+
+def _scale_by_adam(
+    beta1: jax.Array | float, beta2: jax.Array | float, epsilon: jax.Array | float
+) -> optax.GradientTransformation:
+    """``optax.scale_by_adam`` of a vector, with decays that are traced.
+
+    In float32, 1 - beta has lost digits that beta still had in decimals; optax takes it from
+    Python's floats. Here it is rounded to the 7 decimals that float32 tells apart.
+    """
+    rest1, rest2 = (jnp.round((1.0 - beta) * 1e7) / 1e7 for beta in (beta1, beta2))
+
+    def update(
+        gradient: Any, state: optax.OptState, params: Any = None
+    ) -> tuple[Any, optax.OptState]:
+        del params
+        assert isinstance(state, optax.ScaleByAdamState)
+        count = optax.safe_increment(state.count)
+        mean = rest1 * gradient + beta1 * state.mu
+        square = rest2 * gradient**2 + beta2 * state.nu
+        corrected = (m / (1 - b**count) for m, b in ((mean, beta1), (square, beta2)))
+        mean_hat, square_hat = corrected
+        scaled = mean_hat / (jnp.sqrt(square_hat) + epsilon)
+        return scaled, optax.ScaleByAdamState(count, mean, square)
+
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def update(
@@ -172,13 +205,15 @@ def _run_epochs(
 
     def batch_of(rows: jax.Array) -> tuple[Experience, jax.Array]:
         batch = jax.tree.map(lambda x: x[rows], experience)
-        return batch, normalize(batch.advantage)
+        return batch, minibatch_advantages(batch.advantage, hyperparameters)
 
     def minibatch(carry: _Carry, of_scan: Any) -> tuple[_Carry, None]:
         params, optimizer_state, sums = carry
         batch, advantages = of_scan if few_launches else batch_of(of_scan)
         gradient, metrics = minibatch_gradient(params, network, batch, advantages, hyperparameters)
-        params, optimizer_state = optimizer_step(params, optimizer_state, gradient, hyperparameters)
+        params, optimizer_state = optimizer_step(
+            params, network, optimizer_state, gradient, hyperparameters
+        )
         return (params, optimizer_state, jax.tree.map(jnp.add, sums, metrics)), None
 
     def wanted(loop: _Carry) -> jax.Array:
@@ -261,7 +296,7 @@ def minibatch_gradient(
       params: network parameters.
       network: static.
       batch: ``[B, ...]``.
-      advantages: of the batch, normalised, ``[B]``.
+      advantages: of the batch; see :func:`minibatch_advantages`, ``[B]``.
       hyperparameters: traced scalars; the rates as they are to be used.
     """
     gradient, metrics = jax.grad(_loss, has_aux=True)(
@@ -270,11 +305,39 @@ def minibatch_gradient(
     return gradient, metrics
 
 
+def policy_advantages(
+    advantages: jax.Array, used: jax.Array, hyperparameters: Hyperparameters
+) -> jax.Array:
+    """Normalise the advantages of a rollout where that is done for all of it at once.
+
+    Args:
+      advantages: any shape.
+      used: which of them were collected, bool of that shape.
+      hyperparameters: traced scalars.
+    """
+    h = hyperparameters
+    mean, deviation = advantages.mean(where=used), advantages.std(where=used)
+    normalized = (advantages - mean) / (deviation + 1e-8)
+    at_once: jax.Array = jnp.asarray(h.normalize_advantages) & h.advantages_by_rollout
+    return jnp.where(at_once, normalized, advantages)
+
+
+def minibatch_advantages(advantages: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:
+    """Normalise the advantages of a minibatch, ``[B]``, where that is done for each of them."""
+    h = hyperparameters
+    each: jax.Array = jnp.asarray(h.normalize_advantages) & ~jnp.asarray(h.advantages_by_rollout)
+    return jnp.where(each, normalize(advantages), advantages)
+
+
 def optimizer_step(
-    params: Any, optimizer_state: optax.OptState, gradient: Any, hyperparameters: Hyperparameters
+    params: Any,
+    network: Network,
+    optimizer_state: optax.OptState,
+    gradient: Any,
+    hyperparameters: Hyperparameters,
 ) -> tuple[Any, optax.OptState]:
     """Return the parameters and the state of :func:`make_optimizer` after one step."""
-    optimizer = make_optimizer(hyperparameters)
+    optimizer = make_optimizer(hyperparameters, ravel_pytree(network.of_critic(params))[0])
     updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
     return optax.apply_updates(params, updates), optimizer_state
 
@@ -299,4 +362,5 @@ def _loss(
         value_coef=hyperparameters.value_coef,
         entropy_coef=hyperparameters.entropy_coef,
         clip_value_loss=hyperparameters.clip_value_loss,
+        value_clip_epsilon=hyperparameters.value_clip_epsilon,
     )

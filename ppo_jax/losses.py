@@ -23,7 +23,7 @@ class LossMetrics(NamedTuple):
 
 
 def normalize(advantages: jax.Array) -> jax.Array:
-    """Shift and scale a minibatch of advantages ``[B]`` to mean 0 and deviation 1."""
+    """Shift and scale advantages to mean 0 and deviation 1, all those in an array together."""
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
 
@@ -70,6 +70,7 @@ def ppo_loss(
     value_coef: jax.Array | float,
     entropy_coef: jax.Array | float,
     clip_value_loss: jax.Array | bool,
+    value_clip_epsilon: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, LossMetrics]:
     """Return the loss that PPO minimises (equation 9) and its parts.
 
@@ -81,10 +82,11 @@ def ppo_loss(
       value: value estimates of the new critic, ``[B]``.
       old_value: value estimates at the time of the rollout, ``[B]``.
       returns: value targets, ``[B]``.
-      clip_epsilon: half-width of both clips, scalar.
+      clip_epsilon: half-width of the clip of the probability ratio, scalar.
       value_coef: weight of the value loss, scalar.
       entropy_coef: weight of the entropy bonus, scalar.
       clip_value_loss: whether to clip the value loss, scalar.
+      value_clip_epsilon: half-width of that clip, scalar; `clip_epsilon` where it is 0.
 
     Returns:
       ``(loss, metrics)``; `approx_kl` is the estimator k3 of Schulman
@@ -96,7 +98,8 @@ def ppo_loss(
     )
     chex.assert_rank(log_prob, 1)
     surrogate = policy_loss(log_prob, old_log_prob, advantages, clip_epsilon)
-    error = value_loss(value, old_value, returns, clip_epsilon, clip_value_loss)
+    value_clip = jnp.where(value_clip_epsilon > 0, value_clip_epsilon, clip_epsilon)
+    error = value_loss(value, old_value, returns, value_clip, clip_value_loss)
     mean_entropy = entropy.mean()
     log_ratio = log_prob - old_log_prob
     metrics = LossMetrics(

@@ -179,6 +179,17 @@ class ActorCritic(nn.Module):
         values = self.critic(features)
         return values.reshape(self._batch_shape(observation))
 
+    def of_critic(self, params: Any) -> Any:
+        """Return which numbers in `params` are the critic's alone; a tree of bools like it."""
+        return {
+            "params": {
+                part: jax.tree.map(
+                    lambda x, part=part: jnp.full(x.shape, part.startswith("critic")), tree
+                )
+                for part, tree in params["params"].items()
+            }
+        }
+
     def _batch_shape(self, observation: jax.Array) -> tuple[int, ...]:
         return observation.shape[: observation.ndim - self.observation_ndim]
 
@@ -262,6 +273,16 @@ class JointActorCritic:
             "critic": jax.tree.map(lambda x: x[1], critic),
         }
         return {"params": {**parts, **halves}}
+
+    def of_critic(self, joined: Any) -> Any:
+        """Return which numbers in `joined` are the critic's alone; a tree of bools like it."""
+        second = jnp.array([False, True])
+        parts: Any = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), joined)
+        layers = jax.tree.map(
+            lambda x: jnp.broadcast_to(second.reshape(2, *(1,) * (x.ndim - 1)), x.shape),
+            joined["layers"],
+        )
+        return parts | {"layers": layers}
 
     def apply(self, joined: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return policy outputs ``[B, width]`` and values ``[B]`` of ``[B, ...]``."""

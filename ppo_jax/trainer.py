@@ -15,7 +15,7 @@ from ppo_jax.compensated import CompensatedSum
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import make
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.learner import Experience, make_optimizer, update
+from ppo_jax.learner import Experience, make_optimizer, policy_advantages, update
 from ppo_jax.losses import LossMetrics
 from ppo_jax.networks import make_network
 from ppo_jax.rollout import Actors, EpisodeTotals, Transition, collect, reset_actors
@@ -92,7 +92,7 @@ def train_until(
       state: a seed's state; with fewer than `target_iteration` iterations done.
       hyperparameters: traced scalars.
       target_iteration: int32 scalar; see :func:`ppo_jax.config.iterations_for`.
-      total_iterations: int32 scalar, the horizon of linear annealing.
+      total_iterations: int32 scalar, the horizon of annealing.
       few_launches: static; see :func:`ppo_jax.learner.update`.
 
     Returns:
@@ -168,17 +168,21 @@ def means(sums: CompensatedSum, iterations: jax.Array) -> TrainMetrics:
 def annealed(hyperparameters: Hyperparameters, progress: jax.Array) -> Hyperparameters:
     """Return `hyperparameters` with the annealed rates as they are at `progress` in [0, 1].
 
-    The rates hold for a whole iteration, as in CleanRL and Stable-Baselines3.
+    The rates hold for a whole iteration, as in CleanRL and Stable-Baselines3. The cosine is
+    that of Loshchilov and Hutter (2017, arXiv:1608.03983, equation 5) without restarts.
     """
-    remaining = 1.0 - progress
+    h = hyperparameters
+    cosine = 0.5 - 0.5 * jnp.cos(jnp.pi * progress)
+    way = jnp.where(h.cosine_annealing, cosine, progress)
 
-    def rate(value: Any, anneal: Any) -> Any:
-        return jnp.where(anneal, value * remaining, value)
+    def rate(value: Any, anneal: Any, end: Any) -> Any:
+        return jnp.where(anneal, value * (1.0 - (1.0 - end) * way), value)
 
     return dataclasses.replace(
-        hyperparameters,
-        learning_rate=rate(hyperparameters.learning_rate, hyperparameters.anneal_learning_rate),
-        entropy_coef=rate(hyperparameters.entropy_coef, hyperparameters.anneal_entropy_coef),
+        h,
+        learning_rate=rate(h.learning_rate, h.anneal_learning_rate, h.learning_rate_end),
+        entropy_coef=rate(h.entropy_coef, h.anneal_entropy_coef, h.entropy_coef_end),
+        clip_epsilon=rate(h.clip_epsilon, h.anneal_clip_epsilon, h.clip_epsilon_end),
     )
 
 
@@ -215,7 +219,7 @@ def prepare(
         rollout.action,
         rollout.log_prob,
         rollout.value,
-        advantages,
+        policy_advantages(advantages, used, hyperparameters),
         returns,
     )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience), explained_variance

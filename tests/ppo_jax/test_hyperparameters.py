@@ -26,6 +26,19 @@ def test_defaults():
         "anneal_learning_rate": False,
         "anneal_entropy_coef": False,
         "clip_value_loss": True,
+        "value_clip_epsilon": 0.0,
+        "anneal_clip_epsilon": False,
+        "learning_rate_end": 0.0,
+        "entropy_coef_end": 0.0,
+        "clip_epsilon_end": 0.0,
+        "cosine_annealing": False,
+        "normalize_advantages": True,
+        "advantages_by_rollout": False,
+        "critic_learning_rate": 1.0,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-5,
+        "weight_decay": 0.0,
     }
     assert Hyperparameters().validated() == Hyperparameters()
 
@@ -62,6 +75,13 @@ def test_every_field_has_a_domain():
         ("n_epochs", "4"),
         ("anneal_learning_rate", 1),
         ("clip_value_loss", "true"),
+        ("value_clip_epsilon", -0.1),
+        ("learning_rate_end", -1.0),
+        ("critic_learning_rate", -0.5),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", 1.5),
+        ("adam_epsilon", 0.0),
+        ("weight_decay", -1e-4),
     ],
 )
 def test_values_outside_a_domain_are_refused_by_name(name, value):

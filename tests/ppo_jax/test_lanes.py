@@ -28,8 +28,24 @@ SMALL = Hyperparameters(n_steps=32, batch_size=32, n_epochs=3, learning_rate=1e-
 MIXED = (
     SMALL,
     Hyperparameters(n_steps=64, batch_size=16, n_epochs=2, target_kl=1e-4, learning_rate=3e-3),
-    Hyperparameters(n_steps=64, batch_size=32, anneal_learning_rate=True, clip_value_loss=False),
-    Hyperparameters(n_steps=32, batch_size=16, n_epochs=1, anneal_entropy_coef=True, gamma=0.9),
+    Hyperparameters(
+        n_steps=64,
+        batch_size=32,
+        anneal_learning_rate=True,
+        clip_value_loss=False,
+        advantages_by_rollout=True,
+        critic_learning_rate=2.0,
+    ),
+    Hyperparameters(
+        n_steps=32,
+        batch_size=16,
+        n_epochs=1,
+        anneal_entropy_coef=True,
+        gamma=0.9,
+        normalize_advantages=False,
+        adam_beta1=0.8,
+        weight_decay=0.1,
+    ),
 )
 
 

@@ -8,19 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from ppo_jax.config import AgentConfig, TrainConfig
-from ppo_jax.environments import Discrete, Spaces
+from ppo_jax.environments import Continuous, Discrete, Spaces
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.learner import (
     Experience,
     index_of,
     make_optimizer,
+    minibatch_advantages,
+    optimizer_step,
+    policy_advantages,
     shuffle,
     shuffle_rollout,
     update,
 )
-from ppo_jax.networks import make_network, policy_outputs
+from ppo_jax.networks import JointActorCritic, make_network, policy_outputs
 
 SIZES = [1, 2, 3, 32, 100, 1024, 1025, 65_536, 65_537, 100_000]
 
@@ -79,6 +83,74 @@ def test_a_shorter_rollout_is_shuffled_in_front(n_steps):
 def test_index_of(choices):
     for index, value in enumerate(choices):
         assert jax.jit(lambda value: index_of(value, choices))(value) == index
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"adam_beta1": 0.95, "adam_beta2": 0.99, "adam_epsilon": 1e-2},
+        {"weight_decay": 0.3, "critic_learning_rate": 0.25},
+        {"adam_beta1": 0.0, "weight_decay": 1e-3, "critic_learning_rate": 0.0},
+    ],
+)
+def test_the_optimizer_equals_adamw_of_optax(values):
+    random = np.random.default_rng(1)
+    network = make_network(STOPPING.agent, SPACES)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros(3, np.float32))
+    params, *gradients = (
+        jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), shapes)
+        for _ in range(6)
+    )
+    h = Hyperparameters(learning_rate=0.01, **values)
+
+    def adamw(learning_rate):
+        return optax.adamw(
+            learning_rate, h.adam_beta1, h.adam_beta2, h.adam_epsilon, weight_decay=h.weight_decay
+        )
+
+    groups = {"params": {"actor": "actor", "critic": "critic"}}
+    theirs = optax.chain(
+        optax.clip_by_global_norm(h.max_grad_norm),
+        optax.multi_transform(
+            {"actor": adamw(0.01), "critic": adamw(0.01 * h.critic_learning_rate)}, groups
+        ),
+    )
+    ours, expected = params, params
+    state, their_state = make_optimizer(h).init(params), theirs.init(params)
+    for gradient in gradients:
+        ours, state = optimizer_step(ours, network, state, gradient, h.to_arrays())
+        updates, their_state = theirs.update(gradient, their_state, expected)
+        expected = optax.apply_updates(expected, updates)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), ours, expected)
+
+
+def test_which_parameters_are_those_of_the_critic(random_params):
+    network = make_network(STOPPING.agent, Spaces((3,), Continuous((-1.0,), (1.0,))))
+    params = random_params(network, (3,))
+    found = network.of_critic(params)
+    parts = {name: set(map(bool, ravel_pytree(x)[0])) for name, x in found["params"].items()}
+    assert parts == {"actor": {False}, "critic": {True}, "log_std": {False}}
+    joint = JointActorCritic(network)
+    apart = joint.split(joint.of_critic(joint.join(params)))
+    jax.tree.map(np.testing.assert_array_equal, apart, found)
+
+
+@pytest.mark.parametrize(("each", "whole"), [(True, False), (True, True), (False, True)])
+def test_advantages_are_normalised_once(each, whole):
+    h = Hyperparameters(normalize_advantages=each, advantages_by_rollout=whole)
+    advantages = np.random.default_rng(0).normal(3, 5, (8, 2)).astype(np.float32)
+    used = np.arange(8)[:, None] < np.array([6, 6])
+    of_rollout = policy_advantages(advantages, used, h)
+    expected = advantages
+    if each and whole:
+        expected = (advantages - advantages[:6].mean()) / advantages[:6].std()
+    np.testing.assert_allclose(of_rollout, expected, rtol=1e-4, atol=1e-5)
+    expected = np.asarray(of_rollout)[:4, 0]
+    of_minibatch = minibatch_advantages(expected, h)
+    if each and not whole:
+        expected = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(of_minibatch, expected, rtol=1e-4, atol=1e-5)
 
 
 def numpy_adam(gradients, learning_rate, max_grad_norm):

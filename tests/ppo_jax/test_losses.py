@@ -27,9 +27,10 @@ def minibatch():
     }
 
 
-def reference(logits, value, batch, clip_value_loss):
+def reference(logits, value, batch, clip_value_loss, value_clip_epsilon=None):
     """Loss and metrics, a transition at a time, in float64."""
     epsilon = COEFFICIENTS["clip_epsilon"]
+    width = value_clip_epsilon or epsilon
     surrogates, errors, entropies, kls, clipped = [], [], [], [], []
     for i in range(B):
         probabilities = np.exp(logits[i]) / np.exp(logits[i]).sum()
@@ -41,7 +42,7 @@ def reference(logits, value, batch, clip_value_loss):
             surrogates.append(max(ratio, 1 - epsilon) * advantage)
         error = (value[i] - batch["returns"][i]) ** 2
         if clip_value_loss:
-            low, high = batch["old_value"][i] - epsilon, batch["old_value"][i] + epsilon
+            low, high = batch["old_value"][i] - width, batch["old_value"][i] + width
             error = max(error, (min(max(value[i], low), high) - batch["returns"][i]) ** 2)
         errors.append(error)
         entropies.append(-(probabilities * np.log(probabilities)).sum())
@@ -62,7 +63,7 @@ def reference(logits, value, batch, clip_value_loss):
     return loss, metrics
 
 
-def ours(logits, value, batch, clip_value_loss):
+def ours(logits, value, batch, clip_value_loss, value_clip_epsilon=0.0):
     batch = {name: jnp.asarray(x) for name, x in batch.items()}
     return ppo_loss(
         log_prob=Categorical(logits.shape[-1]).log_prob(logits, batch["action"]),
@@ -73,16 +74,17 @@ def ours(logits, value, batch, clip_value_loss):
         old_value=batch["old_value"],
         returns=batch["returns"],
         clip_value_loss=clip_value_loss,
+        value_clip_epsilon=value_clip_epsilon,
         **COEFFICIENTS,
     )
 
 
-@pytest.mark.parametrize("clip_value_loss", [True, False])
-def test_loss_and_metrics(clip_value_loss):
+@pytest.mark.parametrize("value_clip", [(True, 0.0), (True, 0.07), (True, 1e3), (False, 0.07)])
+def test_loss_and_metrics(value_clip):
     batch = minibatch()
     logits, value = jnp.asarray(batch["logits"]), jnp.asarray(batch["value"])
-    loss, metrics = ours(logits, value, batch, clip_value_loss)
-    expected_loss, expected = reference(batch["logits"], batch["value"], batch, clip_value_loss)
+    loss, metrics = ours(logits, value, batch, *value_clip)
+    expected_loss, expected = reference(batch["logits"], batch["value"], batch, *value_clip)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     assert metrics._asdict() == pytest.approx(expected, rel=1e-4)
     assert 0 < expected["clip_fraction"] < 1, "the batch does not exercise the clip"

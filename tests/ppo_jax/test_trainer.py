@@ -6,6 +6,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ppo_jax import trainer
@@ -40,6 +41,29 @@ SETTINGS = {
     ),
     "long": Hyperparameters(
         **COMMON, n_steps=128, batch_size=16, n_epochs=1, clip_value_loss=False, clip_epsilon=0.1
+    ),
+    # All that is off by default.
+    "other": Hyperparameters(
+        **COMMON,
+        n_steps=64,
+        batch_size=32,
+        n_epochs=3,
+        clip_epsilon=0.1,
+        entropy_coef=0.2,
+        value_clip_epsilon=0.05,
+        anneal_learning_rate=True,
+        anneal_entropy_coef=True,
+        anneal_clip_epsilon=True,
+        learning_rate_end=0.4,
+        entropy_coef_end=3.0,
+        clip_epsilon_end=0.2,
+        cosine_annealing=True,
+        advantages_by_rollout=True,
+        critic_learning_rate=3.0,
+        adam_beta1=0.8,
+        adam_beta2=0.95,
+        adam_epsilon=1e-3,
+        weight_decay=1.0,
     ),
 }
 
@@ -88,19 +112,21 @@ def forward(params, observation):
     return mlp(params["params"]["actor"]), mlp(params["params"]["critic"])[..., 0]
 
 
-def reference_loss(params, batch, hyperparameters, entropy_coef):
+def reference_loss(params, batch, hyperparameters, entropy_coef, clip_epsilon):
     h = hyperparameters
     logits, value = forward(params, batch["observation"])
     probabilities = jax.nn.softmax(logits)
     taken = probabilities[jnp.arange(len(logits)), batch["action"]]
     ratio = taken / jnp.exp(batch["log_prob"])
     advantage = batch["advantage"]
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    bound = jnp.where(advantage > 0, 1 + h.clip_epsilon, 1 - h.clip_epsilon) * advantage
+    if not h.advantages_by_rollout:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    bound = jnp.where(advantage > 0, 1 + clip_epsilon, 1 - clip_epsilon) * advantage
     actor_loss = -jnp.minimum(ratio * advantage, bound).mean()
     error = (value - batch["returns"]) ** 2
     if h.clip_value_loss:
-        low, high = batch["value"] - h.clip_epsilon, batch["value"] + h.clip_epsilon
+        width = h.value_clip_epsilon or clip_epsilon
+        low, high = batch["value"] - width, batch["value"] + width
         error = jnp.maximum(error, (jnp.clip(value, low, high) - batch["returns"]) ** 2)
     entropy = -(probabilities * jnp.log(probabilities)).sum(-1).mean()
     return actor_loss + h.value_coef * error.mean() / 2 - entropy_coef * entropy
@@ -165,18 +191,34 @@ class ReferenceAdam:
         self.first = jax.tree.map(np.zeros_like, params)
         self.second = jax.tree.map(np.zeros_like, params)
 
-    def step(self, params, gradient, learning_rate, max_grad_norm):
+    def step(self, params, gradient, learning_rate, h):
         self.steps += 1
+        b1, b2 = h.adam_beta1, h.adam_beta2
         norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
-        gradient = jax.tree.map(lambda g: g * min(1.0, max_grad_norm / norm), gradient)
-        self.first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, self.first, gradient)
-        self.second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, self.second, gradient)
-        bias_1, bias_2 = 1 - 0.9**self.steps, 1 - 0.999**self.steps
+        gradient = jax.tree.map(lambda g: g * min(1.0, h.max_grad_norm / norm), gradient)
+        self.first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, self.first, gradient)
+        self.second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, self.second, gradient)
+        bias_1, bias_2 = 1 - b1**self.steps, 1 - b2**self.steps
 
-        def moved(p, m, v):
-            return p - learning_rate * (m / bias_1) / (np.sqrt(v / bias_2) + 1e-5)
+        def moved(path, p, m, v):
+            critic = "critic" in jax.tree_util.keystr(path)
+            step_size = learning_rate * (h.critic_learning_rate if critic else 1)
+            direction = (m / bias_1) / (np.sqrt(v / bias_2) + h.adam_epsilon)
+            return p - step_size * (direction + h.weight_decay * p)
 
-        return jax.tree.map(moved, params, self.first, self.second), norm
+        moments = self.first, self.second
+        return jax.tree_util.tree_map_with_path(moved, params, *moments), norm
+
+
+def reference_rate(h, name, progress):
+    """Return a rate of an iteration that begins at `progress` of the training."""
+    start = getattr(h, name)
+    if not getattr(h, f"anneal_{name}"):
+        return start
+    end = start * getattr(h, f"{name}_end")
+    if h.cosine_annealing:
+        return end + (start - end) * (1 + np.cos(np.pi * progress)) / 2
+    return start + (end - start) * progress
 
 
 @cache
@@ -187,16 +229,20 @@ def reference_ppo(h, iterations, total):
     actors = state.actors.env_state, state.actors.observation
     adam, history = ReferenceAdam(params), []
     gradient_of = jax.jit(
-        jax.grad(lambda params, batch, coef: reference_loss(params, batch, h, coef))
+        jax.grad(lambda params, batch, *rates: reference_loss(params, batch, h, *rates))
     )
     for iteration in range(iterations):
-        remaining = 1 - iteration / total
-        learning_rate = h.learning_rate * (remaining if h.anneal_learning_rate else 1)
-        entropy_coef = h.entropy_coef * (remaining if h.anneal_entropy_coef else 1)
+        learning_rate, *rates = (
+            reference_rate(h, name, iteration / total)
+            for name in ("learning_rate", "entropy_coef", "clip_epsilon")
+        )
         rollout_key, shuffle_key = jax.random.split(jax.random.fold_in(state.key, iteration))
         actors, rollout = reference_rollout(params, actors, rollout_key, h.n_steps // NUM_ENVS)
         rollout["advantage"] = reference_advantages(rollout, h.gamma, h.gae_lambda)
         rollout["returns"] = rollout["advantage"] + rollout["value"]
+        if h.advantages_by_rollout:
+            centred = rollout["advantage"] - rollout["advantage"].mean()
+            rollout["advantage"] = centred / (rollout["advantage"].std() + 1e-8)
         history.append(rollout)
         rows = {name: x.reshape(h.n_steps, *x.shape[2:]) for name, x in rollout.items()}
         norms = []
@@ -205,8 +251,8 @@ def reference_ppo(h, iterations, total):
             for first in range(0, h.n_steps, h.batch_size):
                 chosen = order[first : first + h.batch_size]
                 batch = {name: x[chosen] for name, x in rows.items()}
-                gradient = jax.tree.map(np.asarray, gradient_of(params, batch, entropy_coef))
-                params, norm = adam.step(params, gradient, learning_rate, h.max_grad_norm)
+                gradient = jax.tree.map(np.asarray, gradient_of(params, batch, *rates))
+                params, norm = adam.step(params, gradient, learning_rate, h)
                 norms.append(norm)
         rollout["norms"] = np.array(norms)
     return params, history
@@ -258,9 +304,9 @@ def test_traced_shapes_equal_static_shapes(name):
 
 
 def test_different_configurations_side_by_side_equal_each_alone():
-    states = [start(1), start(2), start(3)]
+    states = [start(1), start(2), start(3), start(4)]
     settings = list(SETTINGS.values())
-    targets, totals = np.array([3, 1, 2], np.int32), np.array([4, 4, 2], np.int32)
+    targets, totals = np.array([3, 1, 2, 2], np.int32), np.array([4, 4, 2, 2], np.int32)
 
     def stack(trees):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -302,21 +348,33 @@ def test_training_is_repeatable_and_depends_on_the_key():
     assert largest_difference(one.params, other.params) > 1e-3
 
 
-@pytest.mark.parametrize("anneal_learning_rate", [True, False])
-@pytest.mark.parametrize("anneal_entropy_coef", [True, False])
-def test_annealed_rates(anneal_learning_rate, anneal_entropy_coef):
+RATES = {"learning_rate": 0.5, "entropy_coef": 0.25, "clip_epsilon": 0.125}
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("end", [0.0, 0.25, 2.0])
+@pytest.mark.parametrize(
+    "shape", [optax.linear_schedule, optax.cosine_decay_schedule, optax.constant_schedule]
+)
+def test_annealed_rates_equal_the_schedules_of_optax(name, end, shape):
     hyperparameters = Hyperparameters(
-        learning_rate=0.5,
-        entropy_coef=0.25,
-        anneal_learning_rate=anneal_learning_rate,
-        anneal_entropy_coef=anneal_entropy_coef,
+        **RATES,
+        **{f"anneal_{name}": shape is not optax.constant_schedule, f"{name}_end": end},
+        cosine_annealing=shape is optax.cosine_decay_schedule,
     ).to_arrays()
-    for progress in (0.0, 0.25, 0.5, 1.0):
-        rates = trainer.annealed(hyperparameters, jnp.float32(progress))
-        assert rates.learning_rate == 0.5 * (1 - progress if anneal_learning_rate else 1)
-        assert rates.entropy_coef == 0.25 * (1 - progress if anneal_entropy_coef else 1)
-        for name in ("gamma", "clip_epsilon", "max_grad_norm", "n_steps", "n_epochs"):
-            assert getattr(rates, name) == getattr(hyperparameters, name)
+    start = RATES[name]
+    expected = {
+        optax.linear_schedule: lambda: shape(start, start * end, 8),
+        optax.cosine_decay_schedule: lambda: shape(start, 8, alpha=end),
+        optax.constant_schedule: lambda: shape(start),
+    }[shape]()
+    for iteration in (0, 1, 4, 7, 8):
+        rates = trainer.annealed(hyperparameters, jnp.float32(iteration / 8))
+        np.testing.assert_allclose(getattr(rates, name), expected(iteration), atol=1e-7)
+        others = vars(rates).keys() - {name}
+        assert all(getattr(rates, n) is getattr(hyperparameters, n) or n in RATES for n in others)
+        for other in RATES.keys() - {name}:
+            assert getattr(rates, other) == RATES[other]
 
 
 @pytest.mark.parametrize("name", ["anneal_learning_rate", "anneal_entropy_coef"])
