@@ -96,6 +96,19 @@ class AgentConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
+    def of(cls, value: "AgentConfig | Mapping[str, Any] | None") -> "AgentConfig":
+        """Return an agent that is given as such or by its settings; the default for None.
+
+        Raises:
+          UserError: for anything else, an unknown name or a wrong value.
+        """
+        if value is None or isinstance(value, Mapping):
+            return cls.from_dict(value or {})
+        if not isinstance(value, AgentConfig):
+            raise UserError(f"agent must be an AgentConfig or a mapping, but got {value!r:.80}")
+        return value
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AgentConfig":
         """Restore :meth:`to_dict`; what is missing keeps its default.
 

@@ -26,6 +26,17 @@ import numpy as np
 from ppo_jax.errors import UserError
 
 
+def path_of(name: str, value: str | Path) -> Path:
+    """Return `value`, which the user gave as `name`, as a path.
+
+    Raises:
+      UserError: when it is neither text nor a path.
+    """
+    if not isinstance(value, (str, Path)):
+        raise UserError(f"{name} must be a path, but got {value!r:.80}")
+    return Path(value)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as strict JSON; numbers that are not finite become null."""
     with replacing(path) as temporary:

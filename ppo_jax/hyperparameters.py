@@ -162,6 +162,21 @@ class Hyperparameters:
     """Share of each parameter that a step takes off, times the learning rate, as in AdamW."""
 
     @classmethod
+    def of(cls, value: "Hyperparameters | Mapping[str, Any] | None") -> "Hyperparameters":
+        """Return hyperparameters that are given as such or by name; the defaults for None.
+
+        Raises:
+          UserError: for anything else, an unknown name or a value outside its domain.
+        """
+        if value is None or isinstance(value, Mapping):
+            return cls.from_dict(value or {})
+        if not isinstance(value, Hyperparameters):
+            raise UserError(
+                f"hyperparameters must be Hyperparameters or a mapping, but got {value!r:.80}"
+            )
+        return value.validated()
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Hyperparameters":
         """Return the defaults with `values` in their place, all of them checked.
 

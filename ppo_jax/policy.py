@@ -36,7 +36,7 @@ from ppo_jax.errors import (
     require_choice,
     require_count,
 )
-from ppo_jax.files import disk_errors, make_folder, read_json, replacing, write_json
+from ppo_jax.files import disk_errors, make_folder, path_of, read_json, replacing, write_json
 from ppo_jax.networks import ActorCritic, make_network, policy_outputs
 from ppo_jax.normalization import RunningStatistics, normalized
 from ppo_jax.notebook import card, changed
@@ -113,7 +113,7 @@ class Policy:
 
         Two files replace those of an earlier policy there.
         """
-        folder = Path(folder)
+        folder = path_of("folder", folder)
         make_folder(folder)
         with replacing(folder / _TENSORS) as temporary, disk_errors(folder / _TENSORS):
             # `order`, since `ascontiguousarray` would give a number a dimension.
@@ -221,7 +221,7 @@ def load(folder: str | Path) -> Policy:
     Raises:
       UserError: when a file is missing, damaged, or does not fit the other.
     """
-    folder = Path(folder)
+    folder = path_of("folder", folder)
     description = read_json(folder / _DESCRIPTION, largest=2**20)
     try:
         agent, spaces = _described(description)

@@ -26,7 +26,7 @@ from ppo_jax.config import (
 from ppo_jax.devices import set_up_process
 from ppo_jax.environments import EnvironmentLike, name_of
 from ppo_jax.errors import LARGEST_STEPS, UserError, nearest, require_count
-from ppo_jax.files import make_folder, read_json, require_writable, write_json
+from ppo_jax.files import make_folder, path_of, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.notebook import card, changed
@@ -297,7 +297,7 @@ class TrainingResult:
         from ppo_jax.plots import draw_learning_curve, picture
         from ppo_jax.versions import device_description, versions
 
-        folder = Path(folder)
+        folder = path_of("folder", folder)
         require_writable(folder)
         _require_no_other_run(folder, self.training)
         make_folder(folder)
@@ -399,8 +399,8 @@ def train(
     eval_episodes: int = Training.eval_episodes,
     env_kwargs: Mapping[str, EnvValue] | EnvKwargs | None = None,
     preset: str | None = None,
-    hyperparameters: Hyperparameters | None = None,
-    agent: AgentConfig | None = None,
+    hyperparameters: Hyperparameters | Mapping[str, Any] | None = None,
+    agent: AgentConfig | Mapping[str, Any] | None = None,
     matmul_precision: str = Training.matmul_precision,
     output: str | Path | None = None,
     callback: Callback | None = None,
@@ -425,7 +425,7 @@ def train(
       eval_episodes: episodes of each seed at a checkpoint.
       env_kwargs: environment parameters to override.
       preset: name of a preset (:mod:`ppo_jax.presets`) to start from.
-      hyperparameters: to start from, those of a study's recommendation for example.
+      hyperparameters: to start from, those that a study recommends for example.
       agent: likewise.
       matmul_precision: ``default``, ``high`` or ``highest``; see
         :class:`ppo_jax.config.TrainConfig`.
@@ -444,15 +444,15 @@ def train(
         found = presets.load(preset)
         env = found.env if env is None else env
         env_kwargs = found.env_kwargs if env_kwargs is None else env_kwargs
-        hyperparameters = hyperparameters or found.hyperparameters
-        agent = agent or found.agent
+        hyperparameters = found.hyperparameters if hyperparameters is None else hyperparameters
+        agent = found.agent if agent is None else agent
     known = inspect.signature(train).parameters
     for name in options:
         if name not in known:
             raise UserError(f"train has no argument {name!r}{nearest(name, known)}")
     given: Mapping[str, Any] = options
-    numbers = (hyperparameters or Hyperparameters()).to_dict()
-    parts = (agent or AgentConfig()).to_dict()
+    numbers = Hyperparameters.of(hyperparameters).to_dict()
+    parts = AgentConfig.of(agent).to_dict()
     training = Training(
         env=Training.env if env is None else name_of(env),
         env_kwargs=sorted_env_kwargs(env_kwargs or ()),
@@ -469,6 +469,8 @@ def train(
         eval_episodes=eval_episodes,
         matmul_precision=matmul_precision,
     )
+    folder = None if output is None else path_of("output", output)
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback must be a function of a checkpoint, but got {callback!r:.80}")
     set_up_process()
-    folder = None if output is None else Path(output)
     return training.run(training.prepare(folder), folder, callback)

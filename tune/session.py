@@ -104,7 +104,7 @@ def run_study(
       UserError: before anything is created or trained, when the request cannot work.
     """
     set_up_process()
-    settings = settings or Settings()
+    settings = Settings.of(settings)
     require_count("n_trials", n_trials)
     require_count("finalists", finalists, low=0)
     require_count("validate_steps", validate_steps, low=0, high=LARGEST_STEPS)
@@ -345,10 +345,13 @@ def train_best_config(
         params, stored = read_recommended(params)
     if settings is None and stored is not None:
         require_no_code(stored.env, "what is stored", "pass settings=")
-    settings = settings or stored or Settings()
+    settings = Settings.of(stored if settings is None else settings)
+    require_count("num_steps", num_steps, high=LARGEST_STEPS)
     if isinstance(params, Hyperparameters):
         params = Configuration(params.validated(), settings.space.fixed_agent)
     elif not isinstance(params, Configuration):
+        if not isinstance(params, Mapping):
+            raise UserError(f"params must be a mapping or a path, but got {params!r:.80}")
         params = settings.space.complete(params)
     config = config_for(settings, params)
     iterations_for(num_steps, params.hyperparameters.n_steps)

@@ -8,11 +8,12 @@ environments is asked for: importing gymnax takes seconds and starts the backend
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from ppo_jax.config import EnvKwargs, EnvValue, sorted_env_kwargs
 from ppo_jax.environments import suites
 from ppo_jax.environments.base import (
     ActionSpace,
@@ -112,34 +113,37 @@ def require_no_code(name: str, source: str, remedy: str) -> None:
         )
 
 
-def make(name: str, kwargs: tuple[tuple[str, Any], ...] = ()) -> Environment:
-    """Return the environment `name` with its parameters overridden by `kwargs`.
+def make(
+    environment: EnvironmentLike, kwargs: Mapping[str, EnvValue] | EnvKwargs = ()
+) -> Environment:
+    """Return an environment with its parameters overridden by `kwargs`.
 
     Args:
-      name: a name that gymnax registers (``CartPole-v1``), one of another suite
+      environment: a name that gymnax registers (``CartPole-v1``), one of another suite
         (``brax/ant``, ``navix/...``, ``craftax/...``), or ``module:attribute`` for
         a user's own environment: a gymnax environment class, a function that returns
         such an environment (alone or with its parameters), a functional environment of
         Gymnasium (:mod:`~ppo_jax.environments.functional`), or anything that makes an
-        :class:`Environment`.
-      kwargs: (parameter, value) pairs, for example ``(("max_steps_in_episode", 1000),)``.
+        :class:`Environment`. Such a class, function or object itself will do as well.
+      kwargs: for example ``{"max_steps_in_episode": 1000}``, also as pairs.
 
     Raises:
       UserError: for an unknown name, an environment that is not supported, a parameter
         that the environment does not have, or a user's own environment that does not keep to
         the protocol; see :mod:`ppo_jax.environments.contract`.
     """
+    name, values = name_of(environment), dict(sorted_env_kwargs(kwargs))
     # An environment may hold arrays; made inside a trace they would not outlive it.
     with jax.ensure_compile_time_eval():
         if ":" in name:
-            environment = _custom(name, dict(kwargs))
-            check_contract(environment)
-            return environment
+            custom = _custom(name, values)
+            check_contract(custom)
+            return custom
         if "/" in name:
-            return _of_suite(name, dict(kwargs))
+            return _of_suite(name, values)
         from ppo_jax.environments.gymnax import GymnaxEnvironment
 
-        return GymnaxEnvironment.registered(name, dict(kwargs))
+        return GymnaxEnvironment.registered(name, values)
 
 
 def _of_suite(name: str, kwargs: dict[str, Any]) -> Environment:

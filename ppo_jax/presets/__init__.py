@@ -46,8 +46,10 @@ def load(name: str) -> Preset:
       UserError: for an unknown name.
     """
     files = _files()
-    if name not in files:
-        raise UserError(f"no preset {name!r}{nearest(name, files)} (presets: {', '.join(names())})")
+    if not isinstance(name, str) or name not in files:
+        raise UserError(
+            f"no preset {name!r}{nearest(str(name), files)} (presets: {', '.join(names())})"
+        )
     found = files[name]
     return Preset(
         env=found["env"],

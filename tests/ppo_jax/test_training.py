@@ -155,6 +155,12 @@ def test_what_notebooks_show_is_escaped():
         ({"hidden_sizes": 64}, "hidden_sizes must be a tuple of integers, but got 64"),
         ({"seeds": 0}, "seeds must be an integer of at least 1, but got 0"),
         ({"total_steps": 1e6}, "total_steps must be an integer of at least 1, but got 1000000.0"),
+        ({"hyperparameters": 3}, "hyperparameters must be Hyperparameters or a mapping, but got 3"),
+        ({"hyperparameters": {"gama": 1}}, "unknown hyperparameter 'gama'; did you mean 'gamma'"),
+        ({"agent": "mlp"}, "agent must be an AgentConfig or a mapping, but got 'mlp'"),
+        ({"output": 3}, "output must be a path, but got 3"),
+        ({"callback": 3}, "callback must be a function of a checkpoint, but got 3"),
+        ({"preset": 3}, "no preset 3"),
         ({"preset": "CartPol-v1"}, "no preset 'CartPol-v1'; did you mean 'CartPole-v1'"),
     ],
 )

@@ -446,7 +446,10 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
     [
         ({"params": {"gama": 0.9}}, "did you mean 'gamma'"),
         ({"params": {"gamma": 2.0}}, "gamma must be"),
+        ({"params": 3}, "params must be a mapping or a path, but got 3"),
+        ({"params": {}, "settings": {}}, "settings must be tune.Settings, but got {}"),
         ({"params": {}, "num_steps": 0}, "num_steps"),
+        ({"params": {}, "num_steps": "1M"}, "num_steps must be an integer .* but got '1M'"),
         ({"params": {}, "seeds": 0}, "seeds"),
         ({"params": {"batch_size": 300}}, "batch_size"),
     ],
@@ -512,6 +515,9 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     assert results.finalists is not None
     with pytest.raises(UserError, match="finalists must be an integer of at least 0, but got -1"):
         run_study(2, output=tmp_path / "b", finalists=-1, programs=programs)
+    for wrong in ("settings", "output", "study_name"):
+        with pytest.raises(UserError, match="but got 3"):
+            run_study(2, programs=programs, **{wrong: 3})
 
 
 def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(

@@ -56,8 +56,10 @@ class Settings:
         sorted_env_kwargs, ()
     )
     """Overridden environment parameters. Kept as sorted (name, value) pairs."""
-    agent: AgentConfig = AgentConfig()
-    """What every trial's agent is made of."""
+    agent: Converted[AgentConfig | Mapping[str, Any], AgentConfig] = Converted(
+        AgentConfig.of, AgentConfig()
+    )
+    """What every trial's agent is made of: an agent, or its settings by name."""
     space: Converted[SpaceLike, SearchSpace] = Converted(SearchSpace.of, SearchSpace())
     """What is tuned: a search space, the name of one, a TOML file, or tables as in such a file."""
     seeds: int = 4
@@ -123,6 +125,17 @@ class Settings:
             object.__setattr__(self, "space", dataclasses.replace(self.space, agent=self.agent))
         iterations_for(self.total_steps, min(self.config.n_steps_choices))
         self.checkpoints()
+
+    @classmethod
+    def of(cls, value: "Settings | None") -> "Settings":
+        """Return `value`, or the defaults for None.
+
+        Raises:
+          UserError: for anything else.
+        """
+        if value is not None and not isinstance(value, Settings):
+            raise UserError(f"settings must be tune.Settings, but got {value!r:.80}")
+        return cls() if value is None else value
 
     @property
     def config(self) -> TrainConfig:

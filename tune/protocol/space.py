@@ -390,6 +390,8 @@ class SearchSpace:
         Raises:
           UserError: naming the key, its value and what is allowed.
         """
+        if not isinstance(tables, Mapping):
+            raise UserError(f"tables must be a mapping of parameters, but got {tables!r:.80}")
         if "base" in tables:
             require_choice("base", tables["base"], SPACES)
             start = SearchSpace.named(tables["base"])

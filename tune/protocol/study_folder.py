@@ -9,7 +9,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ppo_jax.errors import UserError
-from ppo_jax.files import folder_name, read_json, remove_folder, require_writable, write_json
+from ppo_jax.files import (
+    folder_name,
+    path_of,
+    read_json,
+    remove_folder,
+    require_writable,
+    write_json,
+)
 from tune.protocol.settings import Settings
 
 
@@ -23,6 +30,8 @@ LONGEST_STUDY_NAME = 512
 
 def require_study_name(name: str) -> None:
     """Raise a ``UserError`` for a name that files and storages cannot hold."""
+    if not isinstance(name, str):
+        raise UserError(f"the name of a study must be text, but got {name!r:.80}")
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -51,7 +60,10 @@ class StudyFolder:
     @classmethod
     def of(cls, output: str | Path | None, study_name: str) -> "StudyFolder":
         """Return `output`, or ``runs/<study name>`` where that is None."""
-        return cls(Path("runs") / folder_name(study_name) if output is None else Path(output))
+        require_study_name(study_name)
+        if output is None:
+            return cls(Path("runs") / folder_name(study_name))
+        return cls(path_of("output", output))
 
     @property
     def database(self) -> Path:

@@ -84,7 +84,7 @@ def run_optimization(
       UserError: before anything is created or trained, when the request cannot work.
     """
     set_up_process()
-    settings = settings or Settings()
+    settings = Settings.of(settings)
     require_count("n_trials", n_trials)
     folder = StudyFolder.of(output, study_name or settings.env)
     with open_study(settings, folder, storage=storage, study_name=study_name) as study:

@@ -5,6 +5,7 @@ import pickle
 import pytest
 from gymnax.environments.classic_control.cartpole import CartPole
 
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
@@ -47,6 +48,7 @@ def test_what_is_given_in_another_form_is_kept_in_one(tmp_path):
     path = tmp_path / "space.toml"
     path.write_text("[gamma]\nvalue = 0.9\n")
     assert Settings(space=path).space == Settings(space=str(path)).space == settings.space
+    assert Settings(agent={"hidden_sizes": [8]}).agent == AgentConfig(hidden_sizes=(8,))
     assert Settings(space="wide").space == SearchSpace.named("wide")
     based = Settings(space={"base": "wide", **tables}).space
     assert based.fixed == (("gamma", 0.9),)
@@ -71,6 +73,8 @@ def test_what_is_given_in_another_form_is_kept_in_one(tmp_path):
         ({"reference_score": float("nan")}, "reference_score must be a number"),
         ({"env": 3}, "env must be a name, or a class or object of an environment"),
         ({"env_kwargs": "gravity"}, "env_kwargs must be a mapping of names to values"),
+        ({"agent": 3}, "agent must be an AgentConfig or a mapping, but got 3"),
+        ({"agent": {"num_env": 8}}, "unknown agent setting 'num_env'; did you mean 'num_envs'"),
         ({"space": 3}, "space must be a SearchSpace, a name, a file, or a mapping .* but got 3"),
         ({"space": "wdie"}, "space must be one of standard, wide, .* did you mean 'wide'"),
         ({"space": "missing.toml"}, "cannot read missing.toml"),

@@ -268,7 +268,7 @@ def test_study_of_any_name_has_a_folder_of_its_own_below_runs(
     run_optimization(1, study_name=name, programs=programs)
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 513])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 513, 3])
 def test_name_that_a_storage_cannot_hold_is_refused(programs, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="the name of a study must") as caught:
