@@ -219,7 +219,7 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
 
     The status is 2 for a :class:`UserError`, 1 for a failing disk or file and for too little
     memory, and 130 or 143 for SIGINT or SIGTERM. Signals raise :class:`Interrupted` so that
-    `main` can clean up; a second SIGINT exits at once.
+    `main` can clean up, which a line announces; a second SIGINT exits at once.
 
     Args:
       main: the program.
@@ -234,7 +234,8 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
     except UserError as error:
         fail(str(error))
     except Interrupted as interruption:
-        print(f"\ninterrupted{how_to_continue}", file=sys.stderr)
+        newline = "" if interruption.signal == signal.SIGINT else "\n"
+        print(f"{newline}interrupted{how_to_continue}", file=sys.stderr)
         _exit_now(128 + interruption.signal)
     except BrokenPipeError:  # The reader, for example `head`, has exited.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -269,6 +270,11 @@ def _accept_any_terminal() -> None:
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
+    if number == signal.SIGINT:
+        # Someone is looking on, and cleaning up takes seconds. A handler must not use the buffers
+        # of a stream that it may have interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping; a second Ctrl-C ends at once\n")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `main` is already cleaning up.
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     raise Interrupted(number)

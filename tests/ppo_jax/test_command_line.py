@@ -63,7 +63,8 @@ def test_signals_end_with_one_line_and_their_status(main, number, status):
     output, errors = process.communicate()
     assert "slept" not in output, "the signal was not heeded"
     assert process.returncode == status
-    assert errors == "\ninterrupted; go on\n"
+    stopping = "stopping; a second Ctrl-C ends at once\n" if number == signal.SIGINT else ""
+    assert errors == f"\n{stopping}interrupted; go on\n"
 
 
 def test_second_sigint_ends_at_once():
@@ -77,6 +78,8 @@ def test_second_sigint_ends_at_once():
 """)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline() == "stopping; a second Ctrl-C ends at once\n"
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
     process.communicate()
