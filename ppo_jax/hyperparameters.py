@@ -93,8 +93,9 @@ DOMAINS: dict[str, Domain] = {
     "adam_epsilon": Domain("adam-ε", float, open_low=True, high=1.0),
     "weight_decay": Domain("decay", float, high=100.0),
 }
-"""Hyperparameter -> its domain. With the fields of :class:`Hyperparameters`, all that adding one
-needs besides the code that uses it: options, space files, presets and reports follow."""
+"""Hyperparameter -> its domain. With the fields of :class:`Hyperparameters` and of
+:class:`HyperparameterOptions`, all that adding one needs besides the code that uses it: options,
+space files, presets and reports follow."""
 
 
 @jax.tree_util.register_dataclass
@@ -225,6 +226,19 @@ class HyperparameterOptions(TypedDict, total=False):
     anneal_learning_rate: bool
     anneal_entropy_coef: bool
     clip_value_loss: bool
+    value_clip_epsilon: float
+    anneal_clip_epsilon: bool
+    learning_rate_end: float
+    entropy_coef_end: float
+    clip_epsilon_end: float
+    cosine_annealing: bool
+    normalize_advantages: bool
+    advantages_by_rollout: bool
+    critic_learning_rate: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    weight_decay: float
 
 
 def require_hyperparameter(name: str) -> None:
