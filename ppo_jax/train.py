@@ -12,20 +12,15 @@ import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
 from ppo_jax import command_line, training
 from ppo_jax.config import AgentConfig
 from ppo_jax.files import folder_name
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.progress import PrintedProgress
 from ppo_jax.tracking import TrackingConfig
 from ppo_jax.training import Training, TrainingResult
-
-if TYPE_CHECKING:
-    from ppo_jax.programs import Checkpoint
 
 
 class _Callable(types.ModuleType):
@@ -95,10 +90,8 @@ def _run(arguments: Arguments) -> None:
     command_line.start_backend()
 
     programs = run.prepare(output)
-    print(f"{run.env}: {run.seeds} seeds × {run.total_steps:,} steps", flush=True)
     start = time.perf_counter()
-    progress = _Progress(run)
-    result = run.run(programs, output, progress, tracking=arguments.tracking, begun=progress.begin)
+    result = run.run(programs, output, progress=PrintedProgress(run), tracking=arguments.tracking)
     total = result.environment_steps * run.seeds
     print(
         f"{total:,} steps in {time.perf_counter() - start:.1f} s, "
@@ -115,47 +108,6 @@ def _run(arguments: Arguments) -> None:
         f"final return {result.mean_returns[-1]:.1f}; policy of seed {result.best_seed} and "
         f"results in {output}"
     )
-
-
-class _Progress:
-    """Prints how `run` goes, a line a checkpoint."""
-
-    def __init__(self, run: Training) -> None:
-        self._run = run
-        self._taken = 0
-
-    def begin(self, passed: int, taken: int) -> None:
-        """Say where an earlier process has stopped; see :meth:`Training.run`."""
-        self._taken = taken
-        if passed:
-            print(f"going on after {self._run.steps[passed - 1]:,} steps", flush=True)
-
-    def __call__(self, checkpoint: "Checkpoint") -> None:
-        """Report a checkpoint."""
-        print(
-            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
-            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
-            f"  |  {self._training(checkpoint)}",
-            flush=True,
-        )
-        self._taken = checkpoint.environment_steps
-
-    def _training(self, checkpoint: "Checkpoint") -> str:
-        """Return how the training went since the last checkpoint."""
-        if checkpoint.environment_steps == self._taken:
-            return "no update since the last checkpoint"
-        metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
-        return (
-            f"kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
-            f"  entropy {_mean(loss.entropy):.2f}"
-            f"  explained variance {_mean(metrics.explained_variance):.2f}"
-        )
-
-
-def _mean(values: ArrayLike) -> float:
-    values = np.asarray(values)
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
 
 
 if __name__ == "__main__":

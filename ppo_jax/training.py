@@ -30,6 +30,7 @@ from ppo_jax.files import make_folder, path_of, read_json, require_writable, wri
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.notebook import card, changed
+from ppo_jax.progress import PrintedProgress
 from ppo_jax.text import plural
 from ppo_jax.tracking import Tracker, TrackingConfig
 
@@ -117,8 +118,8 @@ class Training:
         output: Path | None = None,
         callback: Callback | None = None,
         *,
+        progress: PrintedProgress | None = None,
         tracking: TrackingConfig | None = None,
-        begun: Callable[[int, int], None] | None = None,
     ) -> "TrainingResult":
         """Train, or go on where an earlier call with the same `output` was stopped.
 
@@ -126,9 +127,8 @@ class Training:
           programs: see :meth:`prepare`.
           output: folder for the training state and, at the end, the results.
           callback: called at each checkpoint.
+          progress: prints how the run goes.
           tracking: where the run is logged besides; needs `output`.
-          begun: called before the first update, with the number of checkpoints that earlier
-            calls have passed and the environment steps that each seed has taken until there.
         """
         from ppo_jax.programs import lane_weights
         from ppo_jax.seeds import TRAINING, seed_keys
@@ -137,6 +137,8 @@ class Training:
         keys = seed_keys(self.seed, TRAINING, self.seeds)
         rows: list[np.ndarray] = []
         seconds = 0.0
+        if progress is not None:
+            progress.started()
         programs.compile()
         state = programs.init(keys)
         with contextlib.ExitStack() as stack:
@@ -145,12 +147,12 @@ class Training:
                 states = TrainingStates(output / "training_state", self.to_dict())
                 stack.enter_context(states)
             if states is not None and states.exists():
-                state, progress = states.restore(state)
-                rows = [np.array(row, float) for row in progress["returns"]]
-                seconds = progress["training_seconds"]
+                state, passed = states.restore(state)
+                rows = [np.array(row, float) for row in passed["returns"]]
+                seconds = passed["training_seconds"]
             taken = int(state.iteration) * self.hyperparameters.n_steps
-            if begun is not None:
-                begun(len(rows), taken)
+            if progress is not None and rows:
+                progress.resumed(len(rows), taken)
             tracker = stack.enter_context(
                 Tracker(
                     tracking or TrackingConfig(),
@@ -167,10 +169,12 @@ class Training:
                 state, taken = checkpoint.state, checkpoint.environment_steps
                 rows.append(checkpoint.returns)
                 seconds += checkpoint.training_seconds
+                if progress is not None:
+                    progress.checkpoint(checkpoint)
                 stop = callback is not None and bool(callback(checkpoint))
                 if states is not None:
-                    progress = {"returns": rows, "training_seconds": seconds}
-                    states.save(state, progress, final=stop or checkpoint.step == self.steps[-1])
+                    passed = {"returns": rows, "training_seconds": seconds}
+                    states.save(state, passed, final=stop or checkpoint.step == self.steps[-1])
                 tracker.checkpoint(checkpoint)
                 if stop:
                     break
@@ -404,6 +408,7 @@ def train(
     matmul_precision: str = Training.matmul_precision,
     output: str | Path | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     **options: Unpack[_Options],
 ) -> TrainingResult:
     """Train PPO on several seeds at once; ``python -m ppo_jax.train`` as a function.
@@ -433,6 +438,7 @@ def train(
         continues at the last checkpoint. Nothing is written if it is not given.
       callback: called with each :class:`~ppo_jax.programs.Checkpoint`: its step, the return of
         each seed and the metrics of training. Training ends there if it returns true.
+      progress: print a line a checkpoint.
       options: hyperparameters and settings of the agent, over all others.
 
     Raises:
@@ -473,4 +479,5 @@ def train(
     if callback is not None and not callable(callback):
         raise UserError(f"callback must be a function of a checkpoint, but got {callback!r:.80}")
     set_up_process()
-    return training.run(training.prepare(folder), folder, callback)
+    lines = PrintedProgress(training) if progress else None
+    return training.run(training.prepare(folder), folder, callback, progress=lines)

@@ -1,5 +1,6 @@
 """A study from its first trial to its report: tune, finalists, validate, write."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import optuna
+from rich.console import Console
 
 from ppo_jax.config import iterations_for
 from ppo_jax.devices import set_up_process
@@ -34,6 +36,7 @@ from tune.protocol.trials import (
     record_compilations,
     settings_of,
 )
+from tune.report.console import ConsoleProgress
 from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
 from tune.search.objective import make_programs, shared_pool
@@ -78,7 +81,7 @@ def run_study(
     validate_seeds: int = 20,
     budget: float | None = None,
     programs: Programs | ProgramPool | None = None,
-    progress: SessionProgress | None = None,
+    progress: SessionProgress | bool = False,
 ) -> StudyResults:
     """Run, or continue, a whole study: trials, finalists, validation, report.
 
@@ -95,7 +98,7 @@ def run_study(
       validate_seeds: fresh seeds, at most.
       budget: seconds of wall clock; trials are run while they fit, `n_trials` at most.
       programs: see :func:`tune.run_optimization`.
-      progress: called as the study goes on.
+      progress: print how the study goes, or what is called as it goes on.
 
     Returns:
       The results. ``recommendation`` is what to use: its configuration, command and verdict.
@@ -121,8 +124,12 @@ def run_study(
         validate_seeds=validate_seeds,
         budget=budget,
     )
-    quiet: Any = _Quiet()
-    results = run(plan, programs or make_programs(settings, n_trials), progress or quiet)
+    with contextlib.ExitStack() as stack:
+        if progress is True:
+            # A notebook gets plain lines: a status line there needs packages of its own.
+            progress = stack.enter_context(ConsoleProgress(Console(force_jupyter=False)))
+        quiet: Any = _Quiet()
+        results = run(plan, programs or make_programs(settings, n_trials), progress or quiet)
     if results is None:
         raise UserError(f"{plan.folder.path}: {_LEFT_TO_ANOTHER}")
     return results

@@ -1,6 +1,7 @@
 """``ppo_jax.train(...)``, as a script calls it."""
 
 import json
+import re
 import sys
 import types
 
@@ -91,7 +92,7 @@ def test_results_of_another_run_are_not_overwritten(result, tmp_path):
         ppo_jax.train(CartPole, **SMALL, seed=1, output=tmp_path)
 
 
-def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path):
+def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path, capsys):
     seen = []
 
     def stop(checkpoint):
@@ -103,7 +104,13 @@ def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path):
     assert seen[0].metrics.loss.entropy.shape == (3,)
     np.testing.assert_array_equal(stopped.returns, result.returns[:2])
     assert stopped.policy.description["training"]["steps"] == 1024
-    whole = ppo_jax.train(CartPole, **SMALL, output=tmp_path, callback=seen.append)
+    assert capsys.readouterr().out == ""
+    whole = ppo_jax.train(CartPole, **SMALL, output=tmp_path, callback=seen.append, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.search(r"[\d,]+ steps", line)[0] for line in lines] == [
+        *("2,048 steps", "1,024 steps", "1,536 steps", "2,048 steps")
+    ]
+    assert lines[1] == "going on after 1,024 steps"
     assert [checkpoint.step for checkpoint in seen[2:]] == [1536, 2048]
     np.testing.assert_array_equal(whole.returns, result.returns)
     for ours, theirs in zip(whole.policies, result.policies, strict=True):

@@ -505,9 +505,12 @@ def test_training_state_of_another_question_is_not_used(programs, tmp_path):
     assert not (tmp_path / "training_state").exists()
 
 
-def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypatch):
+def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(policy, "save", lambda *_, **__: None)
-    results = run_study(6, output=tmp_path, validate_seeds=4, programs=programs)
+    results = run_study(6, output=tmp_path, validate_seeds=4, programs=programs, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("study 'CartPole-v1': CartPole-v1, 6 trials of 4 seeds")
+    assert any(line.startswith("validation: ") for line in lines)
     stored = read_json(tmp_path / "recommended.json")
     recommended = results.recommendation
     assert stored["how_to_train"]["command"] == recommended.command
@@ -518,6 +521,7 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     for wrong in ("settings", "output", "study_name"):
         with pytest.raises(UserError, match="but got 3"):
             run_study(2, programs=programs, **{wrong: 3})
+    assert capsys.readouterr().out == ""
 
 
 def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(

@@ -1,0 +1,60 @@
+"""How a training run goes, as lines: for the command, and for functions that are asked for it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ppo_jax.programs import Checkpoint
+    from ppo_jax.training import Training
+
+
+class PrintedProgress:
+    """Prints a line a checkpoint of `run`."""
+
+    def __init__(self, run: "Training") -> None:
+        self._run = run
+        self._taken = 0
+
+    def started(self) -> None:
+        """Say what is trained."""
+        run = self._run
+        print(f"{run.env}: {run.seeds} seeds × {run.total_steps:,} steps", flush=True)
+
+    def resumed(self, passed: int, taken: int) -> None:
+        """Say where an earlier process has stopped.
+
+        Args:
+          passed: checkpoints so far, at least one.
+          taken: environment steps of each seed so far.
+        """
+        self._taken = taken
+        print(f"going on after {self._run.steps[passed - 1]:,} steps", flush=True)
+
+    def checkpoint(self, checkpoint: "Checkpoint") -> None:
+        """Report a checkpoint."""
+        print(
+            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
+            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+            f"  |  {self._training(checkpoint)}",
+            flush=True,
+        )
+        self._taken = checkpoint.environment_steps
+
+    def _training(self, checkpoint: "Checkpoint") -> str:
+        """Return how the training went since the last checkpoint."""
+        if checkpoint.environment_steps == self._taken:
+            return "no update since the last checkpoint"
+        metrics, loss = checkpoint.metrics, checkpoint.metrics.loss
+        return (
+            f"kl {_mean(loss.approx_kl):.4f}  clipped {_mean(loss.clip_fraction):.2f}"
+            f"  entropy {_mean(loss.entropy):.2f}"
+            f"  explained variance {_mean(metrics.explained_variance):.2f}"
+        )
+
+
+def _mean(values: ArrayLike) -> float:
+    values = np.asarray(values)
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
