@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tune.protocol.space import SearchSpace
     from tune.report.files import save_optimization_results
     from tune.report.results import StudyResults
+    from tune.report.stored import read_study
     from tune.search.objective import objective
     from tune.search.study import run_optimization
     from tune.session import run_study, train_best_config
@@ -28,6 +29,7 @@ _HOMES = {
     "StudyResults": "tune.report.results",
     "Validation": "tune.evidence.validation",
     "objective": "tune.search.objective",
+    "read_study": "tune.report.stored",
     "run_optimization": "tune.search.study",
     "run_study": "tune.session",
     "save_optimization_results": "tune.report.files",
@@ -43,6 +45,7 @@ __all__ = [
     "StudyResults",
     "Validation",
     "objective",
+    "read_study",
     "run_optimization",
     "run_study",
     "save_optimization_results",

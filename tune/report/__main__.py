@@ -1,21 +1,16 @@
 """``python -m tune.report``: rebuild the files of a study, also while it runs."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from ppo_jax import command_line
-from ppo_jax.errors import UserError, nearest, require_package
+from ppo_jax.errors import require_package
 from ppo_jax.files import require_writable
-from tune.protocol.settings import ADDRESS_VARIABLE
 from tune.protocol.study_folder import StudyFolder
-
-if TYPE_CHECKING:
-    import optuna
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +36,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(arguments: Arguments) -> None:
     folder = StudyFolder(arguments.folder)
     require_writable(folder.path)
-    address = _address(arguments, folder)
     if arguments.dashboard:
         require_package("optuna_dashboard", "dashboard", "--dashboard")
 
@@ -51,54 +45,17 @@ def _run(arguments: Arguments) -> None:
     from tune.report.console import print_lines, report_lines
     from tune.report.dashboard import prepare_dashboard
     from tune.report.files import load_results, write_report
+    from tune.report.stored import address_of, load_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _load(address, arguments.study_name or folder.study_name())
+    address = address_of(folder, arguments.storage)
+    study = load_study(address, folder, arguments.study_name)
     results = load_results(study, folder)
     write_report(results, folder)
     lines = report_lines(results, folder)
     if arguments.dashboard:
         lines.append(prepare_dashboard(study, results, folder, address))
     print_lines(Console(), lines)
-
-
-def _address(arguments: Arguments, folder: StudyFolder) -> str:
-    """Return the address of the study's storage.
-
-    Raises:
-      UserError: when it is a file that does not exist.
-    """
-    from tune.search.storage import storage_file
-
-    given = arguments.storage or os.environ.get(ADDRESS_VARIABLE)
-    address = given or folder.default_storage()
-    file = storage_file(address)
-    if file is not None and not file.is_file():
-        if given is None:
-            raise UserError(f"{folder.path / file.name} does not exist; give the study's --storage")
-        raise UserError(f"{file} does not exist")
-    return address
-
-
-def _load(address: str, name: str | None) -> "optuna.Study":
-    """Load a study from the storage at `address`, the only one if `name` is None."""
-    import optuna
-
-    from tune.protocol.trials import settings_of
-    from tune.search.storage import open_storage
-
-    storage = open_storage(address)
-    names = sorted(optuna.get_all_study_names(storage))
-    if name is None and len(names) == 1:
-        (name,) = names
-    if name is None:
-        raise UserError(f"the storage holds {len(names)} studies; choose one with --study-name")
-    if name not in names:
-        raise UserError(f"the storage holds no study {name!r}{nearest(name, names)}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    if settings_of(study) is None:
-        raise UserError(f"study {name!r} was not made by this tuner")
-    return study
 
 
 if __name__ == "__main__":

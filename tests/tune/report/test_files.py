@@ -188,7 +188,7 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "error: nothing/study.db does not exist; give the study's --storage"),
+        (["nothing"], "error: nothing/study.db does not exist; give the study's storage"),
         (["runs", "--study-name", "CartPol-v1"], "did you mean 'CartPole-v1'"),
         (["runs", "--storage", "sqlite:///nothing.db"], "nothing.db does not exist"),
         (["runs", "--storage", "journal:nothing"], "nothing does not exist"),

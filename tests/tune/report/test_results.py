@@ -6,12 +6,14 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
+from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.report.files import load_results, write_report
 from tune.report.results import StudyResults, shown_score
+from tune.report.stored import read_study
 from tune.search.study import run_optimization
 from tune.session import train_best_config
 
@@ -89,6 +91,12 @@ def test_report_is_written_from_the_results_alone(programs, tmp_path):
     params = StudyRecord.of(study).best.hyperparameters
     train_best_config(params, 400_000, output=tmp_path, study=study, programs=programs)
     results = load_results(study, StudyFolder(tmp_path))
+    read = read_study(tmp_path)
+    assert (read.verdict, read.best_score) == (results.verdict, results.best_score)
+    with pytest.raises(UserError, match=r"elsewhere/study\.db does not exist"):
+        read_study(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="folder must be a path, but got 3"):
+        read_study(3)
     elsewhere = StudyFolder(tmp_path / "elsewhere")
     write_report(results, elsewhere)
     assert {path.name for path in elsewhere.path.iterdir()} == {
