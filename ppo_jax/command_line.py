@@ -47,8 +47,8 @@ def parse(
     """Parse the command line into `kind`, a dataclass.
 
     Fields that are dataclasses are groups of the help; their names are no prefix. If `kind` has
-    an option ``--preset``, the values of the chosen preset replace the defaults, so the other
-    options can still change them. A mistake prints one line and exits with status 2.
+    an option ``--preset`` or ``--baseline``, its values replace the defaults, so the other options
+    can still change them. A mistake prints one line and exits with status 2.
 
     Args:
       kind: the dataclass.
@@ -172,20 +172,38 @@ def _is_rule(row: str) -> bool:
 
 
 def _preset_defaults(kind: Any, args: Sequence[str]) -> Any:
-    """Return `kind` with the values of the preset that `args` name; None if they name none."""
-    if "--preset" not in _options(kind):
-        return None
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset")
-    try:
-        name = parser.parse_known_args(args)[0].preset
-    except argparse.ArgumentError:  # No name was given; tyro's message is better.
-        name = None
-    if name is None:
-        return None
-    from ppo_jax import presets
+    """Return `kind` with the configuration that `args` name in place of the default one.
 
-    preset = presets.load(name)
+    None if they name none. What a file of another implementation holds and this one lacks is
+    printed.
+    """
+    options = _options(kind)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--preset", "--baseline", "--env"):
+        parser.add_argument(option)
+    try:
+        named = parser.parse_known_args(args)[0]
+    except argparse.ArgumentError:  # No name was given; tyro's message is better.
+        return None
+    name = named.preset if "--preset" in options else None
+    file = named.baseline if "--baseline" in options else None
+    if name is not None and file is not None:
+        raise UserError(f"--preset and --baseline exclude each other, but got {name} and {file}")
+    if name is not None:
+        from ppo_jax import presets
+
+        preset = presets.load(name)
+    elif file is not None:
+        from ppo_jax.environments import require_no_code
+        from ppo_jax.export.reading import read
+
+        preset, notes = read(Path(file), named.env)
+        if named.env is None:
+            require_no_code(preset.env, file, f"pass --env {preset.env}")
+        for note in notes:
+            print(printable(f"not carried: {note}"), file=sys.stderr)
+    else:
+        return None
     values = {
         "env": preset.env,
         "env_kwargs": tuple(f"{key}={value}" for key, value in preset.env_kwargs),

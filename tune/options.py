@@ -7,11 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
+import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ppo_jax import command_line, presets
 from ppo_jax.config import PRECISIONS, AgentConfig, iterations_for
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_choice, require_count
+from ppo_jax.export.reading import read
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.budget import parse_budget
@@ -83,6 +85,9 @@ class Task:
     preset: str | None = None
     """Start from the preset of this environment: it takes the place of the default
     configuration, and the search space is widened to hold it."""
+    baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The same with the configuration in a file: recommended.json of a study, a preset FILE.toml,
+    or RL Zoo's FILE.yml."""
     space: str | Path = "standard"
     """Hyperparameters and their ranges: standard; wide, what published tunings use, with
     normalisation, number of environments and network; or a TOML file that changes the standard
@@ -201,10 +206,12 @@ class Arguments(command_line.Common):
         task, base = self.task, Hyperparameters()
         if task.preset is not None:
             base = presets.load(task.preset).hyperparameters
+        elif task.baseline is not None:
+            base = read(task.baseline, task.env)[0].hyperparameters
         name = str(task.space)
         if name == "standard" or name not in SPACES:
             space = SearchSpace()
-            if task.preset is not None:
+            if task.preset is not None or task.baseline is not None:
                 space = SearchSpace.around(base, self.agent.num_envs)
         else:
             space = SearchSpace.named(name).holding(Configuration(base, self.agent))

@@ -8,10 +8,12 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import AgentConfig, EnvKwargs
 from ppo_jax.errors import UserError, nearest
+from ppo_jax.files import read_toml
 from ppo_jax.hyperparameters import Hyperparameters
 
 
@@ -33,6 +35,25 @@ class Preset:
     agent: AgentConfig
     evidence: Mapping[str, Any]
 
+    def to_table(self) -> dict[str, Any]:
+        """Return the content of its file."""
+        return {
+            "env": self.env,
+            "total_steps": self.total_steps,
+            "env_kwargs": dict(self.env_kwargs),
+            "hyperparameters": _changed(self.hyperparameters, Hyperparameters()),
+            "agent": _changed(self.agent, AgentConfig()),
+            "evidence": dict(self.evidence),
+        }
+
+
+def _changed(
+    value: Hyperparameters | AgentConfig, default: Hyperparameters | AgentConfig
+) -> dict[str, Any]:
+    """Return what differs from the default."""
+    defaults = default.to_dict()
+    return {name: x for name, x in value.to_dict().items() if x != defaults[name]}
+
 
 def names() -> list[str]:
     """Return the names of all presets: those of their environments."""
@@ -40,24 +61,44 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Preset:
-    """Return the preset `name`.
+    """Return the preset `name`, or the one in a file ``NAME.toml``.
 
     Raises:
-      UserError: for an unknown name.
+      UserError: for an unknown name or a file that holds no preset.
     """
+    if isinstance(name, str) and name.endswith(".toml"):
+        return read(Path(name))
     files = _files()
     if not isinstance(name, str) or name not in files:
         raise UserError(
             f"no preset {name!r}{nearest(str(name), files)} (presets: {', '.join(names())})"
         )
-    found = files[name]
+    return _preset(files[name])
+
+
+def read(path: Path) -> Preset:
+    """Return the preset in a TOML file; everything but ``env`` may be missing.
+
+    Raises:
+      UserError: when the file holds none.
+    """
+    try:
+        return _preset({"total_steps": 0, **read_toml(path)})
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if str(path) in text else f"{path}: {text}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a preset: {error!r}") from error
+
+
+def _preset(found: Mapping[str, Any]) -> Preset:
     return Preset(
         env=found["env"],
         env_kwargs=tuple(sorted(found.get("env_kwargs", {}).items())),
         total_steps=found["total_steps"],
-        hyperparameters=Hyperparameters.from_dict(found["hyperparameters"]),
-        agent=AgentConfig.from_dict(found["agent"]),
-        evidence=found["evidence"],
+        hyperparameters=Hyperparameters.from_dict(found.get("hyperparameters", {})),
+        agent=AgentConfig.from_dict(found.get("agent", {})),
+        evidence=found.get("evidence", {}),
     )
 
 

@@ -71,6 +71,7 @@ class Recommendation:
             "hyperparameters": self.candidate.hyperparameters.to_dict(),
             "environment": {"name": settings.env, "kwargs": dict(settings.env_kwargs)},
             "agent": self.candidate.agent.to_dict(),
+            "total_steps": steps,
             "how_to_train": {
                 "command": self.command,
                 "python": f"tune.train_best_config('recommended.json', num_steps={steps})",

@@ -1,0 +1,87 @@
+"""``python -m ppo_jax.export``: a configuration for another implementation of PPO, or from one."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ppo_jax import command_line
+from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax.export.reading import FORMATS, read
+from ppo_jax.files import make_folder, replacing, require_writable
+
+TARGETS = ("rl-zoo", "sb3", "cleanrl", "preset")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(command_line.Common):
+    """Write a configuration as another implementation of PPO takes it, or as a preset.
+
+    Comments above it name every difference that it cannot carry.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """Configuration: recommended.json of a study, a preset FILE.toml, or RL Zoo's FILE.yml."""
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """What the file is: recommended, preset or rl-zoo. By its suffix if not given."""
+    to: str = "preset"
+    """What is written: rl-zoo (YAML), sb3 (a script), cleanrl (a command) or preset (TOML)."""
+    env: str | None = None
+    """Environment: which one of RL Zoo's file, or another than the file names."""
+    gymnasium: str | None = None
+    """What Gymnasium calls the environment, where that is not known."""
+    total_steps: int | None = None
+    """Environment steps of the training. Those of the file if not given."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write. Printed if not given."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m ppo_jax.export``."""
+    arguments = command_line.parse(Arguments, "python -m ppo_jax.export", args)
+    command_line.run(lambda: _run(arguments))
+
+
+def _run(arguments: Arguments) -> None:
+    require_choice("--to", arguments.to, TARGETS)
+    if arguments.source is not None:
+        require_choice("--from", arguments.source, tuple(dict.fromkeys(FORMATS.values())))
+    if arguments.total_steps is not None:
+        require_count("--total-steps", arguments.total_steps, high=10**12)
+    found, notes = read(arguments.file, arguments.env, arguments.source)
+    found = dataclasses.replace(
+        found,
+        env=arguments.env or found.env,
+        total_steps=arguments.total_steps or found.total_steps,
+    )
+    if arguments.to != "preset" and not found.total_steps:
+        raise UserError(f"{arguments.file} does not say how long to train; pass --total-steps")
+    if arguments.output is not None:
+        require_writable(arguments.output.parent)
+    from ppo_jax.export import writing
+
+    if arguments.to == "preset":
+        text = writing.preset(found, notes)
+    else:
+        command_line.start_backend()
+        from ppo_jax.environments import make, require_no_code
+
+        if arguments.env is None:
+            require_no_code(found.env, str(arguments.file), f"pass --env {found.env}")
+        spaces = make(found.env, found.env_kwargs).spaces
+        source = writing.Source.of(found, spaces, arguments.gymnasium, notes)
+        write = {"rl-zoo": writing.rl_zoo, "sb3": writing.sb3, "cleanrl": writing.cleanrl}
+        text = write[arguments.to](source)
+    if arguments.output is None:
+        print(text, end="")
+        return
+    make_folder(arguments.output.parent)
+    with replacing(arguments.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{arguments.to} in {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

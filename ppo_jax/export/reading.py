@@ -1,0 +1,229 @@
+"""Files that hold a configuration: ``recommended.json``, presets, and RL Zoo's YAML.
+
+Nothing in a file is executed: RL Zoo's expressions, ``dict(net_arch=[64, 64])``, are parsed.
+"""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppo_jax import presets
+from ppo_jax.config import AgentConfig
+from ppo_jax.errors import UserError, is_number, nearest, require_count
+from ppo_jax.export.correspondence import SB3_DEFAULTS, Name, Schedule, from_sb3, our_name
+from ppo_jax.files import read_json, read_text
+from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.presets import Preset
+
+FORMATS = {".json": "recommended", ".toml": "preset", ".yml": "rl-zoo", ".yaml": "rl-zoo"}
+"""Suffix of a file -> what it holds."""
+
+_RATES = ("learning_rate", "clip_range", "clip_range_vf")
+_WRAPPERS = ("RescaleAction", "FlattenObservation")
+
+
+def read(
+    path: Path, env: str | None = None, kind: str | None = None
+) -> tuple[Preset, tuple[str, ...]]:
+    """Return the configuration in a file, and what of it could not be carried.
+
+    Args:
+      path: of a ``recommended.json``, of a preset, or of a YAML file of RL Zoo.
+      env: which of the environments of a YAML file; not needed where there is one.
+      kind: a value of :data:`FORMATS`; by the file's suffix if not given.
+
+    Raises:
+      UserError: when the file holds no such configuration.
+    """
+    kind = kind or FORMATS.get(path.suffix)
+    if kind is None:
+        raise UserError(
+            f"{path} must be a recommended.json, a preset FILE.toml or RL Zoo's FILE.yml"
+        )
+    try:
+        match kind:
+            case "rl-zoo":
+                return _rl_zoo(path, env)
+            case "preset":
+                return presets.read(path), ()
+            case _:
+                return _recommended(path), ()
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def _recommended(path: Path) -> Preset:
+    found = read_json(path)
+    try:
+        environment = found["environment"]
+        return Preset(
+            env=str(environment["name"]),
+            env_kwargs=tuple(sorted(environment["kwargs"].items())),
+            total_steps=found.get("total_steps", 0),
+            hyperparameters=Hyperparameters.from_dict(found["hyperparameters"]),
+            agent=AgentConfig.from_dict(found["agent"]),
+            evidence={"source": str(path), "why": found.get("why", "")},
+        )
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"it is not a recommended configuration: {error!r}") from error
+
+
+def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
+    try:
+        entries = yaml.safe_load(read_text(path, 2**20))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"it is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        raise UserError("it must hold a table of settings for each environment")
+    name = _entry(entries, env)
+    notes: list[str] = []
+    theirs = _flattened(dict(entries[name]), notes)
+    total_steps = theirs.pop("n_timesteps", 0)
+    if not is_number(total_steps) or total_steps < 0:
+        raise UserError(f"n_timesteps must be a number of steps, but got {total_steps!r}")
+    env_kwargs = {}
+    for key, value in _table("env_kwargs", theirs.pop("env_kwargs", {})).items():
+        if key == "max_episode_steps":
+            env_kwargs["max_steps_in_episode"] = value
+        else:
+            notes.append(f"env_kwargs.{key} = {value}: no counterpart")
+    for key in [key for key in theirs if key not in SB3_DEFAULTS]:
+        notes.append(f"{key} = {theirs.pop(key)}: no counterpart")
+    for key in ("n_envs", "n_steps", "batch_size"):
+        require_count(key, theirs.get(key, SB3_DEFAULTS[key]))
+    try:
+        hyperparameters, agent = from_sb3(theirs)
+    except (TypeError, KeyError, IndexError) as error:
+        raise UserError(f"{name} has a value of a wrong type: {error}") from error
+    asked = theirs.get("batch_size", SB3_DEFAULTS["batch_size"])
+    if hyperparameters.batch_size != asked:
+        notes.append(
+            f"batch_size = {asked}: a rollout of {hyperparameters.n_steps} is divided into "
+            f"minibatches of {hyperparameters.batch_size}"
+        )
+    preset = Preset(
+        env=our_name(name),
+        env_kwargs=tuple(sorted(env_kwargs.items())),
+        total_steps=int(total_steps),
+        hyperparameters=hyperparameters,
+        agent=agent,
+        evidence={"source": f"{name} in {path.name}"},
+    )
+    return preset, tuple(notes)
+
+
+def _entry(entries: Mapping[str, Any], env: str | None) -> str:
+    """Return which entry of a file is meant."""
+    by_name = {our_name(str(key)): key for key in entries} | {str(key): key for key in entries}
+    if len(entries) == 1:
+        return str(next(iter(entries)))
+    if env is None:
+        raise UserError(f"--env must name one of {', '.join(map(str, entries))}")
+    if env not in by_name:
+        raise UserError(f"there are no settings for {env!r}{nearest(env, by_name)}")
+    return str(by_name[env])
+
+
+def _flattened(entry: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Return an entry with the names of :data:`SB3_DEFAULTS`."""
+    policy = entry.pop("policy", "MlpPolicy")
+    if policy not in ("MlpPolicy", "MultiInputPolicy"):
+        notes.append(f"policy = {policy}: the network of this project's default")
+    wrappers = entry.pop("env_wrapper", None) or []
+    rescaled = False
+    for wrapper in wrappers if isinstance(wrappers, list) else [wrappers]:
+        full = str(next(iter(wrapper)) if isinstance(wrapper, dict) and wrapper else wrapper)
+        short = full.rpartition(".")[2]
+        rescaled |= short == "RescaleAction"
+        if short not in _WRAPPERS:
+            notes.append(f"env_wrapper = {full}: no counterpart")
+    normalize = _value(entry.pop("normalize", False))
+    if isinstance(normalize, dict):
+        for key in normalize.keys() - {"norm_obs", "norm_reward", "gamma"}:
+            notes.append(f"normalize.{key} = {normalize[key]}: no counterpart")
+    switches = normalize if isinstance(normalize, dict) else {}
+    for key in ("norm_obs", "norm_reward"):
+        entry[f"normalize.{key}"] = switches.get(key, bool(normalize))
+    arguments = _table("policy_kwargs", _value(entry.pop("policy_kwargs", {})))
+    optimizer = _table("optimizer_kwargs", arguments.pop("optimizer_kwargs", {}))
+    if arguments.pop("ortho_init", True) is not True:
+        notes.append("ortho_init = False: the initialisation is orthogonal here")
+    if "log_std_init" in arguments and not rescaled:
+        notes.append(
+            "log_std_init: of actions in the environment's units there, of [-1, 1] here, whatever "
+            "the bounds are"
+        )
+    if "net_arch" in arguments:
+        arguments["net_arch"] = _net_arch(arguments["net_arch"], notes)
+    if optimizer:  # Given anything at all, PyTorch's default is in the place of theirs.
+        optimizer.setdefault("eps", 1e-8)
+    entry |= {f"policy_kwargs.{key}": value for key, value in arguments.items()}
+    entry |= {f"policy_kwargs.optimizer_kwargs.{key}": v for key, v in optimizer.items()}
+    for key in _RATES:
+        if key in entry:
+            entry[key] = _schedule(key, entry[key])
+    if isinstance(entry.get("clip_range_vf"), float | int) and entry["clip_range_vf"] < 0:
+        entry["clip_range_vf"] = None
+    return entry
+
+
+def _net_arch(value: Any, notes: list[str]) -> dict[str, Any]:
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]  # As before Stable-Baselines3 2.
+    if isinstance(value, list):
+        return {"pi": value, "vf": value}
+    table = _table("net_arch", value)
+    sizes = {"pi": table.get("pi", []), "vf": table.get("vf", [])}
+    if sizes["pi"] != sizes["vf"]:
+        notes.append(f"net_arch vf = {sizes['vf']}: the critic is as large as the actor here")
+    return sizes
+
+
+def _schedule(name: str, value: Any) -> Any:
+    """Return what RL Zoo makes of a rate: ``lin_0.001`` is a line to zero."""
+    if not isinstance(value, str):
+        return value
+    shape, _, start = value.partition("_")
+    try:
+        if shape == "lin":
+            return Schedule(float(start))
+    except ValueError:
+        pass
+    raise UserError(f"{name} must be a number or lin_ and a number, but got {value!r}")
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} must be a table, but got {value!r}")
+    return dict(value)
+
+
+def _value(value: Any) -> Any:
+    """Return what an expression of RL Zoo says: names of Python as :class:`Name`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return _parsed(ast.parse(value.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"expected an expression like dict(a=1), but got {value!r:.80}") from None
+
+
+def _parsed(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+            return {word.arg: _parsed(word.value) for word in keywords if word.arg}
+        case ast.Dict(keys=keys, values=values):
+            pairs = zip(keys, values, strict=True)
+            return {str(_parsed(key)): _parsed(value) for key, value in pairs if key}
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_parsed(item) for item in items]
+        case ast.Attribute() | ast.Name():
+            return Name(ast.unparse(node))
+        case _:
+            return ast.literal_eval(node)
