@@ -29,7 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-_FORBIDDEN = -1e9
+FORBIDDEN = -1e9
 """Logit of an action that the mask forbids: its probability is exactly 0, and so is its part of
 an entropy, while all gradients stay finite."""
 
@@ -222,7 +222,7 @@ def _unmasked(x: jax.Array, mask_size: int) -> tuple[jax.Array, jax.Array | None
 
 
 def _masked(logits: jax.Array, mask: jax.Array | None) -> jax.Array:
-    return logits if mask is None else jnp.where(mask > 0, logits, _FORBIDDEN)
+    return logits if mask is None else jnp.where(mask > 0, logits, FORBIDDEN)
 
 
 def _flat(x: jax.Array) -> jax.Array:

@@ -8,26 +8,28 @@ from typing import Annotated
 import tyro
 
 from ppo_jax import command_line
-from ppo_jax.errors import UserError, require_choice, require_count
+from ppo_jax.errors import UserError, require_choice, require_count, require_package
 from ppo_jax.export.reading import FORMATS, read
 from ppo_jax.files import make_folder, replacing, require_writable
 
-TARGETS = ("rl-zoo", "sb3", "cleanrl", "preset")
+TARGETS = ("rl-zoo", "sb3", "cleanrl", "preset", "onnx")
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(command_line.Common):
-    """Write a configuration as another implementation of PPO takes it, or as a preset.
+    """Write a configuration as another implementation of PPO takes it, or a policy as ONNX.
 
-    Comments above it name every difference that it cannot carry.
+    Comments above a configuration name every difference that it cannot carry.
     """
 
     file: tyro.conf.Positional[Path]
-    """Configuration: recommended.json of a study, a preset FILE.toml, or RL Zoo's FILE.yml."""
+    """Configuration: recommended.json of a study, a preset FILE.toml, or RL Zoo's FILE.yml. For
+    --to onnx the folder of a policy."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """What the file is: recommended, preset or rl-zoo. By its suffix if not given."""
     to: str = "preset"
-    """What is written: rl-zoo (YAML), sb3 (a script), cleanrl (a command) or preset (TOML)."""
+    """What is written: rl-zoo (YAML), sb3 (a script), cleanrl (a command), preset (TOML)
+    or onnx."""
     env: str | None = None
     """Environment: which one of RL Zoo's file, or another than the file names."""
     gymnasium: str | None = None
@@ -35,7 +37,7 @@ class Arguments(command_line.Common):
     total_steps: int | None = None
     """Environment steps of the training. Those of the file if not given."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write. Printed if not given."""
+    """File to write. Printed if not given; policy.onnx in the folder of a policy."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -50,6 +52,9 @@ def _run(arguments: Arguments) -> None:
         require_choice("--from", arguments.source, tuple(dict.fromkeys(FORMATS.values())))
     if arguments.total_steps is not None:
         require_count("--total-steps", arguments.total_steps, high=10**12)
+    if arguments.to == "onnx":
+        _write_onnx(arguments)
+        return
     found, notes = read(arguments.file, arguments.env, arguments.source)
     found = dataclasses.replace(
         found,
@@ -81,6 +86,21 @@ def _run(arguments: Arguments) -> None:
     with replacing(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.to} in {arguments.output}")
+
+
+def _write_onnx(arguments: Arguments) -> None:
+    for package in ("onnx", "onnxruntime"):
+        require_package(package, extra="onnx", option="--to onnx")
+    output = arguments.output or arguments.file / "policy.onnx"
+    require_writable(output.parent)
+    command_line.start_backend()
+    from ppo_jax import policy
+    from ppo_jax.export import onnx
+
+    loaded = policy.load(arguments.file)
+    make_folder(output.parent)
+    difference = onnx.write(loaded, output)
+    print(f"{output}: outputs of ONNX Runtime within {difference:.1g} of ours, relatively")
 
 
 if __name__ == "__main__":
