@@ -119,12 +119,12 @@ def _environment(
     policy: "Policy", name: str | None, overrides: dict[str, Any]
 ) -> tuple["Environment", dict[str, Any]]:
     """Return the policy's environment and the parameters that differ from its defaults."""
-    from ppo_jax.environments import make, require_no_code
+    from ppo_jax.environments import make, name_elsewhere, require_no_code
 
     trained_on = policy.description["environment"]
     if name is None:
         name = str(trained_on["name"])
-        require_no_code(name, "the policy", f"pass --env {name}")
+        require_no_code(name, "the policy", f"pass --env {name_elsewhere(name)}")
     known = trained_on["kwargs"] if name == trained_on["name"] else {}
     kwargs = {**known, **overrides}
     environment = make(name, tuple(sorted(kwargs.items())))

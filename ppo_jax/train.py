@@ -12,7 +12,6 @@ import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ppo_jax import command_line, training
 from ppo_jax.config import AgentConfig
@@ -20,14 +19,13 @@ from ppo_jax.files import folder_name
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.progress import PrintedProgress
 from ppo_jax.tracking import TrackingConfig
-from ppo_jax.training import Training, TrainingResult
+from ppo_jax.training import Training
 
 
 class _Callable(types.ModuleType):
     """The class of this module."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> TrainingResult:
-        return training.train(*args, **kwargs)
+    __call__ = staticmethod(training.train)
 
 
 sys.modules[__name__].__class__ = _Callable

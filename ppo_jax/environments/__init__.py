@@ -39,6 +39,7 @@ __all__ = [
     "Spaces",
     "Timestep",
     "make",
+    "name_elsewhere",
     "name_of",
     "require_no_code",
 ]
@@ -76,6 +77,16 @@ def name_of(environment: EnvironmentLike) -> str:
     ):
         return full_name
     return _kept(environment, name.rpartition(".")[2])
+
+
+def name_elsewhere(name: str) -> str:
+    """Return `name` as another process may know it: what only this one has gets a placeholder.
+
+    >>> name_elsewhere("__main__:Line"), name_elsewhere("CartPole-v1")
+    ('MODULE:Line', 'CartPole-v1')
+    """
+    module, colon, attribute = name.partition(":")
+    return f"MODULE:{attribute}" if colon and module in ("__main__", _GIVEN) else name
 
 
 def _kept(environment: Any, name: str) -> str:

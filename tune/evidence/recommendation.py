@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import AgentConfig
+from ppo_jax.environments import name_elsewhere
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
@@ -112,7 +113,7 @@ def train_command(settings: Settings, configuration: Configuration, num_steps: i
 
 def environment_words(settings: Settings) -> list[str]:
     """Return the options that name the environment of a study."""
-    words = ["--env", settings.env]
+    words = ["--env", name_elsewhere(settings.env)]
     if settings.env_kwargs:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
     return words
