@@ -7,7 +7,7 @@ PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install tune test test-slow test-oldest test-suites test-accelerator coverage constraints lint format check clean
+.PHONY: help install tune test test-slow test-oldest test-suites test-accelerator coverage docs constraints lint format check clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -49,6 +49,9 @@ test-suites:  ## Test all suites of environments, in a virtual environment besid
 test-accelerator: install  ## Count the launches of an H100 and a TPU without either; downloads 500 MB once
 	$(BIN)/python -m benchmarks.accelerator --install-only
 	$(BIN)/python -m pytest tests/benchmarks/test_accelerator.py $(ARGS)
+
+docs: install  ## Build the documentation into build/site; a broken link is an error
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 lint: install  ## Check style, format and types
 	$(BIN)/ruff check .
