@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppo_jax import devices as devices
     from ppo_jax import environments as environments
     from ppo_jax import policy as policy
     from ppo_jax import presets as presets
@@ -46,6 +47,7 @@ __all__ = [
     "TrainConfig",
     "TrainingResult",
     "UserError",
+    "devices",
     "environments",
     "policy",
     "presets",
