@@ -78,12 +78,14 @@ class CompileLog:
         overlap.
       program_bytes: program -> memory on each device: arguments, results, temporaries.
       seconds: wall-clock seconds that calls have waited for compilations.
+      waiting: whether a call waits for one now.
     """
 
     programs: dict[str, int] = dataclasses.field(default_factory=dict)
     program_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     program_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    waiting: bool = False
 
     @classmethod
     def total(cls, logs: Iterable["CompileLog"]) -> "CompileLog":
@@ -97,6 +99,7 @@ class CompileLog:
             for name, size in log.program_bytes.items():
                 total.program_bytes[name] = max(total.program_bytes.get(name, 0), size)
             total.seconds += log.seconds
+            total.waiting |= log.waiting
         return total
 
     def add(self, name: str, seconds: float) -> None:
@@ -299,9 +302,12 @@ class Programs:
     def _wait(self, name: str) -> jax.stages.Compiled:
         """Return a program that is compiled, or being compiled."""
         start = time.perf_counter()
-        program = self._compiled[name].result()
-        self.compile_log.seconds += time.perf_counter() - start
-        return program
+        self.compile_log.waiting = not self._compiled[name].done()
+        try:
+            return self._compiled[name].result()
+        finally:
+            self.compile_log.waiting = False
+            self.compile_log.seconds += time.perf_counter() - start
 
     def _compile(self, *names: str, ahead: bool = False) -> None:
         with self._compiling:  # Another thread may have begun in advance.
@@ -309,6 +315,8 @@ class Programs:
 
     def _compile_missing(self, missing: Sequence[str], ahead: bool) -> None:
         if missing:
+            if not ahead:
+                self.compile_log.waiting = True
             definitions = self.definitions()
             pool = ThreadPoolExecutor(len(missing), thread_name_prefix="compile")
             for name in missing:

@@ -82,7 +82,12 @@ def _run(
         else programs_for(plan.settings)
     )
     with (
-        ConsoleProgress(console) as progress,
+        ConsoleProgress(
+            console,
+            plan=plan,
+            budget=budget,
+            is_compiling=lambda: programs.compile_log.waiting,
+        ) as progress,
         TrackedProgress(progress, arguments.tracking, plan.folder.path, plan.study_name) as tracked,
     ):
         results = session.run(plan, programs, tracked, budget)

@@ -20,10 +20,23 @@ from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
 from ppo_jax.schedules import choose_lanes
 from tune.evidence.candidate import Candidate
-from tune.evidence.finalists import Finalists, train_finalists
+from tune.evidence.finalists import (
+    Finalists,
+    choose_finalists,
+    finalist_name,
+    train_finalists,
+)
 from tune.evidence.learning_curve import SeedsObserver
 from tune.evidence.recommendation import read_recommended
-from tune.evidence.validation import Validation, baseline_of, config_for, rank, seed_group, validate
+from tune.evidence.validation import (
+    Validation,
+    baseline_of,
+    config_for,
+    rank,
+    seed_group,
+    validate,
+    validation_name,
+)
 from tune.protocol.budget import Budget, seconds_per_step
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
@@ -39,6 +52,7 @@ from tune.protocol.trials import (
 from tune.report.console import ConsoleProgress
 from tune.report.files import load_results, write_conclusion, write_report
 from tune.report.results import StudyResults
+from tune.report.time_left import FINALISTS, VALIDATION
 from tune.search.objective import make_programs, shared_pool
 from tune.search.pool import ProgramPool
 from tune.search.storage import is_shared
@@ -50,6 +64,15 @@ _LEFT_TO_ANOTHER = "another process on this study trains the finalists and valid
 
 class SessionProgress(Progress, Protocol):
     """What a session reports while it runs."""
+
+    def proof_started(self, phase: str, plan: Plan, runs: Mapping[str, Candidate]) -> None:
+        """Report which configurations are going to be trained.
+
+        Args:
+          phase: ``finalists`` or ``validation``.
+          plan: of the session, as the budget has left it.
+          runs: name of a run, as ``seeds_checkpoint`` gets it -> its configuration.
+        """
 
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
@@ -124,12 +147,21 @@ def run_study(
         validate_seeds=validate_seeds,
         budget=budget,
     )
+    trained = programs or make_programs(settings, n_trials)
+    clock = None if budget is None else Budget(budget)
     with contextlib.ExitStack() as stack:
         if progress is True:
             # A notebook gets plain lines: a status line there needs packages of its own.
-            progress = stack.enter_context(ConsoleProgress(Console(force_jupyter=False)))
+            progress = stack.enter_context(
+                ConsoleProgress(
+                    Console(force_jupyter=False),
+                    plan=plan,
+                    budget=clock,
+                    is_compiling=lambda: trained.compile_log.waiting,
+                )
+            )
         quiet: Any = _Quiet()
-        results = run(plan, programs or make_programs(settings, n_trials), progress or quiet)
+        results = run(plan, trained, progress or quiet, clock)
     if results is None:
         raise UserError(f"{plan.folder.path}: {_LEFT_TO_ANOTHER}")
     return results
@@ -263,6 +295,8 @@ def _train_finalists(
     """Train the best trials as far as a validation, if that is farther than they have come."""
     if not plan.finalists or plan.validate_steps <= plan.settings.total_steps:
         return results.finalists  # Of an earlier session, if any.
+    chosen = choose_finalists(results.study, plan.finalists)
+    progress.proof_started(FINALISTS, plan, {finalist_name(found): found for found in chosen})
     progress.line(
         f"finalists: the {plan.finalists} best trials and the baseline on "
         f"{plan.settings.seeds} tuning seeds × {plan.validate_steps:,} steps"
@@ -274,6 +308,7 @@ def _train_finalists(
         plan.validate_steps,
         plan.finalists,
         progress.seeds_checkpoint,
+        chosen,
     )
 
 
@@ -288,6 +323,10 @@ def _prove_winner(
     """Train winner and baseline on validation seeds."""
     candidates = rank(study, finalists)
     winner, baseline = candidates[0], baseline_of(candidates, plan.settings)
+    runs = {validation_name("winner"): winner}
+    if baseline is not winner:
+        runs[validation_name("baseline")] = baseline
+    progress.proof_started(VALIDATION, plan, runs)
     both = "the baseline" if winner is baseline else f"trial {winner.number} and the baseline"
     progress.line(
         f"validation: {both} on up to {plan.validate_seeds} fresh seeds × "

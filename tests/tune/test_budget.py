@@ -112,7 +112,7 @@ def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed)
     progress = SimpleNamespace(
         **dict.fromkeys(
             ("study_started", "trial_started", "checkpoint", "trial_finished",
-             "seeds_checkpoint", "line"), lambda *_: None,
+             "seeds_checkpoint", "proof_started", "line"), lambda *_: None,
         )
     )  # fmt: skip
     results = session.run(plan, programs, progress, Budget(600, clock, 0.0))

@@ -96,6 +96,7 @@ def train_finalists(
     num_steps: int = 1_000_000,
     top: int = 3,
     observer: SeedsObserver | None = None,
+    chosen: Sequence[Candidate] | None = None,
 ) -> Finalists | None:
     """Train the `top` best trials and the baseline on the tuning seeds and rank them.
 
@@ -110,6 +111,7 @@ def train_finalists(
       num_steps: environment steps of each seed.
       top: complete trials that are finalists, the baseline apart.
       observer: called at each checkpoint of each group of seeds.
+      chosen: what :func:`choose_finalists` returns for `top`, if that is known.
 
     Returns:
       The finalists in order, or None where no trial is complete.
@@ -118,7 +120,7 @@ def train_finalists(
       UserError: when `top` is not a positive integer.
     """
     require_count("top", top)
-    chosen = choose_finalists(study, top)
+    chosen = choose_finalists(study, top) if chosen is None else chosen
     if not chosen:
         return None
     group = _seed_group(study.settings, training_steps(study.settings, num_steps))
@@ -149,6 +151,11 @@ def choose_finalists(study: StudyRecord, top: int) -> list[Candidate]:
     return [Candidate.of_trial(trial, study.settings) for trial in best + baselines]
 
 
+def finalist_name(candidate: Candidate) -> str:
+    """Return what observers know the training of a finalist as."""
+    return f"finalist, trial {candidate.number}"
+
+
 def rank_finalists(
     candidates: Sequence[Candidate], seeds: SeedGroup, *, complete: bool = True
 ) -> Finalists:
@@ -177,7 +184,7 @@ def _training(candidate: Candidate, group: SeedGroup, folder: StudyFolder) -> Tr
         group.keys,
         candidate.hyperparameters,
         group.steps,
-        f"finalist, trial {candidate.number}",
+        finalist_name(candidate),
         state_folder=folder.training_state / f"trial-{candidate.number}",
         agent=candidate.agent,
     )

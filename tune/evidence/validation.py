@@ -285,7 +285,7 @@ class _Run:
             self.group.keys[first:stop],
             self.configuration.hyperparameters,
             self.group.steps,
-            f"validation, {self.role}",
+            validation_name(self.role),
             first,
             self.folder.training_state / self.role,
             self.configuration.agent,
@@ -338,6 +338,11 @@ def _save_policy(
         hyperparameters=candidate.hyperparameters.to_dict(),
         training=training,
     )
+
+
+def validation_name(role: str) -> str:
+    """Return what observers know the training of ``winner`` or ``baseline`` as."""
+    return f"validation, {role}"
 
 
 def _untrained(programs: Programs, group: SeedGroup, found: Mapping[str, Any]) -> float:

@@ -1,37 +1,41 @@
 """Terminal output of a study: progress while it runs and the summary at its end.
 
-A terminal gets a status line besides the lines that stay; other outputs get only those.
+A terminal gets a status line besides the lines that stay; other outputs get only those, and more
+in each.
 """
 
 import dataclasses
+import itertools
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
-from rich.status import Status
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ppo_jax.hyperparameters import DOMAINS
 from ppo_jax.programs import Checkpoint
 from ppo_jax.text import estimate_text, printable
 from tune.evidence.candidate import Candidate
 from tune.evidence.recommendation import Recommendation
 from tune.evidence.statistics import Estimate, summarize
 from tune.evidence.validation import Validation
-from tune.protocol.plan import NO_LIMIT
+from tune.protocol.budget import Budget
+from tune.protocol.plan import NO_LIMIT, Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
-from tune.protocol.trials import FINISHED, is_baseline
+from tune.protocol.trials import FINISHED, TrialRecord, is_baseline
 from tune.report import advice, text
 from tune.report.results import NOT_VALIDATED, StudyResults
+from tune.report.time_left import TRIALS, Job
+from tune.report.trial_table import LABELS, TrialTable, value_in_short
 
 
 @dataclasses.dataclass
@@ -40,36 +44,64 @@ class _Shown:
 
     Attributes:
       start: moment.
-      checkpoints: it has passed, as text.
+      steps: of the checkpoints it has passed, as text.
+      means: mean returns there, likewise.
     """
 
     start: float
-    checkpoints: list[str] = dataclasses.field(default_factory=list)
+    steps: list[str] = dataclasses.field(default_factory=list)
+    means: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Steps and returns together."""
+        return [f"{step} {mean}" for step, mean in zip(self.steps, self.means, strict=True)]
 
 
 class ConsoleProgress:
     """Prints the progress of a study; a context manager that removes the status line at its end.
 
+    A terminal gets trials as rows of a table, and one line for the whole session below them.
+
     Args:
       console: to print to.
       heading: print a heading when the study starts. Workers leave it to the process that
         started them.
+      plan: of the session; None for a process that runs trials alone.
+      budget: the clock of the plan's budget, if it has one.
+      is_compiling: says whether the session waits for the compiler.
     """
 
-    def __init__(self, console: Console, heading: bool = True) -> None:
-        self._heading = heading
+    def __init__(
+        self,
+        console: Console,
+        heading: bool = True,
+        plan: Plan | None = None,
+        budget: Budget | None = None,
+        is_compiling: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._heading, self._plan, self._budget = heading, plan, budget
+        self._is_compiling = is_compiling
         self._console = console
-        self._status: Status | None = None
-        self._n_trials = self._finished = self._finished_before = 0
-        self._shares: list[float] = []
+        self._live: Live | None = None
+        self._spinner = Spinner("line" if _shown(console, "⠋") != "⠋" else "dots")
+        self._job: Job | None = None
+        self._n_trials = 0
         self._best: float | None = None
         self._space = SearchSpace()
+        self._table: TrialTable | None = None
         self._trials: dict[int, _Shown] = {}
+        self._now: Sequence[str] = ()  # What is going on, at length and in short.
 
     def __enter__(self) -> "ConsoleProgress":
         if self._console.is_terminal:
-            self._status = self._console.status("starting")
-            self._status.start()
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._status,
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._live.start()
         return self
 
     def __exit__(
@@ -78,13 +110,15 @@ class ConsoleProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def study_started(self, study: optuna.Study, settings: Settings, n_trials: int) -> None:
         """Print what the study does and how far it is."""
         self._n_trials, self._space = n_trials, settings.space
-        self._finished = self._finished_before = _count_finished(study)
+        trials = study.get_trials(deepcopy=False, states=FINISHED)
+        records = [TrialRecord.of(trial) for trial in trials]
+        self._job = Job(settings, n_trials, self._plan, records, time.monotonic())
         self._best = _best_score(study)
         if not self._heading:
             return
@@ -93,8 +127,8 @@ class ConsoleProgress:
             f"{text.plural(settings.seeds, 'seed')} × {text.steps(settings.total_steps)} steps, "
             f"{settings.sampler} sampler, {settings.pruner} pruner"
         )
-        if self._finished:
-            self.line(f"continuing after {text.plural(self._finished, 'finished trial')}")
+        if trials:
+            self.line(f"continuing after {text.plural(len(trials), 'finished trial')}")
         for name, (default, value) in settings.space.moved_defaults().items():
             self.line(
                 f"the baseline uses {name} = {text.number(value)}: the search space does not hold "
@@ -102,44 +136,72 @@ class ConsoleProgress:
             )
         for hint in advice.before(settings):
             self.line(hint)
-        if self._finished < n_trials:
+        if len(trials) < n_trials:
             sizes = [n for n in settings.space.tuned_agent if not n.startswith("normalize")]
             once = f"each {', '.join(sizes)}" if sizes else "the whole study"
             self.line(f"compiling the programs, once for {once}")
 
     def trial_started(self, trial: optuna.Trial) -> None:
         """Show the trial on the status line."""
-        self._trials[trial.number] = _Shown(time.perf_counter())
-        self._show(trial.number, "training")
+        self._trials[trial.number] = _Shown(time.monotonic())
+        self._now = (_title(trial.number),)
 
     def checkpoint(self, trial: optuna.Trial, checkpoint: Checkpoint) -> None:
-        """Show a trial with the mean return at its checkpoint on the status line."""
+        """Show a trial with the mean returns at its checkpoints on the status line."""
         returns = checkpoint.returns[np.isfinite(checkpoint.returns)]
-        mean = text.score(returns.mean()) if len(returns) else "diverged"
-        checkpoints = self._trials[trial.number].checkpoints
-        checkpoints.append(f"{checkpoint.step // 1000}k {mean}")
-        self._show(trial.number, "  ".join(checkpoints))
+        shown = self._trials[trial.number]
+        shown.steps.append(text.steps_in_short(checkpoint.step))
+        shown.means.append(text.score(returns.mean()) if len(returns) else "diverged")
+        title = _title(trial.number)
+        self._now = f"{title}: {'  '.join(shown.checkpoints)}", f"{title}: {shown.checkpoints[-1]}"
+        self._known_job.trial_checkpoint(
+            trial.number,
+            trial.user_attrs["hyperparameters"]["n_epochs"],
+            checkpoint.step,
+            checkpoint.training_seconds + checkpoint.evaluation_seconds,
+            time.monotonic(),
+        )
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Print a line with score, checkpoints and configuration of the trial."""
-        self._finished = _count_finished(study)
+        """Print score, checkpoints and configuration of the trial."""
         shown = self._trials.pop(trial.number)
-        seconds = time.perf_counter() - shown.start
-        self._shares.append(seconds / (1 + len(self._trials)))
+        seconds = time.monotonic() - shown.start
+        self._known_job.trial_finished(
+            trial.number, trial.value, _count_finished(study), time.monotonic()
+        )
         self._best = _best_score(study)
-        score = "pruned" if trial.state == TrialState.PRUNED else text.score(trial.value)
-        configuration = "defaults" if is_baseline(trial) else self._in_short(trial)
+        pruned = trial.state == TrialState.PRUNED
+        score = "pruned" if pruned else text.score(trial.value)
         diverged = trial.user_attrs.get("diverged_seeds")
+        values = self._space.decode(trial.params).to_dict()
+        if self._live is not None:
+            if self._table is None:
+                self._table = TrialTable(self._space, self._console.width)
+                self.lines(self._table.header)
+            if diverged and pruned:
+                score = "diverged"
+            self.lines([self._table.row(trial.number, score, values, seconds, shown.means)])
+            return
+        in_short = (
+            f"{LABELS.get(name, name)} {value_in_short(values[name])}" for name in self._space.keys
+        )
+        configuration = "defaults" if is_baseline(trial) else " ".join(in_short)
         self.line(
             f"{_title(trial.number)} {score:>7}  {'  '.join(shown.checkpoints)}  | {configuration}"
             f"{f' | diverged seeds: {len(diverged)}' if diverged else ''}"
             f" | {self._best_so_far()} | {seconds:.1f} s, {self._time_left()}"
         )
 
+    def proof_started(self, phase: str, plan: Plan, runs: Mapping[str, Candidate]) -> None:
+        """Show the phase on the status line."""
+        known = {name: (run.number, run.hyperparameters.n_epochs) for name, run in runs.items()}
+        self._known_job.proof_started(phase, plan, known, time.monotonic())
+        self._now = ()
+
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray
     ) -> None:
-        """Show a checkpoint of a finalist or a validation run on the status line.
+        """Show a checkpoint of a finalist or a validation run; print its last one.
 
         Args:
           name: of the run.
@@ -148,42 +210,68 @@ class ConsoleProgress:
           step: nominal environment step.
           returns: of these seeds, float ``[stop - first]``; NaN for a diverged one.
         """
-        if self._status is None:
-            return
+        job = self._known_job
+        job.seeds_checkpoint(name, first, stop, step, time.monotonic())
         finite = returns[np.isfinite(returns)]
         mean = f"return {text.score(finite.mean())}" if len(finite) else "diverged"
-        seeds = f"seeds {first}–{stop - 1}"
-        self._status.update(f"{name}, {seeds}: {text.steps(step)} steps, {mean}")
+        steps = text.steps_in_short(step)
+        line = f"{name}, seeds {first}–{stop - 1}: {steps} steps, {mean}"
+        self._now = line, f"{name.rpartition(', ')[2]} at {steps}"
+        if job.plan is not None and step == job.plan.validate_steps:
+            self.line(line if self._live is not None else f"{line}, {self._time_left()}")
 
     def line(self, line: str) -> None:
         """Print a line that stays."""
-        print_lines(self._console, [line])
+        self.lines([line])
 
-    def _show(self, number: int, status: str) -> None:
-        if self._status is not None:
-            of = "" if self._n_trials == NO_LIMIT else f" of {self._n_trials}"
-            self._status.update(
-                f"{_title(number)}{of}: {status}  ({self._best_so_far()}, {self._time_left()})"
-            )
+    def lines(self, lines: Sequence[str]) -> None:
+        """Print lines that stay."""
+        print_lines(self._console, lines)
 
-    def _in_short(self, trial: FrozenTrial) -> str:
-        values = self._space.decode(trial.params).to_dict()
-        shown = {name: values[name] for name in self._space.keys}
-        return " ".join(f"{_LABELS.get(n, n)} {_value_in_short(v)}" for n, v in shown.items())
+    @property
+    def _known_job(self) -> Job:
+        assert self._job is not None, "the study has started"
+        return self._job
+
+    def _status(self) -> RenderableType:
+        """Return the line of the whole session, as much of it as fits."""
+        room = self._console.width - 3  # The spinner, and a last column that wraps nowhere.
+        (line,), *parts = self._status_parts()
+        for wordings in parts:
+            fitting = (word for word in wordings if len(line) + 3 + len(word) <= room)
+            line += "".join(f" | {word}" for word in itertools.islice(fitting, 1))
+        self._spinner.text = Text(_shown(self._console, printable(line[:room])), no_wrap=True)
+        return self._spinner
+
+    def _status_parts(self) -> list[Sequence[str]]:
+        """Return what the status line says, the most important first, in the wordings there are."""
+        job = self._job
+        if job is None:
+            return [["starting"]]
+        place = f"phase {job.phases.index(job.phase) + 1} of {len(job.phases)}, {job.phase}"
+        if job.phase == TRIALS:
+            of = "" if self._n_trials >= NO_LIMIT else f" of {self._n_trials}"
+            place += f" {job.finished}{of}"
+        done, total = job.steps()
+        steps = text.steps_in_short(done)
+        if total is not None:
+            steps += f" of {text.steps_in_short(total)}"
+        left = "compiling" if self._is_compiling() else self._time_left()
+        best = self._best_so_far()
+        return [[place], [f"{steps} steps", steps], [left], self._now, [best]]
 
     def _best_so_far(self) -> str:
         return "no score yet" if self._best is None else f"best {text.score(self._best)}"
 
     def _time_left(self) -> str:
-        """Return it as text; by each trial's share of the time, as others train beside it."""
-        if not self._shares or self._n_trials == NO_LIMIT:
-            return "time left unknown"
-        # The first trial includes the compilation, so it counts only while it is alone.
-        known = self._shares[1:] or self._shares
-        # Other processes on the same study finish trials as well.
-        share = len(self._shares) / max(1, self._finished - self._finished_before)
-        seconds = max(0, self._n_trials - self._finished) * share * sum(known) / len(known)
-        return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+        """Return how long the whole session will take."""
+        left = None if self._job is None else self._job.seconds_left(time.monotonic())
+        if self._budget is not None:
+            at_most = max(0.0, self._budget.left)
+            if left is None:
+                return f"at most {text.duration_left(at_most, at_most)} left"
+            left = min(left[0], at_most), min(left[1], at_most)
+        return "time left unknown" if left is None else f"{text.duration_left(*left)} left"
 
 
 def print_summary(
@@ -297,11 +385,26 @@ def _print_rows(console: Console, rows: Mapping[str, str]) -> None:
 def print_lines(console: Console, lines: Sequence[str]) -> None:
     """Print lines as they are, without markup and colours.
 
-    A terminal gets them wrapped between words, but for indented ones, which are to be copied.
+    A terminal gets them wrapped between words, but for indented ones, which are to be copied or
+    are rows of a table.
     """
     for line in lines:
         wrapped = console.is_terminal and not line.startswith(" ")
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=not wrapped)
+        shown = _shown(console, printable(line))
+        console.print(shown, markup=False, highlight=False, soft_wrap=not wrapped)
+
+
+_IN_ASCII = str.maketrans({"×": "x", "–": "-", "−": "-", "…": "...", "γ": "g", "λ": "l", "ε": "c"})
+"""What is as wide and as plain where the encoding of a terminal lacks a character."""
+
+
+def _shown(console: Console, line: str) -> str:
+    """Return `line` in characters that the encoding of `console` has, as far as they are ours."""
+    try:
+        line.encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return line.translate(_IN_ASCII)
+    return line
 
 
 def _score_rows(results: StudyResults) -> dict[str, str]:
@@ -368,18 +471,3 @@ def _best_score(study: optuna.Study) -> float | None:
 
 def _trials(count: int) -> str:
     return "trials" if count == NO_LIMIT else text.plural(count, "trial")
-
-
-_LABELS = {
-    **{name: domain.label for name, domain in DOMAINS.items()},
-    "num_envs": "envs",
-    "hidden_sizes": "hidden",
-    "normalize_observations": "norm-obs",
-    "normalize_rewards": "norm-rew",
-}
-
-
-def _value_in_short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "×".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -84,6 +84,40 @@ def steps(count: int) -> str:
     return f"{count:,}"
 
 
+def steps_in_short(count: int) -> str:
+    """Return a number of environment steps, rounded.
+
+    >>> [steps_in_short(count) for count in (512, 50_000, 1_234_567, 56_000_000, 2_000_000_000)]
+    ['512', '50k', '1.23M', '56M', '2B']
+    """
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{float(f'{count / size:.3g}'):g}{unit}"
+    return str(count)
+
+
+def duration_left(low: float, high: float) -> str:
+    """Return how long something takes that ends between `low` and `high` seconds from now.
+
+    One number where the two are close.
+
+    >>> duration_left(37, 40), duration_left(150, 160), duration_left(20, 300)
+    ('40 s', '2.7 min', '0.3 to 5.0 min')
+    >>> duration_left(900, 1500), duration_left(7000, 14000)
+    ('15 to 25 min', '1.9 to 3.9 h')
+    """
+    size, unit = next(
+        (size, unit)
+        for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (math.inf, 3600, "h"))
+        if high < limit
+    )
+    digits = 1 if unit == "h" or (unit == "min" and high < 600) else 0
+    shown = [f"{seconds / size:.{digits}f}" for seconds in (low, high)]
+    if high <= 1.25 * low or high < 10:
+        shown = shown[1:]
+    return f"{' to '.join(shown)} {unit}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a duration, with the unit that suits its length.
 

@@ -1,5 +1,6 @@
 """Logging of a study to TensorBoard and Weights & Biases, one run per trial."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -9,6 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.programs import Checkpoint
 from ppo_jax.tracking import Tracker, TrackingConfig
+from tune.evidence.candidate import Candidate
+from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.report.console import ConsoleProgress
 
@@ -74,6 +77,10 @@ class TrackedProgress:
                 tracker.log({"score": trial.values[0]})
             tracker.close()
         self._progress.trial_finished(study, trial)
+
+    def proof_started(self, phase: str, plan: Plan, runs: Mapping[str, Candidate]) -> None:
+        """Pass the call on."""
+        self._progress.proof_started(phase, plan, runs)
 
     def seeds_checkpoint(
         self, name: str, first: int, stop: int, step: int, returns: np.ndarray

@@ -1,24 +1,28 @@
 import dataclasses
 import io
 import itertools
+import re
 
 import pytest
 from rich.console import Console
 
 from tune.analysis.bounds import BoundHit
+from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
-from tune.protocol.space import SearchSpace
+from tune.protocol.space import Configuration, SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.report.console import ConsoleProgress, print_summary
 from tune.report.files import load_results
+from tune.report.trial_table import TrialTable
 from tune.search.study import run_optimization
+from tune.session import run as run_session
 from tune.session import train_best_config
 
 
-def run(programs, tmp_path, terminal, n_trials=6, settings=None):
+def run(programs, tmp_path, terminal, n_trials=6, settings=None, width=250):
     text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=250)
+    console = Console(file=text, force_terminal=terminal, width=width)
     with ConsoleProgress(console) as progress:
         run_optimization(n_trials, settings, output=tmp_path, progress=progress, programs=programs)
     return text.getvalue()
@@ -41,8 +45,84 @@ def test_plain_lines_where_the_output_is_no_terminal(programs, tmp_path):
     assert all("best 125.0" in line and "left" in line for line in lines)
 
 
-def test_status_line_on_a_terminal(programs, tmp_path):
-    assert "\x1b" in run(programs, tmp_path, terminal=True)
+def test_trials_are_rows_that_fit_a_terminal_of_80_columns(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 * min(1, hp.gamma / 0.99)
+    settings = Settings(sampler="random", pruner_startup_trials=1)
+    text = run(programs, tmp_path, terminal=True, settings=settings, width=80)
+    rows = [re.sub(r"\x1b\[.*?[A-Za-z]", "", line).rstrip() for line in text.splitlines()]
+    (start,) = (i for i, row in enumerate(rows) if row.lstrip().startswith("trial    score"))
+    header = rows[start].split()
+    (first,) = (row.split() for row in rows[start:] if row.startswith("    0 "))
+    assert header[2:] == ["lr", "γ", "λ", "ε", "vf", "ent", "norm", "steps", "batch", "ep", "time"]
+    assert first[:-2] == [
+        "0",
+        "125.0",
+        "0.0003",
+        "0.99",
+        "0.95",
+        "0.2",
+        "0.5",
+        "0.01",
+        "0.5",
+        "2048",
+        "256",
+        "4",
+    ]
+    assert max(map(len, rows)) <= 80
+    assert any("pruned" in row for row in rows[start:])
+
+
+def test_wider_terminal_shows_returns_and_a_narrow_one_says_what_is_missing():
+    wide, narrow = (TrialTable(SearchSpace(), width) for width in (140, 60))
+    values = Configuration().to_dict()
+    means = [f"{mean}.5" for mean in range(100, 130)]
+    assert wide.header[-1].endswith("time  returns at checkpoints")
+    row = wide.row(3, "446.7", values, 900.0, means)
+    assert len(row) <= 140
+    assert row.endswith("15 min  " + "  ".join(means[-8:]))
+    assert "4 further columns in the report" in narrow.header[0]
+    assert len(narrow.row(3, "446.7", values, 9.0, means)) <= 60
+
+
+def test_status_line_names_phase_steps_and_time_left(programs, tmp_path, monkeypatch):
+    """The same at any width, as far as it fits; with the encoding of the terminal."""
+    monkeypatch.setattr("tune.report.console.time.monotonic", iter(range(0, 10**6, 7)).__next__)
+    settings, folder = Settings(sampler="random"), StudyFolder(tmp_path)
+    plan = Plan(settings, 5, "a", folder, finalists=2)
+    file = io.TextIOWrapper(io.BytesIO(), "ascii")
+    console = Console(file=file, force_terminal=True, width=100)
+    compiling, seen = [True], []
+
+    class Looking(ConsoleProgress):
+        def look(self):
+            return str(self._status().text)
+
+        def checkpoint(self, trial, checkpoint):
+            super().checkpoint(trial, checkpoint)
+            seen.append(self.look())
+            compiling[0] = False
+
+        def seeds_checkpoint(self, *arguments):
+            super().seeds_checkpoint(*arguments)
+            seen.append(self.look())
+
+    progress = Looking(console, plan=plan, is_compiling=lambda: compiling[0])
+    assert progress.look() == "starting"
+    run_session(plan, programs, progress)
+    assert seen[0].startswith(
+        "phase 1 of 3, trials 0 of 5 | 200k of 55.7M steps | compiling | trial"
+    )
+    assert re.fullmatch(r"phase 1 of 3, trials 4 of 5 \| .* left \| trial  4: .*", seen[17])
+    for phase in (
+        r"phase 2 of 3, finalists \| .* left \| trial 0 at 50k.*",
+        r"phase 3 of 3, validation \| .* left \| baseline at 1M.*",
+    ):
+        assert any(re.fullmatch(phase, line) for line in seen), phase
+    assert all(line.isascii() and len(line) <= 98 for line in seen)
+    file.flush()
+    shown = file.buffer.getvalue().decode("ascii")
+    assert "4 seeds x 200,000 steps" in shown
+    assert "finalist, trial 0, seeds 0-3: 1M steps, return" in shown
 
 
 def test_says_what_has_finished_and_which_defaults_moved(programs, tmp_path):
