@@ -78,6 +78,8 @@ def parse(
             )
     except UserError as error:  # From a dataclass that checks itself.
         fail(str(error))
+    except BrokenPipeError:
+        _end_unread()
     except SystemExit as stop:
         if stop.code:
             fail(_first_paragraph(errors.getvalue()))
@@ -255,9 +257,8 @@ def run(main: Callable[[], None], how_to_continue: str = "") -> None:
         newline = "" if interruption.signal == signal.SIGINT else "\n"
         print(f"{newline}interrupted{how_to_continue}", file=sys.stderr)
         _exit_now(128 + interruption.signal)
-    except BrokenPipeError:  # The reader, for example `head`, has exited.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    except BrokenPipeError:
+        _end_unread()
     except OSError as error:
         if error.errno is None:
             raise
@@ -316,6 +317,12 @@ def _handle_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
 
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+def _end_unread() -> NoReturn:
+    """Exit because the reader of what is printed, for example `head`, has exited."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _exit_now(status: int) -> NoReturn:

@@ -207,7 +207,7 @@ def test_packages_list_their_commands(package, capsys):
     shown = capsys.readouterr().out
     for module in re.findall(r"python -m (\S+)", shown):
         assert importlib.util.find_spec(module), module
-    assert len(shown.splitlines()) == 6
+    assert len(shown.splitlines()) >= 6
 
 
 def test_console_scripts_are_command_lines():
@@ -248,6 +248,17 @@ def test_help_is_shown_by_any_terminal():
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_help_whose_reader_has_gone_ends_without_a_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "ppo_jax.evaluate", "--help"], stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == b""
 
 
 def test_what_orbax_reports_to_a_loop_that_is_gone_is_not_shown(capsys, monkeypatch):
