@@ -396,16 +396,16 @@ def _listing_options(function: _Function) -> _Function:
 def train(
     env: EnvironmentLike | None = None,
     *,
-    total_steps: int = Training.total_steps,
-    seeds: int = Training.seeds,
-    seed: int = Training.seed,
-    eval_every: int = Training.eval_every,
-    eval_episodes: int = Training.eval_episodes,
+    total_steps: int = 500_000,
+    seeds: int = 4,
+    seed: int = 0,
+    eval_every: int = 50_000,
+    eval_episodes: int = 32,
     env_kwargs: Mapping[str, EnvValue] | EnvKwargs | None = None,
     preset: str | None = None,
     hyperparameters: Hyperparameters | Mapping[str, Any] | None = None,
     agent: AgentConfig | Mapping[str, Any] | None = None,
-    matmul_precision: str = Training.matmul_precision,
+    matmul_precision: str = "default",
     output: str | Path | None = None,
     callback: Callback | None = None,
     progress: bool = False,
@@ -414,10 +414,10 @@ def train(
     """Train PPO on several seeds at once; ``python -m ppo_jax.train`` as a function.
 
     Every hyperparameter (:class:`~ppo_jax.hyperparameters.Hyperparameters`) and every setting of
-    the agent (:class:`~ppo_jax.config.AgentConfig`) is a keyword argument. ::
+    the agent (:class:`~ppo_jax.config.AgentConfig`) is a keyword argument::
 
-        result = ppo_jax.train("CartPole-v1", learning_rate=1e-3, total_steps=500_000, seeds=4)
-        result.returns      # learning curves, [checkpoints, seeds]
+        result = ppo_jax.train("CartPole-v1", learning_rate=1e-3, seeds=4)
+        result.returns  # learning curves, [checkpoints, seeds]
         result.policy.act(observation)
 
     Args:

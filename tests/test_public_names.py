@@ -15,6 +15,7 @@ import ppo_jax
 import tune
 from ppo_jax.config import AgentConfig, AgentOptions
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
+from ppo_jax.training import Training
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +52,10 @@ def test_train_is_a_function_and_the_module_of_the_command():
     assert signature.parameters["learning_rate"].default == Hyperparameters.learning_rate
     assert signature.parameters["hidden_sizes"].default == AgentConfig.hidden_sizes
     assert "options" not in signature.parameters
+    for field in dataclasses.fields(Training):
+        if field.name in ("total_steps", "seeds", "seed", "eval_every", "eval_episodes"):
+            assert signature.parameters[field.name].default == field.default
+    assert signature.parameters["matmul_precision"].default == Training.matmul_precision
 
 
 @pytest.mark.parametrize(
