@@ -6,6 +6,7 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
 
@@ -13,7 +14,8 @@ from ppo_jax.errors import UserError, is_number, nearest, require_choice, requir
 from ppo_jax.hyperparameters import Hyperparameters
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
-NETWORKS = ("auto", "mlp", "cnn")
+RECURRENT = ("gru", "lstm")
+NETWORKS = ("auto", "mlp", "cnn", *RECURRENT)
 PRECISIONS = ("default", "high", "highest")
 
 MOST_LAYERS = 100
@@ -57,7 +59,10 @@ class AgentConfig:
     num_envs: int = 16
     """Parallel environments of one seed."""
     network: str = "auto"
-    """mlp, cnn, or auto: cnn where observations are images, mlp elsewhere."""
+    """mlp, cnn, or auto: cnn where observations are images, mlp elsewhere. gru and lstm remember
+    what an episode has shown before. One of your own is module:Class."""
+    sequence_length: int = 16
+    """Steps of an environment in a row that a gru or an lstm learns from."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the actor and of the critic."""
     conv_features: tuple[int, ...] = (16,)
@@ -77,7 +82,8 @@ class AgentConfig:
         require_count("num_envs", self.num_envs)
         for name in ("hidden_sizes", "conv_features"):
             _require_sizes(name, getattr(self, name))
-        require_choice("network", self.network, NETWORKS)
+        require_count("sequence_length", self.sequence_length)
+        self._require_network()
         if self.network == "cnn" and not self.conv_features:
             raise UserError("conv_features must name at least one size for a cnn, but got ()")
         require_choice("activation", self.activation, ACTIVATIONS)
@@ -89,6 +95,23 @@ class AgentConfig:
         for name in ("squash_actions", "normalize_observations", "normalize_rewards"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false, but got {getattr(self, name)!r}")
+
+    def _require_network(self) -> None:
+        if isinstance(self.network, str) and ":" in self.network:
+            if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.network):
+                raise UserError(
+                    f"a network of your own is named as module:Class, but got {self.network!r}"
+                )
+            _asked.add(self.network)
+        else:
+            require_choice("network", self.network, NETWORKS)
+        if self.recurrent and not self.hidden_sizes:
+            raise UserError(f"hidden_sizes must name at least one size for a {self.network}")
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the network remembers; see :class:`ppo_jax.networks.RecurrentActorCritic`."""
+        return self.network in RECURRENT
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes; strict JSON."""
@@ -109,12 +132,19 @@ class AgentConfig:
         return value
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "AgentConfig":
+    def from_dict(cls, values: Mapping[str, Any], *, asked: bool = False) -> "AgentConfig":
         """Restore :meth:`to_dict`; what is missing keeps its default.
 
+        Args:
+          values: setting -> value.
+          asked: whether they are what a user asks for, and no data.
+
         Raises:
-          UserError: for an unknown name or a wrong value.
+          UserError: for an unknown name or a wrong value; of data, for a network that is code to
+            import, unless a user of this process has asked for it as well.
         """
+        if not asked:
+            require_asked(values.get("network"), "a file or a storage", "pass --network")
         known = [f.name for f in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -141,6 +171,25 @@ class AgentOptions(TypedDict, total=False):
     squash_actions: bool
     normalize_observations: bool
     normalize_rewards: bool
+
+
+_asked: set[str] = set()
+"""Networks of their own that users of this process have named."""
+
+
+def require_asked(network: Any, source: str, remedy: str) -> None:
+    """Raise a ``UserError`` if data name code that the user has not asked for.
+
+    Args:
+      network: of an agent.
+      source: what names it.
+      remedy: how to ask for it, but for the name.
+    """
+    if isinstance(network, str) and ":" in network and network not in _asked:
+        raise UserError(
+            f"{source} names the network {network!r}, whose code would be imported and run; "
+            f"if you trust it, {remedy} {network}"
+        )
 
 
 def _require_sizes(name: str, sizes: Any) -> None:
@@ -187,22 +236,39 @@ class TrainConfig:
             _require_sizes(name, sizes)
             if not sizes:
                 raise UserError(f"{name} must name at least one size, but got {sizes!r}")
+        length = self.row_size
         for n_steps in self.n_steps_choices:
             if n_steps % self.agent.num_envs:
                 raise UserError(
                     f"n_steps must be a multiple of num_envs, but got n_steps={n_steps} "
                     f"with num_envs={self.agent.num_envs}"
                 )
+            if n_steps // self.agent.num_envs % length:
+                raise UserError(
+                    f"sequence_length must divide the steps of each environment in a rollout, "
+                    f"n_steps / num_envs, but got sequence_length={length} with "
+                    f"n_steps={n_steps} and num_envs={self.agent.num_envs}"
+                )
             if not any(n_steps % batch_size == 0 for batch_size in self.batch_size_choices):
                 _refuse_together(n_steps, self.batch_size_choices[0])
         for batch_size in self.batch_size_choices:
             if not any(n_steps % batch_size == 0 for n_steps in self.n_steps_choices):
                 _refuse_together(self.n_steps_choices[0], batch_size)
+            if batch_size % length:
+                raise UserError(
+                    f"sequence_length must divide batch_size, but got sequence_length={length} "
+                    f"with batch_size={batch_size}"
+                )
 
     @property
     def max_n_steps(self) -> int:
         """Transitions the rollout buffer of one seed can hold."""
         return max(self.n_steps_choices)
+
+    @property
+    def row_size(self) -> int:
+        """Transitions that minibatches keep together: a sequence of a recurrent network, else 1."""
+        return self.agent.sequence_length if self.agent.recurrent else 1
 
     @property
     def block_size(self) -> int:

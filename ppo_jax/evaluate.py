@@ -37,6 +37,8 @@ class Arguments(command_line.Common):
     env: str | None = None
     """Environment to play in; that of the policy if not given. One of your own has to be named
     here, as module:attribute: what a policy names is never imported."""
+    network: str | None = None
+    """Network of a policy whose network is your own, as module:Class."""
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
     gymnasium: str | None = None
@@ -64,7 +66,7 @@ def _run(arguments: Arguments) -> None:
     from ppo_jax.playback.gymnasium import Gymnasium
     from ppo_jax.versions import device_description, versions
 
-    loaded = policy.load(arguments.policy)
+    loaded = policy.load(arguments.policy, arguments.network)
     environment, kwargs = _environment(loaded, arguments.env, overrides)
     theirs = None
     if arguments.gymnasium is not None:

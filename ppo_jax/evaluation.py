@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Environment, make
-from ppo_jax.networks import ActorCritic, make_network, policy_outputs
+from ppo_jax.networks import ActorCritic, make_network, policy_step
 from ppo_jax.normalization import RunningStatistics, normalized
 
 _STEPS_PER_CHECK = 32
@@ -90,11 +90,11 @@ def play(
     noise_key = jax.random.fold_in(step_key, jnp.uint32(_NOISE))
 
     def step(carry: _Carry, randomness: _Carry) -> tuple[_Carry, None]:
-        env_state, observation, running, totals = carry
+        env_state, observation, memory, running, totals = carry
         index, keys = randomness
         if observation_statistics is not None:
             observation = normalized(observation_statistics, observation, environment.spaces.scale)
-        outputs = policy_outputs(network, params, observation)
+        outputs, memory = policy_step(network, params, observation, memory)
         if sample:
             noise = distribution.noise(jax.random.fold_in(noise_key, index), (episodes,))
             raw_action = distribution.sample(outputs, noise)
@@ -110,10 +110,10 @@ def play(
         )
         running &= ~(timestep.terminated | timestep.truncated)
         running &= index + 1 < environment.max_episode_steps
-        return (timestep.state, timestep.observation, running, totals), None
+        return (timestep.state, timestep.observation, memory, running, totals), None
 
     def unfinished(loop: _Carry) -> jax.Array:
-        running: jax.Array = loop[1][2]
+        running: jax.Array = loop[1][3]
         return running.any()
 
     def chunk(loop: _Carry) -> _Carry:
@@ -125,7 +125,8 @@ def play(
 
     env_state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
     nothing = Episodes(jnp.zeros(episodes, jnp.float32), jnp.zeros(episodes, jnp.int32))
-    start = (env_state, observation, jnp.full(episodes, wanted, bool), nothing)
-    _, (_, _, _, totals) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
+    running = jnp.full(episodes, wanted, bool)
+    start = (env_state, observation, network.fresh_memory((episodes,)), running, nothing)
+    _, (*_, totals) = jax.lax.while_loop(unfinished, chunk, (jnp.int32(0), start))
     played: Episodes = totals
     return played

@@ -273,7 +273,7 @@ def update(
       network: static.
       params: network parameters.
       optimizer_state: of :func:`ppo_jax.learner.make_optimizer`.
-      experience: ``[lanes, config.max_n_steps, ...]``.
+      experience: of :func:`ppo_jax.trainer.prepare`, ``[lanes, ...]``.
       rates: hyperparameters as they are to be used in this update.
       key: of this update.
       full: bool ``[lanes]``; the other lanes stay as they are.
@@ -341,8 +341,8 @@ def _chunk(
     share = micro / batch_size.astype(jnp.float32)
 
     order = shuffle_rollout(config, jax.random.fold_in(key, lane.epoch), rates.n_steps)
-    rows = _row(order.reshape(-1, config.block_size), lane.chunk)
-    batches = jax.tree.map(lambda x: x[rows].reshape(ticks, micro, *x.shape[1:]), experience)
+    rows = _row(order.reshape(-1, config.block_size // config.row_size), lane.chunk)
+    batches = jax.tree.map(lambda x: x[rows].reshape(ticks, -1, *x.shape[1:]), experience)
     advantages = _normalized(config, batches.advantage, rates)
 
     def tick(carry: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
@@ -381,7 +381,7 @@ def _chunk(
 
 
 def _normalized(config: TrainConfig, advantages: jax.Array, rates: Hyperparameters) -> jax.Array:
-    """Normalise the advantages of a chunk, ``[ticks, rows]``, each by its true minibatch."""
+    """Normalise the advantages of a chunk, ``[ticks, ...]``, each by its true minibatch."""
     normalized = partial(minibatch_advantages, hyperparameters=rates)
     choices = [
         jax.vmap(normalized)(advantages.reshape(-1, size)).reshape(advantages.shape)

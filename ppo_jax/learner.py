@@ -22,7 +22,14 @@ _Learned = tuple[Any, optax.OptState, LossMetrics]
 
 
 class Experience(NamedTuple):
-    """A rollout as the learner sees it, one row a transition: ``[N, ...]``."""
+    """A rollout as the learner sees it, one row a transition: ``[N, ...]``.
+
+    Of a recurrent network a row is a sequence, ``[N, sequence_length, ...]``.
+
+    Attributes:
+      memory: what the network remembered at the start of a sequence, ``[N, ...]``.
+      starts: whether an episode begins with a step, bool.
+    """
 
     observation: jax.Array
     action: jax.Array
@@ -30,6 +37,8 @@ class Experience(NamedTuple):
     value: jax.Array
     advantage: jax.Array
     returns: jax.Array
+    memory: Any = ()
+    starts: Any = ()
 
 
 def make_optimizer(
@@ -104,7 +113,7 @@ def update(
       network: static.
       params: network parameters.
       optimizer_state: of :func:`make_optimizer`.
-      experience: ``[config.max_n_steps, ...]``, of which the first ``n_steps`` are used.
+      experience: of :func:`ppo_jax.trainer.prepare`; its first ``n_steps`` transitions are used.
       hyperparameters: traced scalars; the rates as they are to be used in this update.
       key: of this update; it shuffles the epochs.
       few_launches: static; whether to spare launches at the cost of arithmetic and copies.
@@ -135,7 +144,7 @@ def joined(
       *rest: further arguments.
       vmap: maps over what `params` and `optimizer_state` hold more than one of.
     """
-    if network.conv_features:
+    if not network.can_be_joined:
         return learn(network, params, optimizer_state, *rest)
     joint = JointActorCritic(network)
 
@@ -201,7 +210,7 @@ def _run_epochs(
     block_size = config.minibatch_block(batch_size)
     batches_per_block = block_size // batch_size
     n_blocks = hyperparameters.n_steps // block_size
-    rows_used = config.max_n_steps // block_size * block_size
+    rows_used = config.max_n_steps // block_size * block_size // config.row_size
 
     def batch_of(rows: jax.Array) -> tuple[Experience, jax.Array]:
         batch = jax.tree.map(lambda x: x[rows], experience)
@@ -224,7 +233,7 @@ def _run_epochs(
     def epoch(loop: _Carry) -> _Carry:
         index, _, carry = loop
         order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
-        order = order[:rows_used].reshape(-1, batches_per_block, batch_size)
+        order = order[:rows_used].reshape(-1, batches_per_block, batch_size // config.row_size)
 
         def block(index: jax.Array, carry: _Carry) -> _Carry:
             # A static scan inside the traced loop: a GPU pays for every traced iteration.
@@ -248,15 +257,16 @@ def _run_epochs(
 
 
 def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array | int) -> jax.Array:
-    """Return ``[config.max_n_steps]`` rows whose first `n_steps` are a permutation.
+    """Return all rows, of which those of the first `n_steps` transitions are a permutation.
 
     One branch a rollout size, so that a short rollout does not pay for sorting a long one.
     """
+    all_rows = config.max_n_steps // config.row_size
 
     def branch(size: int) -> Callable[[jax.Array], jax.Array]:
-        return lambda key: jnp.pad(shuffle(key, size), (0, config.max_n_steps - size))
+        return lambda key: jnp.pad(shuffle(key, size), (0, all_rows - size))
 
-    branches = [branch(size) for size in config.n_steps_choices]
+    branches = [branch(size // config.row_size) for size in config.n_steps_choices]
     rows: jax.Array = jax.lax.switch(index_of(n_steps, config.n_steps_choices), branches, key)
     return rows
 
@@ -349,7 +359,15 @@ def _loss(
     advantages: jax.Array,
     hyperparameters: Hyperparameters,
 ) -> tuple[jax.Array, LossMetrics]:
-    outputs, value = outputs_and_value(network, params, batch.observation)
+    outputs, value = outputs_and_value(
+        network, params, batch.observation, batch.memory, batch.starts
+    )
+    if batch.value.ndim == 2:  # Sequences, of which the loss knows nothing.
+        flat = batch.action, batch.log_prob, batch.value, batch.returns, outputs, value, advantages
+        action, log_prob, old, returns, outputs, value, advantages = (
+            x.reshape(-1, *x.shape[2:]) for x in flat
+        )
+        batch = batch._replace(action=action, log_prob=log_prob, value=old, returns=returns)
     return ppo_loss(
         log_prob=network.distribution.log_prob(outputs, batch.action),
         old_log_prob=batch.log_prob,

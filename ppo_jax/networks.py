@@ -20,6 +20,7 @@ from ppo_jax.distributions import (
 )
 from ppo_jax.environments import ActionSpace, Discrete, MultiDiscrete, Spaces
 from ppo_jax.errors import UserError
+from ppo_jax.imports import imported
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
@@ -151,44 +152,79 @@ class ActorCritic(nn.Module):
 
     def setup(self) -> None:
         """Create the parts; called by Flax."""
-        width = self.distribution.width
-        if self.distribution.state_independent_scale:
-            width //= 2
-            initializer = nn.initializers.constant(self.initial_log_std)
-            self.log_std = self.param("log_std", initializer, (width,))
+        width = self._create_scale()
         self.actor = MLP(self.hidden_sizes, width, 0.01, self.activation)
         self.critic = MLP(self.hidden_sizes, 1, 1.0, self.activation)
         if self.conv_features:
             self.actor_convolutions = Convolutions(self.conv_features, self.activation)
             self.critic_convolutions = Convolutions(self.conv_features, self.activation)
 
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether there is a :class:`JointActorCritic` of it."""
+        return not self.conv_features
+
+    def _create_scale(self) -> int:
+        """Create the scale of a Gaussian, and return the number of the actor's own outputs."""
+        width = self.distribution.width
+        if self.distribution.state_independent_scale:
+            width //= 2
+            initializer = nn.initializers.constant(self.initial_log_std)
+            self.log_std = self.param("log_std", initializer, (width,))
+        return width
+
     def policy(self, observation: jax.Array) -> jax.Array:
         """Map observations ``[..., *shape]`` to outputs ``[..., distribution.width]``."""
         x, mask = _unmasked(self._batched(observation), self.mask_size)
         features = self._features(self.actor_convolutions, x) if self.conv_features else _flat(x)
-        outputs = _masked(self.actor(features), mask)
-        if self.distribution.state_independent_scale:
-            log_std = jnp.broadcast_to(self.log_std, outputs.shape)
-            outputs = jnp.concatenate([outputs, log_std], axis=-1)
-        return outputs.reshape(*self._batch_shape(observation), -1)
+        return self._outputs(self.actor(features), mask, observation)
 
-    def value(self, observation: jax.Array) -> jax.Array:
-        """Map observations ``[..., *shape]`` to state values ``[...]``."""
+    def value(self, observation: jax.Array, memory: Any = ()) -> jax.Array:
+        """Map observations ``[..., *shape]`` to state values ``[...]``.
+
+        Args:
+          observation: see above.
+          memory: that the observations are met with; see :meth:`step`.
+        """
+        del memory
         x, _ = _unmasked(self._batched(observation), self.mask_size)
         features = self._features(self.critic_convolutions, x) if self.conv_features else _flat(x)
         values = self.critic(features)
         return values.reshape(self._batch_shape(observation))
 
+    def fresh_memory(self, batch: tuple[int, ...]) -> Any:
+        """Return the memory at the start of an episode, arrays ``[*batch, width]``; here none."""
+        del batch
+        return ()
+
+    def step(self, observation: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
+        """Return outputs, see :meth:`policy`, and the memory with these observations in it."""
+        return self.policy(observation), memory
+
+    def unroll(
+        self, observation: jax.Array, memory: Any, starts: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return outputs and values of the rows of a minibatch."""
+        del memory, starts
+        return self(observation)
+
+    def _outputs(
+        self, outputs: jax.Array, mask: jax.Array | None, observation: jax.Array
+    ) -> jax.Array:
+        """Return what the distribution needs, ``[..., width]``, from outputs of the actor."""
+        outputs = _masked(outputs, mask)
+        if self.distribution.state_independent_scale:
+            log_std = jnp.broadcast_to(self.log_std, outputs.shape)
+            outputs = jnp.concatenate([outputs, log_std], axis=-1)
+        return outputs.reshape(*self._batch_shape(observation), -1)
+
     def of_critic(self, params: Any) -> Any:
         """Return which numbers in `params` are the critic's alone; a tree of bools like it."""
-        return {
-            "params": {
-                part: jax.tree.map(
-                    lambda x, part=part: jnp.full(x.shape, part.startswith("critic")), tree
-                )
-                for part, tree in params["params"].items()
-            }
-        }
+
+        def of_part(path: Any, leaf: jax.Array) -> jax.Array:
+            return jnp.full(leaf.shape, any(key.key.startswith("critic") for key in path))
+
+        return jax.tree_util.tree_map_with_path(of_part, params)
 
     def _batch_shape(self, observation: jax.Array) -> tuple[int, ...]:
         return observation.shape[: observation.ndim - self.observation_ndim]
@@ -209,6 +245,164 @@ class ActorCritic(nn.Module):
     def __call__(self, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return (policy outputs, value) of `observation`."""
         return self.policy(observation), self.value(observation)
+
+
+_CELLS: dict[str, Any] = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
+
+class RecurrentActorCritic(ActorCritic):
+    """An actor and a critic that share what they remember of an episode.
+
+    Observations pass the hidden layers but the last, or convolutions and those, then a cell of
+    the last one's width, and a hidden layer more of either. The memory is the cell's state; at the
+    start of an episode it is zero.
+
+    Attributes:
+      cell: gru (Cho et al., 2014, arXiv:1406.1078) or lstm (Hochreiter and Schmidhuber, 1997).
+    """
+
+    cell: str = "gru"
+
+    def setup(self) -> None:
+        """Create the parts; called by Flax."""
+        outputs = self._create_scale()
+        *encoder, width = self.hidden_sizes
+        if self.conv_features:
+            self.convolutions = Convolutions(self.conv_features, self.activation)
+        self.encoder = [_dense(size, math.sqrt(2.0)) for size in encoder]
+        self.core = _CELLS[self.cell](width)
+        self.actor = MLP((width,), outputs, 0.01, self.activation)
+        self.critic = MLP((width,), 1, 1.0, self.activation)
+
+    @property
+    def can_be_joined(self) -> bool:
+        """See :class:`ActorCritic`."""
+        return False
+
+    def fresh_memory(self, batch: tuple[int, ...]) -> Any:
+        """See :class:`ActorCritic`."""
+        zeros = jnp.zeros((*batch, self.hidden_sizes[-1]))
+        return (zeros, zeros) if self.cell == "lstm" else zeros
+
+    def step(self, observation: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
+        """See :class:`ActorCritic`."""
+        features, mask = self._encoded(observation)
+        after, remembered = self.core(_rows(memory), features)
+        batch = self._batch_shape(observation)
+        after = jax.tree.map(lambda x: x.reshape(*batch, x.shape[-1]), after)
+        return self._outputs(self.actor(remembered), mask, observation), after
+
+    def policy(self, observation: jax.Array) -> jax.Array:
+        """Return the outputs for the first observations of episodes."""
+        return self.step(observation, self.fresh_memory(self._batch_shape(observation)))[0]
+
+    def value(self, observation: jax.Array, memory: Any = ()) -> jax.Array:
+        """See :class:`ActorCritic`; without a memory, of the first observations of episodes."""
+        batch = self._batch_shape(observation)
+        memory = memory if jax.tree.leaves(memory) else self.fresh_memory(batch)
+        features, _ = self._encoded(observation)
+        return self.critic(self.core(_rows(memory), features)[1]).reshape(batch)
+
+    def unroll(
+        self, observation: jax.Array, memory: Any, starts: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Go through sequences from the memories at their starts.
+
+        Args:
+          observation: ``[sequences, length, *shape]``.
+          memory: ``[sequences, width]``.
+          starts: whether an episode begins with a step, bool ``[sequences, length]``.
+
+        Returns:
+          Outputs ``[sequences, length, distribution.width]``, values ``[sequences, length]``.
+        """
+        features, mask = self._encoded(observation)
+        count, length = starts.shape
+        cell = _CELLS[self.cell](self.hidden_sizes[-1], parent=None)
+        variables = {"params": self.core.variables["params"]}
+
+        def step(memory: Any, now: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+            features, start = now
+            memory, remembered = cell.apply(variables, forgotten(start, memory), features)
+            return memory, remembered
+
+        by_time = features.reshape(count, length, -1).swapaxes(0, 1), starts.T
+        _, remembered = jax.lax.scan(step, memory, by_time)
+        rows = remembered.swapaxes(0, 1).reshape(count * length, -1)
+        outputs = self._outputs(self.actor(rows), mask, observation)
+        return outputs, self.critic(rows).reshape(count, length)
+
+    def _encoded(self, observation: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Return what the cell sees of observations, ``[N, features]``, and their masks."""
+        x, mask = _unmasked(self._batched(observation), self.mask_size)
+        x = self._features(self.convolutions, x) if self.conv_features else _flat(x)
+        for layer in self.encoder:
+            x = _ACTIVATIONS[self.activation](layer(x))
+        return x, mask
+
+
+def _rows(memory: Any) -> Any:
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), memory)
+
+
+class OwnActorCritic(ActorCritic):
+    """A user's own network, between our observations and our distributions.
+
+    Attributes:
+      body: maps observations ``[N, *shape]``, float32, by ``policy`` to outputs ``[N, width]``,
+        logits or means, and by ``value`` to state values ``[N]``.
+    """
+
+    body: Any = None
+
+    def setup(self) -> None:
+        """Create the parts; called by Flax."""
+        self._create_scale()
+
+    @property
+    def can_be_joined(self) -> bool:
+        """See :class:`ActorCritic`."""
+        return False
+
+    def policy(self, observation: jax.Array) -> jax.Array:
+        """See :class:`ActorCritic`."""
+        x, mask = _unmasked(self._batched(observation), self.mask_size)
+        return self._outputs(self.body.policy(x), mask, observation)
+
+    def value(self, observation: jax.Array, memory: Any = ()) -> jax.Array:
+        """See :class:`ActorCritic`."""
+        del memory
+        x, _ = _unmasked(self._batched(observation), self.mask_size)
+        values: jax.Array = self.body.value(x)
+        return values.reshape(self._batch_shape(observation))
+
+
+def _own(name: str, common: dict[str, Any], shape: tuple[int, ...]) -> OwnActorCritic:
+    """Return the network that a user has named, checked against what is asked of it."""
+    width = common["distribution"].width
+    width //= 2 if common["distribution"].state_independent_scale else 1
+    x = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
+    try:
+        body = imported("network", name)(width)
+        network = OwnActorCritic(body=body, **common)
+        both = jax.eval_shape(
+            lambda x: body.init_with_output(
+                jax.random.key(0), x, method=lambda body, x: (body.policy(x), body.value(x))
+            )[0],
+            x,
+        )
+        found = tuple(part.shape for part in both)
+    except UserError:
+        raise
+    except Exception as error:  # Whatever the user's module raises.
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(f"network {name!r} cannot be made: {reason}") from error
+    if found != ((3, width), (3,)):
+        raise UserError(
+            f"network {name!r}: of 3 observations, policy must have the shape (3, {width}) and "
+            f"value (3,), but they have {found[0]} and {found[1]}"
+        )
+    return network
 
 
 def _scaled(observation: jax.Array, scale: float) -> jax.Array:
@@ -306,16 +500,40 @@ def policy_outputs(network: ActorCritic, params: Any, observation: jax.Array) ->
     return network.apply(params, observation, method="policy")  # type: ignore[return-value]
 
 
-def state_value(network: ActorCritic, params: Any, observation: jax.Array) -> jax.Array:
+def policy_step(
+    network: ActorCritic, params: Any, observation: jax.Array, memory: Any
+) -> tuple[jax.Array, Any]:
+    """Run the actor alone, with its memory; see :meth:`ActorCritic.step`."""
+    acted: Any = network.apply(params, observation, memory, method="step")
+    outputs, memory = acted
+    return outputs, memory
+
+
+def state_value(
+    network: ActorCritic, params: Any, observation: jax.Array, memory: Any = ()
+) -> jax.Array:
     """Run the critic alone; see :meth:`ActorCritic.value`."""
-    return network.apply(params, observation, method="value")  # type: ignore[return-value]
+    return network.apply(params, observation, memory, method="value")  # type: ignore[return-value]
 
 
 def outputs_and_value(
-    network: "ActorCritic | JointActorCritic", params: Any, observation: jax.Array
+    network: "ActorCritic | JointActorCritic",
+    params: Any,
+    observation: jax.Array,
+    memory: Any = (),
+    starts: Any = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """Run both; see :meth:`ActorCritic.__call__`."""
-    return network.apply(params, observation)  # type: ignore[return-value]
+    """Run both; see :meth:`ActorCritic.unroll`."""
+    if isinstance(network, JointActorCritic):
+        return network.apply(params, observation)
+    unrolled: Any = network.apply(params, observation, memory, starts, method="unroll")
+    outputs, value = unrolled
+    return outputs, value
+
+
+def forgotten(where: jax.Array, memory: Any) -> Any:
+    """Return a memory, ``[..., width]``, that is fresh again where bool ``[...]`` says so."""
+    return jax.tree.map(lambda x: jnp.where(where[..., None], 0.0, x), memory)
 
 
 def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
@@ -333,17 +551,24 @@ def make_network(config: AgentConfig, spaces: Spaces) -> ActorCritic:
             f"network 'cnn' needs images of at least {smallest} × {smallest} × channels, "
             f"but the observations have shape {seen}"
         )
-    return ActorCritic(
-        distribution=_distribution(spaces.action_space, config.squash_actions),
-        observation_ndim=len(shape),
-        conv_features=config.conv_features if image and config.network != "mlp" else (),
-        hidden_sizes=config.hidden_sizes,
-        activation=config.activation,
-        initial_log_std=config.initial_log_std,
-        image_shapes=spaces.image_shapes,
-        mask_size=spaces.mask_size,
-        scale=1.0 if config.normalize_observations else spaces.scale,
-    )
+    common: dict[str, Any] = {
+        "distribution": _distribution(spaces.action_space, config.squash_actions),
+        "observation_ndim": len(shape),
+        "initial_log_std": config.initial_log_std,
+        "image_shapes": spaces.image_shapes,
+        "mask_size": spaces.mask_size,
+        "scale": 1.0 if config.normalize_observations else spaces.scale,
+    }
+    if ":" in config.network:
+        return _own(config.network, common, spaces.measured_shape)
+    layers: dict[str, Any] = {
+        "conv_features": config.conv_features if image and config.network != "mlp" else (),
+        "hidden_sizes": config.hidden_sizes,
+        "activation": config.activation,
+    }
+    if config.recurrent:
+        return RecurrentActorCritic(cell=config.network, **layers, **common)
+    return ActorCritic(**layers, **common)
 
 
 def _distribution(space: ActionSpace, squash: bool) -> Distribution:

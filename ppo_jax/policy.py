@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from ppo_jax import normalization
-from ppo_jax.config import AgentConfig, TrainConfig
+from ppo_jax.config import AgentConfig, TrainConfig, require_asked
 from ppo_jax.environments import (
     ActionSpace,
     Continuous,
@@ -37,7 +37,7 @@ from ppo_jax.errors import (
     require_count,
 )
 from ppo_jax.files import disk_errors, make_folder, path_of, read_json, replacing, write_json
-from ppo_jax.networks import ActorCritic, make_network, policy_outputs
+from ppo_jax.networks import ActorCritic, make_network, policy_step
 from ppo_jax.normalization import RunningStatistics, normalized
 from ppo_jax.notebook import card, changed
 from ppo_jax.programs import Weights
@@ -71,8 +71,18 @@ class Policy:
         """The module that the parameters belong to."""
         return make_network(self.agent, self.spaces)
 
+    def memory(self, batch: tuple[int, ...] = ()) -> Any:
+        """Return what is remembered at the start of episodes, arrays ``[*batch, width]`` of zeros.
+
+        Where one of a batch of episodes ends, put zeros in its place. () of networks that remember
+        nothing.
+        """
+        return jax.tree.map(np.asarray, self.network.fresh_memory(batch))
+
     def act(self, observation: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
         """Return the actions for one observation or a batch of them.
+
+        A policy that remembers needs :meth:`step`.
 
         Args:
           observation: ``[..., *observation_shape]``, as the environment gives them;
@@ -86,7 +96,27 @@ class Policy:
           several at once, or float32 ``[..., size]`` within the bounds.
 
         Raises:
-          UserError: when the observation has another shape.
+          UserError: when the observation has another shape, or the policy remembers.
+        """
+        if self.agent.recurrent:
+            raise UserError(
+                f"this policy remembers ({self.agent.network}): action, memory = "
+                "policy.step(observation, memory), which begins with policy.memory()"
+            )
+        return self.step(observation, (), key)[0]
+
+    def step(
+        self, observation: np.ndarray, memory: Any, key: jax.Array | None = None
+    ) -> tuple[np.ndarray, Any]:
+        """Return the actions for the next observations of episodes, and what to remember of them.
+
+        Args:
+          observation: see :meth:`act`.
+          memory: of the step before, or :meth:`memory`; arrays ``[..., width]``.
+          key: see :meth:`act`.
+
+        Raises:
+          UserError: when the observation or the memory has another shape.
         """
         if self.spaces.parts and isinstance(observation, Mapping | tuple):
             observation = self._flat(observation)
@@ -103,10 +133,18 @@ class Policy:
                 f"but got {observation.shape}"
             )
         batch = observation.shape[: observation.ndim - len(shape)]
+        fresh = jax.eval_shape(lambda: self.network.fresh_memory(batch))
+        if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, fresh):
+            raise UserError(
+                f"memory must be that of policy.memory({batch}), with the shapes "
+                f"{jax.tree.leaves(jax.tree.map(np.shape, fresh))}, but got {memory!r:.60}"
+            )
         if 0 in batch:  # Nothing to multiply.
-            action = self.act(np.zeros(shape))
-            return np.zeros((*batch, *action.shape), action.dtype)
-        return np.asarray(_act(self.network, self.weights, np.float32(observation), key))
+            action, _ = self.step(np.zeros(shape), self.memory())
+            return np.zeros((*batch, *action.shape), action.dtype), memory
+        acted = _act(self.network, self.weights, np.float32(observation), memory, key)
+        action, memory = jax.tree.map(np.asarray, acted)
+        return action, memory
 
     def save(self, folder: str | Path) -> None:
         """Save into `folder`, which is made if it is missing.
@@ -170,16 +208,20 @@ class Policy:
 
 @functools.partial(jax.jit, static_argnames="network")
 def _act(
-    network: ActorCritic, weights: Weights, observation: jax.Array, key: jax.Array | None
-) -> jax.Array:
+    network: ActorCritic,
+    weights: Weights,
+    observation: jax.Array,
+    memory: Any,
+    key: jax.Array | None,
+) -> tuple[jax.Array, Any]:
     if weights.observation_statistics is not None:
         observation = normalized(weights.observation_statistics, observation)
-    outputs = policy_outputs(network, weights.params, observation)
+    outputs, memory = policy_step(network, weights.params, observation, memory)
     distribution = network.distribution
     if key is None:
-        return distribution.action(distribution.mode(outputs))
+        return distribution.action(distribution.mode(outputs)), memory
     noise = distribution.noise(key, outputs.shape[:-1])
-    return distribution.action(distribution.sample(outputs, noise))
+    return distribution.action(distribution.sample(outputs, noise)), memory
 
 
 def of(config: TrainConfig, weights: Weights, **extra: Any) -> Policy:
@@ -204,6 +246,7 @@ def of(config: TrainConfig, weights: Weights, **extra: Any) -> Policy:
             **({"parts": [dataclasses.asdict(p) for p in spaces.parts]} if spaces.parts else {}),
         },
         "agent": config.agent.to_dict(),
+        **_needs(config.agent.network),
         _STATISTICS: statistics if config.agent.normalize_observations else None,
         "versions": versions(),
     }
@@ -215,8 +258,20 @@ def save(folder: Path, config: TrainConfig, weights: Weights, **extra: Any) -> N
     of(config, weights, **extra).save(folder)
 
 
-def load(folder: str | Path) -> Policy:
-    """Load a policy that :func:`save` wrote. Nothing in the files is executed.
+def _needs(network: str) -> dict[str, Any]:
+    """Return what a policy says of what it needs: the code of a network of one's own."""
+    if ":" not in network:
+        return {}
+    load = f"ppo_jax.policy.load(FOLDER, network={network!r})"
+    return {"needs": {"network": network, "load": load, "command": f"--network {network}"}}
+
+
+def load(folder: str | Path, network: str | None = None) -> Policy:
+    """Load a policy that was saved. Nothing in the files is executed, nor what they name.
+
+    Args:
+      folder: of the policy.
+      network: module:Class of the network, where it is the user's own; it is imported.
 
     Raises:
       UserError: when a file is missing, damaged, or does not fit the other.
@@ -224,13 +279,13 @@ def load(folder: str | Path) -> Policy:
     folder = path_of("folder", folder)
     description = read_json(folder / _DESCRIPTION, largest=2**20)
     try:
-        agent, spaces = _described(description)
-        network = make_network(agent, spaces)
+        agent, spaces = _described(description, network)
+        module = make_network(agent, spaces)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / _DESCRIPTION} is not a policy: {error!r}") from error
     except UserError as error:
         raise UserError(f"{folder / _DESCRIPTION}: {error}") from error
-    expected = _flatten_weights(_expected_weights(network, agent, spaces))
+    expected = _flatten_weights(_expected_weights(module, agent, spaces))
     try:
         content = _read_tensors(folder / _TENSORS, expected)
         tensors = safetensors_numpy.load(content)
@@ -271,12 +326,16 @@ def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) 
     return Weights(params, statistics if agent.normalize_observations else None)
 
 
-def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
+def _described(description: Mapping[str, Any], network: str | None) -> tuple[AgentConfig, Spaces]:
     """Return what a ``policy.json`` describes."""
     environment = description["environment"]
     if description["format"] != FORMAT:
         raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
-    agent = AgentConfig.from_dict(description["agent"])
+    values = dict(description["agent"])
+    if network is not None and ":" in str(values.get("network")):
+        values["network"] = AgentConfig(network=network).network
+    require_asked(values.get("network"), "the policy", "pass --network, or load(..., network=),")
+    agent = AgentConfig.from_dict(values)
     shape = environment["observation_shape"]
     if not isinstance(shape, list) or not shape:
         raise UserError(f"observation_shape must be a list of sizes, but got {shape!r}")

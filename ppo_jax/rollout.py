@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ppo_jax import packing
 from ppo_jax.config import TrainConfig
 from ppo_jax.environments import Environment
-from ppo_jax.networks import ActorCritic, policy_outputs, state_value
+from ppo_jax.networks import ActorCritic, forgotten, make_network, policy_step, state_value
 from ppo_jax.normalization import RunningStatistics, normalized, scaled
 
 _Carry = tuple[Any, ...]
@@ -28,6 +28,8 @@ class Transition(NamedTuple):
       action: raw, as the distribution has it.
       next_value: V of the observation the step led to before any reset, so a truncated
         episode can be bootstrapped.
+      memory: what a recurrent network remembered before every ``sequence_length``-th step,
+        ``[T / sequence_length, num_envs, ...]``; () of others.
     """
 
     observation: jax.Array
@@ -38,6 +40,7 @@ class Transition(NamedTuple):
     truncated: jax.Array
     value: jax.Array
     next_value: jax.Array
+    memory: Any = ()
 
 
 class StepRandomness(NamedTuple):
@@ -100,6 +103,7 @@ class Actors:
       observation_statistics: of all observations so far, these included; None where
         they are not normalised. Without an environment axis.
       return_statistics: of `discounted_return` likewise.
+      memory: what a recurrent network remembers of each episode; () of others.
     """
 
     env_state: Any
@@ -109,13 +113,15 @@ class Actors:
     discounted_return: jax.Array | None = None
     observation_statistics: RunningStatistics | None = None
     return_statistics: RunningStatistics | None = None
+    memory: Any = ()
 
 
 def reset_actors(config: TrainConfig, environment: Environment, key: jax.Array) -> Actors:
     """Return all environments of a seed at the start of an episode."""
     env_state, observation = _reset(config, environment, key)
     zeros = jnp.zeros(config.agent.num_envs, jnp.float32)
-    actors = Actors(env_state, observation, episode_return=zeros, episode_length=zeros)
+    memory = make_network(config.agent, environment.spaces).fresh_memory((config.agent.num_envs,))
+    actors = Actors(env_state, observation, zeros, zeros, memory=memory)
     applied = jnp.array(True) if config.switched_normalization else None
     if config.agent.normalize_observations:
         statistics = RunningStatistics.empty(environment.spaces.measured_shape)
@@ -158,16 +164,16 @@ def collect(
       num_envs]`` transitions whose first ``n_steps / num_envs`` rows are filled and the
       rest zero; totals of the episodes that ended.
     """
-    steps_per_block = config.block_size // config.agent.num_envs
 
     def block(index: jax.Array, carry: _Carry) -> _Carry:
         actors, totals, buffer = carry
         actors, totals, collected = collect_block(
             config, environment, network, params, actors, totals, key, index, gamma
         )
-        first = index * steps_per_block
         buffer = jax.tree.map(
-            lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0),
+            lambda rows, new: jax.lax.dynamic_update_slice_in_dim(
+                rows, new, index * len(new), axis=0
+            ),
             buffer,
             collected,
         )
@@ -228,7 +234,7 @@ def collect_block(
         randomness: StepRandomness,
     ) -> tuple[Actors, _Carry]:
         seen = _seen(environment, actors.observation_statistics, actors.observation)
-        outputs = policy_outputs(network, params, seen)
+        outputs, memory = policy_step(network, params, seen, actors.memory)
         raw_action = distribution.sample(outputs, randomness.action_noise)
         timestep = jax.vmap(environment.step)(
             randomness.step_key, actors.env_state, distribution.action(raw_action)
@@ -257,6 +263,7 @@ def collect_block(
             episode_return,
             episode_length,
             _seen(environment, observation_statistics, timestep.observation),
+            (actors.memory, memory),
         )
         actors = Actors(
             env_state,
@@ -266,6 +273,7 @@ def collect_block(
             discounted_return,
             observation_statistics,
             return_statistics,
+            forgotten(ended, memory),
         )
         return actors, acted
 
@@ -277,6 +285,7 @@ def collect_block(
         start_key = jax.random.fold_in(key, jnp.uint32(_LAST) - index.astype(jnp.uint32))
         start = _reset(config, environment, start_key)
     actors, acted = packing.scan(partial(step, start), actors, jax.vmap(draw)(keys))
+    *acted, (remembered, remembered_then) = acted
     seen, action, log_prob, reward, terminated, truncated, returns, lengths, final = acted
     # What no step needs is done for the block at once: wide operations in place of many narrow
     # ones, and on a GPU fewer launches.
@@ -287,8 +296,9 @@ def collect_block(
         reward,
         terminated,
         truncated,
-        state_value(network, params, seen),
-        state_value(network, params, final),
+        state_value(network, params, seen, remembered),
+        state_value(network, params, final, remembered_then),
+        jax.tree.map(lambda x: x[:: config.row_size], remembered),
     )
     return actors, totals.plus(terminated | truncated, returns, lengths), collected
 
@@ -330,4 +340,5 @@ def empty_buffer(config: TrainConfig, environment: Environment, network: ActorCr
         truncated=flag,
         value=number,
         next_value=number,
+        memory=network.fresh_memory((shape[0] // config.row_size, shape[1])),
     )

@@ -192,8 +192,9 @@ def prepare(
     """Turn a rollout buffer into experience, and say how well the critic predicted it.
 
     Returns:
-      Experience of ``[config.max_n_steps]`` rows, time-major, so that the first
-      ``n_steps`` rows are the ones that were collected; and the explained variance
+      Experience of ``[config.max_n_steps]`` transitions, time-major, so that the first
+      ``n_steps`` are the ones that were collected, of a recurrent network in sequences of an
+      environment, ``[config.max_n_steps / length, length]``; and the explained variance
       1 - Var(returns - values) / Var(returns), 0 where the returns do not vary.
     """
     time = jnp.arange(rollout.reward.shape[0])
@@ -222,7 +223,19 @@ def prepare(
         policy_advantages(advantages, used, hyperparameters),
         returns,
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience), explained_variance
+    if not config.agent.recurrent:
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience)
+        return rows, explained_variance
+    ended = rollout.terminated | rollout.truncated
+    # What is remembered at the start of a rollout is fresh already where an episode begins.
+    experience = experience._replace(starts=jnp.roll(ended, 1, axis=0).at[0].set(False))
+
+    def sequences(x: jax.Array) -> jax.Array:
+        by_sequence = x.reshape(-1, config.row_size, *x.shape[1:]).swapaxes(1, 2)
+        return by_sequence.reshape(-1, config.row_size, *x.shape[2:])
+
+    memory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.memory)
+    return jax.tree.map(sequences, experience)._replace(memory=memory), explained_variance
 
 
 def all_finite(tree: Any) -> jax.Array:

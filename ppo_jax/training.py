@@ -466,7 +466,7 @@ def train(
             numbers | {name: value for name, value in given.items() if name in numbers}
         ),
         agent=AgentConfig.from_dict(
-            parts | {name: value for name, value in given.items() if name in parts}
+            parts | {name: value for name, value in given.items() if name in parts}, asked=True
         ),
         total_steps=total_steps,
         seeds=seeds,

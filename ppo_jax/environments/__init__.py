@@ -6,7 +6,6 @@ The protocol is in :mod:`~ppo_jax.environments.base`, gymnax in
 environments is asked for: importing gymnax takes seconds and starts the backend.
 """
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +26,7 @@ from ppo_jax.environments.base import (
 )
 from ppo_jax.environments.contract import check_contract
 from ppo_jax.errors import UserError, nearest
+from ppo_jax.imports import imported
 
 __all__ = [
     "ActionSpace",
@@ -185,20 +185,7 @@ def _factory(name: str) -> Callable[..., Any]:
             )
         given: Any = _given[attribute]
         return given if callable(given) else lambda: given
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # Whatever the user's module raises.
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"environment {name!r} cannot be imported: {reason}") from error
-    factory: Any = getattr(module, attribute, None)
-    if not callable(factory):
-        known = [key for key, value in vars(module).items() if callable(value)]
-        raise UserError(
-            f"environment {name!r}: module {module_name} has no class or function "
-            f"{attribute!r}{nearest(attribute, known)}"
-        )
-    made: Callable[..., Any] = factory
-    return made
+    return imported("environment", name)
 
 
 def _custom(name: str, kwargs: dict[str, Any]) -> Environment:

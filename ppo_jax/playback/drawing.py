@@ -64,11 +64,11 @@ def _frames(
     step = jax.jit(environment.step)
     reset_key, step_key, action_key = jax.random.split(key, 3)
     state, observation = jax.jit(environment.reset)(reset_key)
-    total = 0.0
+    total, memory = 0.0, policy.memory()
     yield _frame(environment, observation, f"step 0   return {total:g}")
     for index in range(environment.max_episode_steps):
         drawn = jax.random.fold_in(action_key, index) if sample else None
-        action = policy.act(np.asarray(observation), drawn)
+        action, memory = policy.step(np.asarray(observation), memory, drawn)
         timestep = step(jax.random.fold_in(step_key, index), state, action)
         state, observation = timestep.state, timestep.observation
         total += float(timestep.reward)

@@ -58,8 +58,9 @@ class Gymnasium:
         returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
         running = np.ones(episodes, bool)
         observation, _ = environments.reset(seed=seed)
+        memory = self._policy.memory((episodes,))
         while running.any():
-            action = self._act(observation, seed, lengths.max(), sample)
+            action, memory = self._act(observation, memory, seed, lengths.max(), sample)
             observation, reward, terminated, truncated, _ = environments.step(action)
             # The environments that have ended go on with episodes that do not count.
             returns += np.where(running, reward, 0.0)
@@ -79,10 +80,10 @@ class Gymnasium:
 
         def frames() -> Iterator[np.ndarray]:
             observation, _ = environment.reset(seed=seed)
-            ended, step = False, 0
+            ended, step, memory = False, 0, self._policy.memory()
             yield environment.render()
             while not ended:
-                action = self._act(observation, seed, step, sample)
+                action, memory = self._act(observation, memory, seed, step, sample)
                 observation, _, terminated, truncated, _ = environment.step(action)
                 ended, step = terminated or truncated, step + 1
                 yield environment.render()
@@ -90,16 +91,18 @@ class Gymnasium:
 
         return Film(environment.metadata.get("render_fps", 30), frames())
 
-    def _act(self, observation: Any, seed: int, step: int, sample: bool) -> np.ndarray:
+    def _act(
+        self, observation: Any, memory: Any, seed: int, step: int, sample: bool
+    ) -> tuple[np.ndarray, Any]:
         key = jax.random.fold_in(jax.random.key(seed), step) if sample else None
         if self._policy.spaces.parts:
-            return self._policy.act(observation, key)
+            return self._policy.step(observation, memory, key)
         observation = np.asarray(observation)
         if not np.issubdtype(observation.dtype, np.integer):
             shape = self._policy.spaces.observation_shape
             batch = observation.shape[: observation.ndim - len(shape)]
             observation = observation.reshape(*batch, *shape)
-        return self._policy.act(observation, key)
+        return self._policy.step(observation, memory, key)
 
     def _made(self, make: Any) -> Any:
         import gymnasium

@@ -213,9 +213,10 @@ def test_all_combinations_of_sizes():
         ("CartPole-v1", (), {"normalize_observations": True, "normalize_rewards": True}),
         ("Pendulum-v1", (("max_steps_in_episode", 60),), {}),
         ("Breakout-MinAtar", (), {"conv_features": (4,)}),
+        ("CartPole-v1", (), {"network": "gru", "sequence_length": 4}),
     ],
 )
-def test_normalisation_continuous_actions_and_convolutions(env, env_kwargs, agent):
+def test_normalisation_continuous_actions_convolutions_and_memory(env, env_kwargs, agent):
     config = dataclasses.replace(
         CONFIG,
         env=env,

@@ -422,7 +422,7 @@ def _stored_curve(
 def _has_policy(folder: StudyFolder, candidate: Candidate, training: Mapping[str, Any]) -> bool:
     """Return whether `folder` holds this configuration's policy, undamaged."""
     try:
-        found = policy.load(folder.policy).description
+        found = policy.load(folder.policy, candidate.agent.network).description
         names = ("hyperparameters", "agent")
         stored = {**{name: found[name] for name in names}, **found["training"]}
     except (UserError, KeyError, TypeError):
