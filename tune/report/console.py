@@ -264,14 +264,17 @@ class ConsoleProgress:
         return "no score yet" if self._best is None else f"best {text.score(self._best)}"
 
     def _time_left(self) -> str:
-        """Return how long the whole session will take."""
+        """Return how long the whole session, as far as its plan is known, will take."""
         left = None if self._job is None else self._job.seconds_left(time.monotonic())
         if self._budget is not None:
             at_most = max(0.0, self._budget.left)
             if left is None:
                 return f"at most {text.duration_left(at_most, at_most)} left"
             left = min(left[0], at_most), min(left[1], at_most)
-        return "time left unknown" if left is None else f"{text.duration_left(*left)} left"
+        if left is None:
+            return "time left unknown"
+        what = " of the trials" if self._plan is None else ""
+        return f"{text.duration_left(*left)} left{what}"
 
 
 def print_summary(

@@ -4,8 +4,8 @@ Work is counted in steps of a group: environment steps that the seeds of a trial
 validation seeds, take at once. A step costs a rollout and so many passes of learning, so those of
 a trial are weighted by its `n_epochs`. What a unit of work takes is learned from the seconds that
 checkpoints report, from the first one on and compilation apart; what comes on top, such as
-suggesting and storing, from the clock. Finalists and validation begin with what trials have
-taken, each configuration with what its own trial has, and correct it as they go on.
+suggesting, storing and the report, from the clock. Finalists and validation begin with what trials
+have taken, each configuration with what its own trial has, and correct it as they go on.
 
 How many validation seeds it takes is known only at the end, so what is left is an interval: up to
 the next look at the validation, and up to the last.
@@ -26,8 +26,8 @@ TRIALS, FINALISTS, VALIDATION = "trials", "finalists", "validation"
 _ROLLOUT_PASSES = 2.0
 """What a rollout costs, in passes over it; between those of a CPU and an accelerator."""
 
-_REPORT_SECONDS = 3.0
-"""For analysis, pictures and report at the end of a phase."""
+_REPORT_SECONDS = 6.0
+"""For analysis, pictures and report, after the trials and at the end, until the first is done."""
 
 _BEST, _BASELINE = "best", "baseline"
 """Runs of phases to come, whose configurations nobody knows yet."""
@@ -109,6 +109,7 @@ class Job:
         self._phase_began = now
         self._runs: Mapping[str, tuple[int | None, int]] = {}
         self._pace = 1.0
+        self._report = _REPORT_SECONDS
         for trial in before:
             self._learn_from(trial)
 
@@ -160,6 +161,8 @@ class Job:
           runs: name -> number of the trial, if any, and `n_epochs` of each configuration.
           now: the moment.
         """
+        if not self._is_proof and self._trials:
+            self._report = now - self._event
         self._proof_steps += self._phase_steps
         self._pace *= self._correction
         self.phase, self.plan, self._runs = phase, plan, runs
@@ -193,7 +196,7 @@ class Job:
         if not self._work or self._is_open:
             return None
         trials = self._trial_work_left() * self._per_work / self._others
-        reports = _REPORT_SECONDS * (len(self.phases) - self.phases.index(self.phase))
+        reports = self._report * (2 if self.phase != self.phases[-1] and not self._is_proof else 1)
         pace = self._pace * self._correction
         low, high = (trials + pace * proof + reports for proof in self._proof_left(self._cost))
         # Until the next event, the clock goes on; an event that is late does not bring the end

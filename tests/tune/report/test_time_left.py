@@ -47,6 +47,7 @@ class Session:
             self.record()
 
     def proof(self, seeds, configurations=2):
+        self.now += 25.0  # The report.
         runs = {name: (None, n) for name, n in (("a", 10), ("b", 10), ("c", 9), ("d", 4))}
         self.job.proof_started("finalists", self.plan, runs, self.now)
         for name, (_, n_epochs) in runs.items():
@@ -67,6 +68,7 @@ class Session:
                         self.job.seeds_checkpoint(name, first, first + 4, step, self.now)
                         self.record()
             trained = look
+        self.now += 25.0
 
 
 @pytest.mark.parametrize("rollout", [0.5, 2.0, 8.0])
@@ -115,7 +117,7 @@ def test_interrupted_session_knows_its_pace_at_once(tmp_path):
         training_seconds, evaluation_seconds = 30.0, 10.0
 
     job = Job(plan.settings, 2, plan, [Before], 0.0)
-    assert 40 < job.seconds_left(0.0)[1] < 70
+    assert 45 < job.seconds_left(0.0)[1] < 70
     assert job.steps() == (800_000, 800_000 + 0.9 * 800_000)
 
 
@@ -150,5 +152,6 @@ def test_others_on_the_same_study_halve_the_time(tmp_path):
     for job, finished in ((alone, 1), (shared, 2)):
         job.trial_checkpoint(0, 4, 200_000, 10.0, 10.0)
         job.trial_finished(0, 1.0, finished, 10.0)
-    ratio = (shared.seconds_left(10.0)[1] - 3) / (alone.seconds_left(10.0)[1] - 3)
+    report = 6.0
+    ratio = (shared.seconds_left(10.0)[1] - report) / (alone.seconds_left(10.0)[1] - report)
     assert ratio == pytest.approx(18 / 19 / 2)
