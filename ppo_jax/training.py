@@ -134,6 +134,7 @@ class Training:
         from ppo_jax.seeds import TRAINING, seed_keys
         from ppo_jax.training_state import TrainingStates
 
+        steps = self.steps
         keys = seed_keys(self.seed, TRAINING, self.seeds)
         rows: list[np.ndarray] = []
         seconds = 0.0
@@ -163,9 +164,7 @@ class Training:
                     environment_steps=taken,
                 )
             )
-            for checkpoint in programs.run(
-                keys, self.hyperparameters, self.steps, len(rows), state
-            ):
+            for checkpoint in programs.run(keys, self.hyperparameters, steps, len(rows), state):
                 state, taken = checkpoint.state, checkpoint.environment_steps
                 rows.append(checkpoint.returns)
                 seconds += checkpoint.training_seconds
@@ -174,7 +173,7 @@ class Training:
                 stop = callback is not None and bool(callback(checkpoint))
                 if states is not None:
                     passed = {"returns": rows, "training_seconds": seconds}
-                    states.save(state, passed, final=stop or checkpoint.step == self.steps[-1])
+                    states.save(state, passed, final=stop or checkpoint.step == steps[-1])
                 tracker.checkpoint(checkpoint)
                 if stop:
                     break
