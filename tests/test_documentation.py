@@ -64,7 +64,7 @@ def commands():
 def test_commands_parse(page, module, arguments):
     del page  # It names the test.
     try:
-        found = importlib.import_module(module)
+        found = importlib.import_module({"tune.run": "tune.options"}.get(module, module))
     except ModuleNotFoundError:
         found = None
     if found is not None and not hasattr(found, "Arguments") and not hasattr(found, "main"):

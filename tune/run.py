@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ppo_jax import command_line
-from tune.options import Arguments, where_it_is_tuned
 
 if TYPE_CHECKING:
     from ppo_jax.programs import Programs
+    from tune.options import Arguments
     from tune.protocol.settings import Settings
 
 _BEGAN = time.monotonic()
@@ -20,17 +20,24 @@ _HOW_TO_CONTINUE = "; finished trials are kept, the same command continues"
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m tune.run``."""
     args = sys.argv[1:] if args is None else args
+    command_line.run(lambda: _main(args), _HOW_TO_CONTINUE)
+
+
+def _main(args: Sequence[str]) -> None:
+    # Signals are heeded by now, and importing the options takes a second.
+    from tune.options import Arguments, where_it_is_tuned
+
     arguments = command_line.parse(Arguments, "python -m tune.run", args, where_it_is_tuned)
     if arguments.place.workers != 1:
-        command_line.run(lambda: _share(arguments), _HOW_TO_CONTINUE)
+        _share(arguments)
         # With the trials done, one process is left to prove the winner, on all devices. A new
         # one, because this one has no backend and could not start one any more.
         os.execv(sys.executable, [sys.executable, "-m", "tune.run", *args, "--workers", "1"])
-    run(arguments)
+    _run(arguments)
 
 
 def run(
-    arguments: Arguments,
+    arguments: "Arguments",
     programs_for: "Callable[[Settings], Programs] | None" = None,
 ) -> None:
     """Tune and prove in this process; whatever stops it is one line and an exit status.
@@ -43,7 +50,7 @@ def run(
     command_line.run(lambda: _run(arguments, programs_for), _HOW_TO_CONTINUE)
 
 
-def _share(arguments: Arguments) -> None:
+def _share(arguments: "Arguments") -> None:
     """Have workers run the trials."""
     plan = arguments.plan()
     import jax
@@ -56,8 +63,8 @@ def _share(arguments: Arguments) -> None:
 
 
 def _run(
-    arguments: Arguments,
-    programs_for: "Callable[[Settings], Programs] | None",
+    arguments: "Arguments",
+    programs_for: "Callable[[Settings], Programs] | None" = None,
 ) -> None:
     """Tune and prove in this process."""
     start = time.perf_counter()

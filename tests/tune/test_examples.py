@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks import postgres, servers
 from ppo_jax import command_line
-from tune.run import Arguments
+from tune.options import Arguments
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "cluster"

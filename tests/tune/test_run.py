@@ -254,6 +254,13 @@ def test_output_that_cannot_be_written_is_refused(refusal, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_signals_are_heeded_before_anything_slow_is_imported():
+    """Ctrl-C in the first second ends with a line, not a traceback."""
+    command = "import sys, tune.run; print(*(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert not {"jax", "optuna", "scipy"} & set(done.stdout.split())
+
+
 def test_help_names_every_option_without_starting_a_backend(command):
     done = command("tune.run", "--help")
     assert done.returncode == 0
