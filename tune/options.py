@@ -121,6 +121,9 @@ class Search:
     Optuna's; cmaes and optuna-gp need the extra of their name."""
     sampler_startup_trials: int = Settings.sampler_startup_trials
     """Trials spread over the space before a sampler begins to model."""
+    from_study: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of an earlier study, of this environment or another: its trials tell the sampler
+    where to begin. gp only."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
@@ -223,7 +226,27 @@ class Arguments(command_line.Common):
             "env_kwargs": command_line.parse_env_kwargs(task.env_kwargs),
             "space": space,
         }
-        return Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
+        fields = [f.name for f in dataclasses.fields(Settings) if f.name != "warm_start"]
+        settings = Settings(**{name: given[name] for name in fields})
+        return self._warmed(settings)
+
+    def _warmed(self, settings: Settings) -> Settings:
+        """Return `settings` with what an earlier study says."""
+        source = self.search.from_study
+        if source is None:
+            return settings
+        from tune.protocol.trials import StudyRecord
+        from tune.report.stored import address_of, load_study
+        from tune.search.warm_start import warm_start_from
+
+        folder = StudyFolder(source)
+        if source.resolve() == self._folder().path.resolve():
+            raise UserError(f"--from-study must be another study, but got {source} of this one")
+        record = StudyRecord.of(load_study(address_of(folder, None), folder, None))
+        return dataclasses.replace(settings, warm_start=warm_start_from(record, source, settings))
+
+    def _folder(self) -> StudyFolder:
+        return StudyFolder.of(self.place.output, self.place.study_name or self.task.env)
 
     def _changed(self, space: SearchSpace) -> SearchSpace:
         """Return `space` changed by the file of ``--space``."""
@@ -281,7 +304,7 @@ class Arguments(command_line.Common):
             settings=settings,
             n_trials=n_trials,
             study_name=study_name,
-            folder=StudyFolder.of(place.output, study_name),
+            folder=self._folder(),
             storage=storage,
             finalists=finalists,
             validate_steps=evidence.validate_steps,

@@ -26,6 +26,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.converted import Converted
 from tune.protocol.space import Configuration, SearchSpace, SpaceLike
 from tune.protocol.stored import table
+from tune.protocol.warm_start import WarmStart
 
 ADDRESS_VARIABLE = "PPO_JAX_TUNE_STORAGE"
 """Environment variable for a storage address with a password: everyone sees a command line."""
@@ -92,6 +93,8 @@ class Settings:
     """Root of all random numbers of the study."""
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""
+    warm_start: WarmStart | None = None
+    """What earlier trials say, for the sampler."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "eval_episodes", "grid_points"):
@@ -186,6 +189,7 @@ class Settings:
             "agent": self.agent.to_dict(),
             "space": self.space.to_tables(),
             "defaults": self.space.defaults.to_dict(),
+            "warm_start": None if self.warm_start is None else self.warm_start.to_dict(),
         }
 
     @classmethod
@@ -208,6 +212,8 @@ class Settings:
             if name not in values:
                 raise UserError(f"the setting {name} is missing")
         env_kwargs = table(values["env_kwargs"], "env_kwargs")
+        if values.get("warm_start") is not None:
+            values["warm_start"] = WarmStart.from_dict(table(values["warm_start"], "warm_start"))
         space = table(values["space"], "space")
         return cls(
             **{

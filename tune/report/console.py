@@ -127,6 +127,8 @@ class ConsoleProgress:
             f"{text.plural(settings.seeds, 'seed')} × {text.steps(settings.total_steps)} steps, "
             f"{settings.sampler} sampler, {settings.pruner} pruner"
         )
+        if settings.warm_start is not None:
+            self.line(f"warm start: {settings.warm_start}")
         if trials:
             self.line(f"continuing after {text.plural(len(trials), 'finished trial')}")
         for name, (default, value) in settings.space.moved_defaults().items():

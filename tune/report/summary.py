@@ -68,9 +68,11 @@ def describe_study(results: StudyResults) -> dict[str, Any]:
 
 def describe_protocol(settings: Settings) -> dict[str, Any]:
     """Return how trials were chosen, trained, scored and pruned."""
-    elsewhere = ("env", "env_kwargs", "agent", "space", "reference_score")
+    elsewhere = ("env", "env_kwargs", "agent", "space", "reference_score", "warm_start")
     names = [f.name for f in dataclasses.fields(settings) if f.name not in elsewhere]
     protocol = {name: getattr(settings, name) for name in names}
+    if settings.warm_start is not None:
+        protocol["warm_start"] = str(settings.warm_start)
     return protocol | {"checkpoints": settings.checkpoints()}
 
 

@@ -7,7 +7,7 @@ not look like a good configuration, and it learns from pruned trials as well.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,7 +17,7 @@ from tune.protocol.settings import OBJECTIVES, Settings
 from tune.protocol.trials import TrialRecord, ranked
 from tune.search.gaussian_process import GaussianProcess
 
-_FEWEST_TRIALS = 4
+FEWEST_TRIALS = 4
 """With fewer observations than this the scores themselves say as much as a model."""
 
 
@@ -75,12 +75,14 @@ class ScoreModel:
       axes: the tuned parameters.
       observations: what it was fitted to.
       points: of the observations in the unit cube, float ``[observations, axes]``.
+      earlier: points of the trials of an earlier study that it was fitted to as well.
       process: over :func:`coordinates` of the unit cube.
     """
 
     axes: Sequence[Axis]
     observations: Sequence[Observation]
     points: np.ndarray
+    earlier: np.ndarray
     process: GaussianProcess
 
     @classmethod
@@ -99,21 +101,90 @@ class ScoreModel:
             and (place := unit_point(axes, params)) is not None
         }
         found = observe([trial for trial in trials if trial.number in inside], settings)
-        if len(found) < _FEWEST_TRIALS or not any(o.trial.is_complete for o in found):
+        if not any(o.trial.is_complete for o in found):
             return None
         points = np.array([inside[o.trial.number] for o in found])
+        values = np.array([o.value for o in found])
+        variances = np.array([o.variance for o in found])
+        earlier = transferred(axes, settings, points, values)
+        if len(found) + len(earlier.points) < FEWEST_TRIALS:
+            return None
         process = GaussianProcess.fit(
-            coordinates(axes, points),
-            np.array([o.value for o in found]),
-            np.array([o.variance for o in found]),
+            coordinates(axes, np.concatenate([points, earlier.points])),
+            np.concatenate([values, earlier.values]),
+            np.concatenate([variances, earlier.variances]),
         )
-        return cls(axes, found, points, process)
+        return cls(axes, found, points, earlier.points, process)
 
     def expected_scores(self) -> Mapping[int, float]:
         """Return number -> expected score of each trial that was observed."""
-        means, _ = self.process.predict(self.process.points)
+        means, _ = self.process.predict(self.process.points[: len(self.observations)])
         numbers = [observation.trial.number for observation in self.observations]
         return dict(zip(numbers, means.tolist(), strict=True))
+
+
+class Earlier(NamedTuple):
+    """Trials of an earlier study as this study sees them.
+
+    Attributes:
+      points: in the unit cube, float ``[trials, axes]``.
+      values: on the scale of this study's scores, float ``[trials]``.
+      variances: of the values, float ``[trials]``.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    variances: np.ndarray
+
+
+def transferred(
+    axes: Sequence[Axis], settings: Settings, points: np.ndarray, values: np.ndarray
+) -> Earlier:
+    """Return the earlier trials of a study that was given some, and that lie in its space.
+
+    Those of the same task are what they are. Those of another are put on the scale of this
+    study's scores by a line: a regression of its scores on what a model of the earlier study
+    expects of the same configurations. How far its scores lie off the line is noise of the
+    earlier ones, besides their own. So they count for little where the studies disagree, and for
+    nothing where the line falls, or before there are four scores to draw it through.
+
+    Args:
+      axes: of the space.
+      settings: of the study.
+      points: of its own trials in the unit cube, float ``[trials, axes]``.
+      values: their scores, float ``[trials]``.
+    """
+    none = Earlier(np.zeros((0, len(axes))), np.zeros(0), np.zeros(0))
+    warm = settings.warm_start
+    if warm is None:
+        return none
+    inside = [
+        (place, trial)
+        for trial in warm.trials
+        if (params := settings.space.encode(trial.configuration)) is not None
+        and (place := unit_point(axes, params)) is not None
+    ]
+    if not inside:
+        return none
+    found = Earlier(
+        np.array([place for place, _ in inside]),
+        np.array([trial.value for _, trial in inside]),
+        np.array([trial.variance for _, trial in inside]),
+    )
+    if warm.same_task:
+        return found
+    if len(values) < FEWEST_TRIALS or len(inside) < FEWEST_TRIALS:
+        return none
+    process = GaussianProcess.fit(coordinates(axes, found.points), found.values, found.variances)
+    expected, _ = process.predict(coordinates(axes, points))
+    away = expected - expected.mean()
+    slope = float(away @ values / max(away @ away, 1e-12))
+    if slope <= 0:
+        return none
+    level = values.mean() - slope * expected.mean()
+    off = values - level - slope * expected
+    noise = float(off @ off) / (len(values) - 2)
+    return Earlier(found.points, level + slope * found.values, slope**2 * found.variances + noise)
 
 
 def ranked_by_model(trials: Sequence[TrialRecord], settings: Settings) -> list[TrialRecord]:

@@ -22,7 +22,7 @@ from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
 from tune.protocol.space import Range
 from tune.protocol.trials import TrialRecord
-from tune.search.model import ScoreModel, axes_of, coordinates, unit_point
+from tune.search.model import FEWEST_TRIALS, ScoreModel, axes_of, coordinates, unit_point
 from tune.search.optuna_private import (
     all_trials,
     enqueued_params,
@@ -107,7 +107,7 @@ class GPSampler(BaseSampler):
 
     def _point(self, number: int, others: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the point of a draw, ``[axes]``, beside `others`."""
-        if number >= self._settings.sampler_startup_trials:
+        if number >= self._startup_trials:
             records = [TrialRecord.of(other) for other in others if other.state.is_finished()]
             # One thread: the matrices are small, and the same sums on any number of cores.
             with threadpool_limits(1, "blas"):
@@ -116,6 +116,14 @@ class GPSampler(BaseSampler):
                     rng = np.random.default_rng([self._settings.seed, number])
                     return propose(model, self._pending(others), rng, self._repaired)
         return self._sobol(number)
+
+    @property
+    def _startup_trials(self) -> int:
+        """Trials before the model: earlier trials of a study of the same task stand in for them."""
+        asked, warm = self._settings.sampler_startup_trials, self._settings.warm_start
+        if warm is None:
+            return asked
+        return min(asked, 1 if warm.same_task else FEWEST_TRIALS)
 
     def _sobol(self, number: int) -> np.ndarray:
         from scipy.stats import qmc  # Half a second, which `--help` need not wait for.
@@ -183,11 +191,12 @@ def propose(
       repaired: makes points that can be trained of points, ``[points, axes]`` each.
     """
     axes, process, known = model.axes, model.process, model.points
+    places = np.concatenate([known, model.earlier])
     if len(pending):
         process = process.believing(coordinates(axes, pending))
-        known = np.concatenate([known, pending])
+        known, places = np.concatenate([known, pending]), np.concatenate([places, pending])
     expected, _ = process.predict(process.points)
-    centres = known[np.argsort(-expected, kind="stable")[:CENTRES]]
+    centres = places[np.argsort(-expected, kind="stable")[:CENTRES]]
     candidates = repaired(_candidates(axes, centres, rng))
     # The same configuration on the same seeds returns the same again.
     new = ~(candidates[:, None] == known[None]).all(axis=2).any(axis=1)
