@@ -164,6 +164,7 @@ class AgentOptions(TypedDict, total=False):
 
     num_envs: int
     network: str
+    sequence_length: int
     hidden_sizes: tuple[int, ...]
     conv_features: tuple[int, ...]
     activation: str
