@@ -264,7 +264,7 @@ SB3_DIFFERENCES: tuple[Difference, ...] = (
 )
 """What keywords of Stable-Baselines3 cannot carry."""
 
-ELSEWHERE = {"cosine_annealing", "network", "conv_features"}
+ELSEWHERE = {"cosine_annealing", "network", "conv_features", "sequence_length"}
 """Settings without a row that are heeded where configurations are written."""
 
 CLEANRL_DIFFERENCES: tuple[Difference, ...] = (

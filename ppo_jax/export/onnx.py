@@ -19,7 +19,7 @@ from ppo_jax.distributions import Gaussian
 from ppo_jax.environments.base import Continuous, Discrete, MultiDiscrete
 from ppo_jax.errors import UserError, require_package
 from ppo_jax.files import replacing
-from ppo_jax.networks import FORBIDDEN, policy_outputs
+from ppo_jax.networks import FORBIDDEN, ActorCritic, policy_outputs
 from ppo_jax.normalization import normalized
 from ppo_jax.policy import Policy
 
@@ -99,8 +99,10 @@ def model_of(policy: Policy) -> Any:
 
     network, spaces = policy.network, policy.spaces
     params = jax.tree.map(np.asarray, policy.weights.params["params"])
-    if unknown := set(params) - _PARTS:
-        raise UserError(f"this network has no form in ONNX: {', '.join(sorted(unknown))}")
+    unknown = set(params) - _PARTS
+    if unknown or type(network) is not ActorCritic:
+        what = ", ".join(sorted(unknown)) or policy.agent.network
+        raise UserError(f"--to onnx is for mlp and cnn, but this network has {what}")
     graph, shape = _Graph(), spaces.observation_shape
     x = _normalized(graph, policy, "observation")
     if network.scale != 1.0:

@@ -99,6 +99,8 @@ class Source:
         ]
         if len(self.spaces.observation_shape) > 1 and self.preset.agent.network != "mlp":
             found.append("network: without convolutions there, for images as small as these")
+        if self.preset.agent.network not in ("auto", "mlp", "cnn"):
+            found.append(f"network = {self.preset.agent.network}: without memory there, an MLP")
         if self.spaces.mask_size:
             found.append("action masks: not heeded there")
         return found

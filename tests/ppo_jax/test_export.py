@@ -172,6 +172,7 @@ def test_rl_zoos_own_settings_are_read(tmp_path):
         ({"anneal_learning_rate": True, "learning_rate_end": 0.5}, "along a line to zero there"),
         ({"target_kl": 0.1}, "target_kl: looked at after each minibatch"),
         ({"activation": "gelu"}, "activation gelu"),
+        ({"network": "lstm"}, "network = lstm: without memory there"),
     ],
 )
 def test_what_cannot_be_carried_is_named(change, words):

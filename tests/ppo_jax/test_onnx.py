@@ -124,8 +124,15 @@ def test_the_command_writes_beside_the_policy(make, tmp_path, monkeypatch, capsy
     assert onnx.load(tmp_path / "policy.onnx").producer_name == "ppo_jax"
 
 
+def test_a_network_with_memory_is_refused(make, tmp_path):
+    policy = make("mlp")
+    agent = dataclasses.replace(policy.agent, network="gru")
+    with pytest.raises(UserError, match="mlp and cnn"):
+        write(dataclasses.replace(policy, agent=agent), tmp_path / "x.onnx")
+
+
 def test_an_unknown_network_is_refused(make, tmp_path):
     policy = make("mlp")
     params = {"params": policy.weights.params["params"] | {"cell": {"kernel": np.zeros(1)}}}
-    with pytest.raises(UserError, match="no form in ONNX: cell"):
+    with pytest.raises(UserError, match="mlp and cnn, but this network has cell"):
         write(dataclasses.replace(policy, weights=Weights(params, None)), tmp_path / "x.onnx")
