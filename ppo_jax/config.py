@@ -7,11 +7,12 @@ change between two calls of one program lives in :mod:`ppo_jax.hyperparameters`.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypedDict
 
 from ppo_jax.errors import UserError, is_number, nearest, require_choice, require_count
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.imports import name_of
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu")
 RECURRENT = ("gru", "lstm")
@@ -126,7 +127,7 @@ class AgentConfig:
           UserError: for anything else, an unknown name or a wrong value.
         """
         if value is None or isinstance(value, Mapping):
-            return cls.from_dict(value or {})
+            return cls.from_dict(value or {}, asked=True)
         if not isinstance(value, AgentConfig):
             raise UserError(f"agent must be an AgentConfig or a mapping, but got {value!r:.80}")
         return value
@@ -137,7 +138,8 @@ class AgentConfig:
 
         Args:
           values: setting -> value.
-          asked: whether they are what a user asks for, and no data.
+          asked: whether they are what a user asks for, and no data. The network may be the class
+            itself then.
 
         Raises:
           UserError: for an unknown name or a wrong value; of data, for a network that is code to
@@ -156,6 +158,8 @@ class AgentConfig:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
+        if callable(network := fields.get("network")):
+            fields["network"] = name_of(network)
         return cls(**fields)
 
 
@@ -163,7 +167,7 @@ class AgentOptions(TypedDict, total=False):
     """The fields of :class:`AgentConfig` as keyword arguments, for type checkers."""
 
     num_envs: int
-    network: str
+    network: str | Callable[..., Any]
     sequence_length: int
     hidden_sizes: tuple[int, ...]
     conv_features: tuple[int, ...]

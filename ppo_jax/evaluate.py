@@ -121,7 +121,8 @@ def _environment(
     policy: "Policy", name: str | None, overrides: dict[str, Any]
 ) -> tuple["Environment", dict[str, Any]]:
     """Return the policy's environment and the parameters that differ from its defaults."""
-    from ppo_jax.environments import make, name_elsewhere, require_no_code
+    from ppo_jax.environments import make, require_no_code
+    from ppo_jax.imports import name_elsewhere
 
     trained_on = policy.description["environment"]
     if name is None:

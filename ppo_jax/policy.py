@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ppo_jax.errors import (
     require_count,
 )
 from ppo_jax.files import disk_errors, make_folder, path_of, read_json, replacing, write_json
+from ppo_jax.imports import name_elsewhere, name_of
 from ppo_jax.networks import ActorCritic, make_network, policy_step
 from ppo_jax.normalization import RunningStatistics, normalized
 from ppo_jax.notebook import card, changed
@@ -262,21 +263,24 @@ def _needs(network: str) -> dict[str, Any]:
     """Return what a policy says of what it needs: the code of a network of one's own."""
     if ":" not in network:
         return {}
+    network = name_elsewhere(network)
     load = f"ppo_jax.policy.load(FOLDER, network={network!r})"
     return {"needs": {"network": network, "load": load, "command": f"--network {network}"}}
 
 
-def load(folder: str | Path, network: str | None = None) -> Policy:
+def load(folder: str | Path, network: str | Callable[..., Any] | None = None) -> Policy:
     """Load a policy that was saved. Nothing in the files is executed, nor what they name.
 
     Args:
       folder: of the policy.
-      network: module:Class of the network, where it is the user's own; it is imported.
+      network: the class of the network, or module:Class, which is imported, where it is the
+        user's own.
 
     Raises:
       UserError: when a file is missing, damaged, or does not fit the other.
     """
     folder = path_of("folder", folder)
+    network = name_of(network) if callable(network) else network
     description = read_json(folder / _DESCRIPTION, largest=2**20)
     try:
         agent, spaces = _described(description, network)

@@ -438,7 +438,8 @@ def train(
       callback: called with each :class:`~ppo_jax.programs.Checkpoint`: its step, the return of
         each seed and the metrics of training. Training ends there if it returns true.
       progress: print a line a checkpoint.
-      options: hyperparameters and settings of the agent, over all others.
+      options: hyperparameters and settings of the agent, over all others; `network` may also be
+        a class of Flax, see docs/environments.md.
 
     Raises:
       UserError: before anything is trained, when the request cannot work.

@@ -6,12 +6,12 @@ The protocol is in :mod:`~ppo_jax.environments.base`, gymnax in
 environments is asked for: importing gymnax takes seconds and starts the backend.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from ppo_jax import imports
 from ppo_jax.config import EnvKwargs, EnvValue, sorted_env_kwargs
 from ppo_jax.environments import suites
 from ppo_jax.environments.base import (
@@ -39,7 +39,6 @@ __all__ = [
     "Spaces",
     "Timestep",
     "make",
-    "name_elsewhere",
     "name_of",
     "require_no_code",
 ]
@@ -51,8 +50,7 @@ EnvironmentLike = str | Callable[..., Any] | Environment
 def name_of(environment: EnvironmentLike) -> str:
     """Return the name under which :func:`make` finds `environment` in this process.
 
-    A class or function of a module is ``module:name``, as a user would type it. Anything else,
-    such as an object, is kept here as ``given:name`` until the process ends.
+    See :func:`ppo_jax.imports.name_of`.
 
     Raises:
       UserError: for what is neither a name nor an environment in any of the forms of :func:`make`.
@@ -66,44 +64,7 @@ def name_of(environment: EnvironmentLike) -> str:
                 "env must be a name, or a class or object of an environment written in JAX, "
                 f"but got {environment!r:.80}"
             )
-        return _kept(environment, type(made).__name__)
-    name = getattr(environment, "__qualname__", type(environment).__name__)
-    module = environment.__module__
-    full_name = f"{module}:{name}"
-    if getattr(sys.modules.get(module), name, None) is environment and (
-        # A cell of a notebook that ran again has made another class, and programs may be compiled
-        # for the one that had the name.
-        _named.setdefault(full_name, environment) is environment
-    ):
-        return full_name
-    return _kept(environment, name.rpartition(".")[2])
-
-
-def name_elsewhere(name: str) -> str:
-    """Return `name` as another process may know it: what only this one has gets a placeholder.
-
-    >>> name_elsewhere("__main__:Line"), name_elsewhere("CartPole-v1")
-    ('MODULE:Line', 'CartPole-v1')
-    """
-    module, colon, attribute = name.partition(":")
-    return f"MODULE:{attribute}" if colon and module in ("__main__", _GIVEN) else name
-
-
-def _kept(environment: Any, name: str) -> str:
-    """Keep `environment` and return the name it is found by."""
-    unique, number = name, 1
-    while _given.setdefault(unique, environment) is not environment:
-        number += 1
-        unique = f"{name}-{number}"
-    return f"{_GIVEN}:{unique}"
-
-
-_GIVEN = "given"
-_given: dict[str, Any] = {}
-"""Environments that were given and have no name."""
-
-_named: dict[str, Any] = {}
-"""Environments that were given and have a name."""
+    return imports.name_of(environment)
 
 
 def require_no_code(name: str, source: str, remedy: str) -> None:
@@ -175,21 +136,8 @@ def _of_suite(name: str, kwargs: dict[str, Any]) -> Environment:
     return load(short, kwargs)
 
 
-def _factory(name: str) -> Callable[..., Any]:
-    """Return what makes the environment that `name` names."""
-    module_name, _, attribute = name.partition(":")
-    if module_name == _GIVEN:
-        if attribute not in _given:
-            raise UserError(
-                f"environment {name!r} was given to another process; name it as module:attribute"
-            )
-        given: Any = _given[attribute]
-        return given if callable(given) else lambda: given
-    return imported("environment", name)
-
-
 def _custom(name: str, kwargs: dict[str, Any]) -> Environment:
-    factory = _factory(name)
+    factory = imported("environment", name)
     from ppo_jax.environments.functional import FunctionalEnvironment
     from ppo_jax.environments.gymnax import GymnaxEnvironment
 

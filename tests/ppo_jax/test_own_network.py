@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from examples.own_network import SharedNetwork
 from ppo_jax import policy
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.environments import Continuous, Discrete, MultiDiscrete, Part, Spaces
@@ -145,7 +146,8 @@ def folder(tmp_path, random_params):
 def test_a_policy_says_what_it_needs_and_acts_with_it(folder):
     described = json.loads((folder / "policy.json").read_text())
     assert described["needs"]["network"] == NAME
-    loaded = policy.load(folder, NAME)
+    loaded = policy.load(folder, SharedNetwork)
+    assert loaded.agent == policy.load(folder, NAME).agent
     observations = np.random.default_rng(0).normal(size=(20, 4))
     expected = policy_outputs(loaded.network, loaded.weights.params, np.float32(observations))
     np.testing.assert_array_equal(loaded.act(observations), np.asarray(expected).argmax(-1))

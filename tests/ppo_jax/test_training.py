@@ -10,10 +10,13 @@ import pytest
 from gymnax.environments.classic_control.cartpole import CartPole
 
 import ppo_jax
+from examples.own_network import SharedNetwork
 from ppo_jax.environments import make, name_of
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.imports import imported
 from ppo_jax.notebook import card
+from ppo_jax.training import Training
 
 SMALL = {
     "env_kwargs": {"max_steps_in_episode": 50},
@@ -192,6 +195,35 @@ def test_environments_are_found_by_the_names_they_get():
     assert make(name_of(own)) is own
     with pytest.raises(UserError, match="was given to another process"):
         make("given:nowhere")
+
+
+def test_a_network_is_given_as_its_class(monkeypatch):
+    monkeypatch.setattr(Training, "run", lambda run, *_, **__: run)
+    asked = {"network": SharedNetwork}
+    for options in (asked, {"agent": asked}):
+        agent = ppo_jax.train("CartPole-v1", **options).agent
+        assert agent.network == "examples.own_network:SharedNetwork"
+
+    class LocalNetwork(SharedNetwork):
+        pass
+
+    name = ppo_jax.train("CartPole-v1", network=LocalNetwork).agent.network
+    assert name == "given:LocalNetwork"
+    assert imported("network", name) is LocalNetwork
+    with pytest.raises(UserError, match="network 'builtins:int'"):
+        ppo_jax.train("CartPole-v1", network=int)
+
+
+def test_a_class_that_took_the_name_of_another_gets_another(monkeypatch):
+    """As in a notebook whose cell runs again."""
+    script = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    names = []
+    for _ in range(3):
+        script.Again = type("Again", (CartPole,), {"__module__": "__main__"})
+        names.append(name_of(script.Again))
+        assert imported("environment", names[-1]) is script.Again
+    assert names == ["__main__:Again", "given:Again", "given:Again_2"]
 
 
 def test_a_class_of_a_script_is_found_again(monkeypatch):

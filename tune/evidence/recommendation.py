@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import AgentConfig
-from ppo_jax.environments import name_elsewhere
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.imports import name_elsewhere
 from ppo_jax.notebook import card, changed
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Verdict
@@ -136,5 +136,6 @@ def _options(
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{option}", *(name_elsewhere(str(value)) for value in values)]
     return words
