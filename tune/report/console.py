@@ -7,6 +7,7 @@ in each.
 import dataclasses
 import itertools
 import shlex
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -86,6 +87,7 @@ class ConsoleProgress:
         self._live: Live | None = None
         self._spinner = Spinner("line" if _shown(console, "⠋") != "⠋" else "dots")
         self._job: Job | None = None
+        self._lock = threading.RLock()  # The status line is drawn in a thread.
         self._n_trials = 0
         self._best: float | None = None
         self._space = SearchSpace()
@@ -156,21 +158,22 @@ class ConsoleProgress:
         shown.means.append(text.score(returns.mean()) if len(returns) else "diverged")
         title = _title(trial.number)
         self._now = f"{title}: {'  '.join(shown.checkpoints)}", f"{title}: {shown.checkpoints[-1]}"
-        self._known_job.trial_checkpoint(
-            trial.number,
-            trial.user_attrs["hyperparameters"]["n_epochs"],
-            checkpoint.step,
-            checkpoint.training_seconds + checkpoint.evaluation_seconds,
-            time.monotonic(),
-        )
+        with self._lock:
+            self._known_job.trial_checkpoint(
+                trial.number,
+                trial.user_attrs["hyperparameters"]["n_epochs"],
+                checkpoint.step,
+                checkpoint.training_seconds + checkpoint.evaluation_seconds,
+                time.monotonic(),
+            )
 
     def trial_finished(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print score, checkpoints and configuration of the trial."""
         shown = self._trials.pop(trial.number)
         seconds = time.monotonic() - shown.start
-        self._known_job.trial_finished(
-            trial.number, trial.value, _count_finished(study), time.monotonic()
-        )
+        finished = _count_finished(study)
+        with self._lock:
+            self._known_job.trial_finished(trial.number, trial.value, finished, time.monotonic())
         self._best = _best_score(study)
         pruned = trial.state == TrialState.PRUNED
         score = "pruned" if pruned else text.score(trial.value)
@@ -197,7 +200,8 @@ class ConsoleProgress:
     def proof_started(self, phase: str, plan: Plan, runs: Mapping[str, Candidate]) -> None:
         """Show the phase on the status line."""
         known = {name: (run.number, run.hyperparameters.n_epochs) for name, run in runs.items()}
-        self._known_job.proof_started(phase, plan, known, time.monotonic())
+        with self._lock:
+            self._known_job.proof_started(phase, plan, known, time.monotonic())
         self._now = ()
 
     def seeds_checkpoint(
@@ -213,7 +217,8 @@ class ConsoleProgress:
           returns: of these seeds, float ``[stop - first]``; NaN for a diverged one.
         """
         job = self._known_job
-        job.seeds_checkpoint(name, first, stop, step, time.monotonic())
+        with self._lock:
+            job.seeds_checkpoint(name, first, stop, step, time.monotonic())
         finite = returns[np.isfinite(returns)]
         mean = f"return {text.score(finite.mean())}" if len(finite) else "diverged"
         steps = text.steps_in_short(step)
@@ -238,7 +243,8 @@ class ConsoleProgress:
     def _status(self) -> RenderableType:
         """Return the line of the whole session, as much of it as fits."""
         room = self._console.width - 3  # The spinner, and a last column that wraps nowhere.
-        (line,), *parts = self._status_parts()
+        with self._lock:
+            (line,), *parts = self._status_parts()
         for wordings in parts:
             fitting = (word for word in wordings if len(line) + 3 + len(word) <= room)
             line += "".join(f" | {word}" for word in itertools.islice(fitting, 1))

@@ -202,6 +202,8 @@ class Job:
         # Until the next event, the clock goes on; an event that is late does not bring the end
         # any nearer.
         usual = (self._event - self._began) / max(1, self._events)
+        if not trials and (not self._is_proof or not self._proof_left(self._cost)[0]):
+            usual = self._report
         passed = min(now - self._event, usual)
         return max(0.0, low - passed), max(0.0, high - passed)
 

@@ -106,6 +106,17 @@ def test_clock_goes_on_between_events_and_a_late_event_does_not_bring_the_end_ne
     assert job.seconds_left(900.0)[0] > 0.5 * low
 
 
+def test_clock_goes_on_while_the_report_is_written(tmp_path):
+    plan = plan_of(tmp_path, 1, validate_steps=0)
+    job = Job(plan.settings, 1, plan, [], 0.0)
+    for step in (50_000, 100_000, 150_000, 200_000):
+        job.trial_checkpoint(0, 4, step, 1.0, step / 50_000)
+    job.trial_finished(0, 1.0, 1, 4.0)
+    assert job.seconds_left(4.0) == (6.0, 6.0)
+    assert job.seconds_left(9.0) == (1.0, 1.0)
+    assert job.seconds_left(90.0) == (0.0, 0.0)
+
+
 def test_interrupted_session_knows_its_pace_at_once(tmp_path):
     plan = plan_of(tmp_path, 2, validate_steps=0)
 
