@@ -15,13 +15,16 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(\]\(|<img src=\")([^)\s\"#]+)")
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".toml": "toml"}
+FROM_THE_TOP = {"index.md": ROOT / "README.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
+"""Pages of the site that are files at the top of the repository."""
 OUTSIDE = "repository"
 """Folder of the site for what lies outside of ``docs/``."""
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add every file that a page links to, and what those pages link to in turn."""
-    files.append(_file(ROOT / "README.md", "index.md", config))
+    for uri, path in FROM_THE_TOP.items():
+        files.append(_file(path, uri, config))
     waiting = [file.src_uri for file in files.documentation_pages()]
     while waiting:
         page = waiting.pop()
@@ -51,8 +54,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def _source(uri: str) -> Path:
     """Return where the file of the site at `uri` comes from."""
-    if uri == "index.md":
-        return ROOT / "README.md"
+    if uri in FROM_THE_TOP:
+        return FROM_THE_TOP[uri]
     prefix = OUTSIDE + "/"
     return ROOT / uri.removeprefix(prefix) if uri.startswith(prefix) else ROOT / "docs" / uri
 
@@ -78,8 +81,9 @@ def _uri(target: Path) -> str:
     path = target.relative_to(ROOT)
     if path.parts[0] == "docs":
         return path.relative_to("docs").as_posix()
-    if path == Path("README.md"):
-        return "index.md"
+    for uri, page in FROM_THE_TOP.items():
+        if target == page:
+            return uri
     shown = target.is_dir() or target.suffix not in (".md", ".png", ".svg", ".ipynb")
     return f"{OUTSIDE}/{path.as_posix()}" + (".md" if shown else "")
 

@@ -1,13 +1,20 @@
 """README and docs say what is true: links lead somewhere, commands parse, imports exist."""
 
 import ast
+import dataclasses
 import importlib
 import re
+import runpy
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ppo_jax
+import tune
 from ppo_jax import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -61,8 +68,11 @@ def commands():
 
 
 @pytest.mark.parametrize(("page", "module", "arguments"), commands())
-def test_commands_parse(page, module, arguments):
+def test_commands_parse(page, module, arguments, tmp_path, monkeypatch):
     del page  # It names the test.
+    # What one command writes another one reads.
+    shutil.copy(ROOT / "ppo_jax/presets/CartPole-v1.toml", tmp_path / "cartpole.toml")
+    monkeypatch.chdir(tmp_path)
     try:
         found = importlib.import_module({"tune.run": "tune.options"}.get(module, module))
     except ModuleNotFoundError:
@@ -107,3 +117,58 @@ def test_python_imports_what_there_is():
                             importlib.import_module(name.name)
                             seen += 1
     assert seen
+
+
+def pages_with_python():
+    """Return the pages that have blocks of Python."""
+    return [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Give the functions that train the sizes of a test, and one environment where it is a name."""
+    train, run_study, train_best_config = ppo_jax.train, tune.run_study, tune.train_best_config
+    tiny = {"total_steps": 4096, "eval_every": 2048, "eval_episodes": 2, "seeds": 2}
+
+    def small_train(env=None, **options):
+        env = "CartPole-v1" if isinstance(env, str) else env
+        return train(env, **{**options, **tiny})
+
+    def small_study(n_trials, settings=None, **options):
+        proof = {"finalists": 0, "validate_steps": 4096, "validate_seeds": 2}
+        settings = dataclasses.replace(settings or tune.Settings(), env="CartPole-v1", **tiny)
+        return run_study(min(n_trials, 2), settings, **{**options, **proof})
+
+    def small_validation(params, num_steps=4096, **options):
+        return train_best_config(params, 4096, **{**options, "seeds": 2})
+
+    monkeypatch.setattr(ppo_jax, "train", small_train)
+    monkeypatch.setattr(tune, "run_study", small_study)
+    monkeypatch.setattr(tune, "train_best_config", small_validation)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_python_runs(tmp_path, monkeypatch, small):
+    """Every block of every page, in order, where a study of CartPole-v1 has been run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    tune.run_study(2, output="runs/CartPole-v1")
+    for page in pages_with_python():
+        names = {"__name__": page.stem, "observation": np.zeros(4, np.float32)}
+        monkeypatch.setitem(sys.modules, page.stem, type(sys)(page.stem))
+        for language, text in blocks(page):
+            if language == "python":
+                print(page, text, sep="\n")
+                exec(compile(text, str(page), "exec", dont_inherit=True), names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("script", ["train", "tune_study", "custom_environment"])
+def test_examples_run(script, tmp_path, monkeypatch, capsys, small):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.setattr(sys, "argv", [script])
+    runpy.run_path(str(ROOT / "examples" / f"{script}.py"), run_name="__main__")
+    assert capsys.readouterr().out
