@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv$(patsubst %,-%,$(notdir $(filter-out python3,$(PYTHON))))
 PROCESSES ?= 2
 BIN := $(VENV)/bin
+# Sizes of the study in `make dist`; QUICK= makes it as long as a user's.
+QUICK ?= --total-steps 20k --eval-every 5k --validate-steps 40k --validate-seeds 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install tune test test-slow test-oldest test-suites test-accelerator coverage docs constraints lint format check clean
+.PHONY: help install tune test test-slow test-oldest test-suites test-accelerator coverage docs dist constraints lint format check clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -52,6 +54,16 @@ test-accelerator: install  ## Count the launches of an H100 and a TPU without ei
 
 docs: install  ## Build the documentation into build/site; a broken link is an error
 	$(BIN)/python -m mkdocs build --strict --quiet
+
+dist: install  ## Build wheel and sdist into dist/, and run a quick study from the wheel in an environment of its own
+	rm -rf dist build/dist-check
+	$(BIN)/python -m build --quiet
+	@for file in LICENSE constraints.txt examples/train.py examples/cluster/slurm_array.sh docs/using.md; do \
+		tar tzf dist/*.tar.gz | grep -q "/$$file$$" || { echo "the sdist lacks $$file"; exit 1; }; done
+	$(PYTHON) -m venv build/dist-check
+	build/dist-check/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd build/dist-check && bin/ppo-jax-tune --quick $(QUICK)
+	test -s build/dist-check/runs/CartPole-v1/report.html
 
 lint: install  ## Check style, format and types
 	$(BIN)/ruff check .
