@@ -297,8 +297,9 @@ def _train_finalists(
         return results.finalists  # Of an earlier session, if any.
     chosen = choose_finalists(results.study, plan.finalists)
     progress.proof_started(FINALISTS, plan, {finalist_name(found): found for found in chosen})
+    best = "the best trial" if plan.finalists == 1 else f"the {plan.finalists} best trials"
     progress.line(
-        f"finalists: the {plan.finalists} best trials and the baseline on "
+        f"finalists: {best} and the baseline on "
         f"{plan.settings.seeds} tuning seeds × {plan.validate_steps:,} steps"
     )
     return train_finalists(

@@ -181,7 +181,8 @@ class ConsoleProgress:
         values = self._space.decode(trial.params).to_dict()
         if self._live is not None:
             if self._table is None:
-                self._table = TrialTable(self._space, self._console.width)
+                in_ascii = _shown(self._console, "γ") != "γ"
+                self._table = TrialTable(self._space, self._console.width, in_ascii)
                 self.lines(self._table.header)
             if diverged and pruned:
                 score = "diverged"

@@ -109,7 +109,7 @@ class Job:
         self._phase_began = now
         self._runs: Mapping[str, tuple[int | None, int]] = {}
         self._pace = 1.0
-        self._report = _REPORT_SECONDS
+        self._report = 0.0 if plan is None else _REPORT_SECONDS
         for trial in before:
             self._learn_from(trial)
 

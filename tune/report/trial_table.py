@@ -37,14 +37,15 @@ class TrialTable:
     Args:
       space: whose parameters are columns.
       width: of the terminal, in characters.
+      in_ascii: whether it shows no other characters.
     """
 
-    def __init__(self, space: SearchSpace, width: int) -> None:
-        self._width = width
+    def __init__(self, space: SearchSpace, width: int, in_ascii: bool = False) -> None:
+        self._labels = {**LABELS, **_SHORTER, **(_IN_ASCII if in_ascii else {})}
         self._columns: dict[str, int] = {}
         taken = len(_row("trial", " " * _SCORE, [], " " * _SECONDS))
         for name in space.keys:
-            column = max(len(_SHORTER.get(name, LABELS.get(name, name))), _width(space, name))
+            column = max(len(self._label(name)), _width(space, name))
             if taken + 1 + column > width:
                 break
             self._columns[name] = column
@@ -55,10 +56,7 @@ class TrialTable:
     @property
     def header(self) -> list[str]:
         """The lines above the first row."""
-        labels = [
-            f"{_SHORTER.get(name, LABELS.get(name, name)):>{width}}"
-            for name, width in self._columns.items()
-        ]
+        labels = [f"{self._label(name):>{width}}" for name, width in self._columns.items()]
         line = _row("trial", f"{'score':>{_SCORE}}", labels, f"{'time':>{_SECONDS}}")
         if self._room > len(_RETURNS):
             line += _RETURNS
@@ -95,10 +93,14 @@ class TrialTable:
             line += "".join(f"  {mean}" for mean in shown)
         return line
 
+    def _label(self, name: str) -> str:
+        return self._labels.get(name, name)
+
 
 _SCORE, _SECONDS = 8, 6
 _RETURNS = "  returns at checkpoints"
 _SHORTER = {"n_epochs": "ep"}
+_IN_ASCII = {"gamma": "gamma", "gae_lambda": "lam", "clip_epsilon": "clip"}
 _PRECISE = {"gamma", "gae_lambda"}
 """What lies close to one."""
 

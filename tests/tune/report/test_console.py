@@ -80,6 +80,10 @@ def test_wider_terminal_shows_returns_and_a_narrow_one_says_what_is_missing():
     row = wide.row(3, "446.7", values, 900.0, means)
     assert len(row) <= 140
     assert row.endswith("15 min  " + "  ".join(means[-8:]))
+    plain = TrialTable(SearchSpace(), 80, in_ascii=True)
+    (header,) = plain.header
+    assert "lr gamma   lam clip" in header
+    assert len(header) == len(plain.row(3, "446.7", values, 9.0, means)) <= 80
     assert "4 further columns in the report" in narrow.header[0]
     assert len(narrow.row(3, "446.7", values, 9.0, means)) <= 60
 
