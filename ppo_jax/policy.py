@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from ppo_jax import normalization
+from ppo_jax import model_card, normalization
 from ppo_jax.config import AgentConfig, TrainConfig, require_asked
 from ppo_jax.environments import (
     ActionSpace,
@@ -36,7 +36,15 @@ from ppo_jax.errors import (
     require_choice,
     require_count,
 )
-from ppo_jax.files import disk_errors, make_folder, path_of, read_json, replacing, write_json
+from ppo_jax.files import (
+    disk_errors,
+    make_folder,
+    path_of,
+    read_json,
+    read_text,
+    replacing,
+    write_json,
+)
 from ppo_jax.imports import name_elsewhere, name_of
 from ppo_jax.networks import ActorCritic, make_network, policy_step
 from ppo_jax.normalization import RunningStatistics, normalized
@@ -150,7 +158,8 @@ class Policy:
     def save(self, folder: str | Path) -> None:
         """Save into `folder`, which is made if it is missing.
 
-        Two files replace those of an earlier policy there.
+        Its two files replace those of an earlier policy there, and so does its model card,
+        ``README.md``, unless there is another text of that name.
         """
         folder = path_of("folder", folder)
         make_folder(folder)
@@ -162,6 +171,16 @@ class Policy:
             temporary.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         write_json(folder / _DESCRIPTION, {**self.description, "sha256": digest})
+        self._write_card(folder / model_card.FILE)
+
+    def _write_card(self, path: Path) -> None:
+        try:
+            mine = not path.exists() or model_card.is_ours(read_text(path, 2**20))
+        except UserError:
+            return
+        if mine:
+            with replacing(path) as temporary, disk_errors(path):
+                temporary.write_text(model_card.render(self.description), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         about = self.description

@@ -29,6 +29,7 @@ from ppo_jax.errors import LARGEST_STEPS, UserError, nearest, require_count
 from ppo_jax.files import make_folder, path_of, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
+from ppo_jax.model_card import returns_of_seeds
 from ppo_jax.notebook import card, changed
 from ppo_jax.progress import PrintedProgress
 from ppo_jax.text import plural
@@ -267,6 +268,7 @@ class TrainingResult:
             self.weights[seed],
             hyperparameters=self.hyperparameters.to_dict(),
             training=about,
+            returns=returns_of_seeds(self.returns[-1], self.config.eval_episodes),
         )
 
     def plot(self, axes: "Axes | None" = None) -> "Axes":

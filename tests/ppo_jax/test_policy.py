@@ -128,8 +128,15 @@ def test_the_description_says_what_it_is(folder):
 
 def test_saving_replaces_an_older_policy_and_leaves_nothing_else(folder, params):
     save(folder, CONFIG, Weights(jax.tree.map(jnp.zeros_like, params), None))
-    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "policy.json"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["README.md", "model.safetensors", "policy.json"]
     assert not any(leaf.any() for leaf in jax.tree.leaves(load(folder).weights.params))
+
+
+def test_a_readme_of_ones_own_is_kept(tmp_path, params):
+    (tmp_path / "README.md").write_text("# Mine")
+    save(tmp_path, CONFIG, Weights(params, None))
+    assert (tmp_path / "README.md").read_text() == "# Mine"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "policy.json"])

@@ -5,11 +5,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ppo_jax.command_words import agent_words, environment_words, hyperparameter_words
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.imports import name_elsewhere
 from ppo_jax.notebook import card, changed
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Verdict
@@ -103,39 +103,14 @@ def read_recommended(path: str | Path) -> tuple[Configuration, Settings]:
 
 def train_command(settings: Settings, configuration: Configuration, num_steps: int) -> str:
     """Return the command that trains a configuration without a study."""
-    words = ["python", "-m", "ppo_jax.train", *environment_words(settings)]
+    words = [
+        "python",
+        "-m",
+        "ppo_jax.train",
+        *environment_words(settings.env, dict(settings.env_kwargs)),
+    ]
     words += ["--total-steps", str(num_steps)]
     if settings.matmul_precision != Settings.matmul_precision:
         words += ["--matmul-precision", settings.matmul_precision]
     words += agent_words(configuration.agent)
-    return shlex.join(words + _options(configuration.hyperparameters, Hyperparameters()))
-
-
-def environment_words(settings: Settings) -> list[str]:
-    """Return the options that name the environment of a study."""
-    words = ["--env", name_elsewhere(settings.env)]
-    if settings.env_kwargs:
-        words += ["--env-kwargs", *(f"{name}={value}" for name, value in settings.env_kwargs)]
-    return words
-
-
-def agent_words(agent: AgentConfig) -> list[str]:
-    """Return the options that make an agent."""
-    return _options(agent, AgentConfig())
-
-
-def _options(
-    chosen: AgentConfig | Hyperparameters, default: AgentConfig | Hyperparameters
-) -> list[str]:
-    words = []
-    defaults = default.to_dict()
-    for name, value in chosen.to_dict().items():
-        option = name.replace("_", "-")
-        if value == defaults[name]:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{option}", *(name_elsewhere(str(value)) for value in values)]
-    return words
+    return shlex.join(words + hyperparameter_words(configuration.hyperparameters))

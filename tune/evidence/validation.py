@@ -12,6 +12,7 @@ from ppo_jax.config import TrainConfig
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
 from ppo_jax.files import read_json, remove_folder
 from ppo_jax.identity import digest, first_difference
+from ppo_jax.model_card import returns_of_seeds
 from ppo_jax.notebook import card
 from ppo_jax.programs import Programs
 from ppo_jax.statistics import CONFIDENCE
@@ -337,6 +338,7 @@ def _save_policy(
         best.weights,
         hyperparameters=candidate.hyperparameters.to_dict(),
         training=training,
+        returns=returns_of_seeds(curve.final, candidate.settings.eval_episodes),
     )
 
 

@@ -5,12 +5,12 @@ import math
 import shlex
 
 from ppo_jax import presets
+from ppo_jax.command_words import agent_words, environment_words
 from ppo_jax.errors import UserError
 from ppo_jax.presets import Preset
 from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
-from tune.evidence.recommendation import agent_words, environment_words
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration, SearchSpace
@@ -101,7 +101,14 @@ def _wider(results: StudyResults) -> str:
         name, why = results.name, "goes on in the wide space"
     except UserError:
         name, why = f"{results.name}-wide", "searches the wide space"
-    words = ["python", "-m", "tune.run", *environment_words(settings), "--space", "wide"]
+    words = [
+        "python",
+        "-m",
+        "tune.run",
+        *environment_words(settings.env, dict(settings.env_kwargs)),
+        "--space",
+        "wide",
+    ]
     words += agent_words(settings.agent)
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
