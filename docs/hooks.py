@@ -5,6 +5,7 @@ Each file that is linked becomes a file of the site: a page stays one, a picture
 and folders are shown on a page. README.md is the front page.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -84,7 +85,7 @@ def _uri(target: Path) -> str:
     for uri, page in FROM_THE_TOP.items():
         if target == page:
             return uri
-    shown = target.is_dir() or target.suffix not in (".md", ".png", ".svg", ".ipynb")
+    shown = target.is_dir() or target.suffix not in (".md", ".png", ".svg")
     return f"{OUTSIDE}/{path.as_posix()}" + (".md" if shown else "")
 
 
@@ -102,11 +103,25 @@ def _shown(target: Path) -> str:
     """Return a page that shows a file, or the files of a folder."""
     if target.is_file():
         return _block(target, 1)
-    shown = sorted(path for path in target.iterdir() if path.suffix in LANGUAGES)
+    shown = sorted(path for path in target.iterdir() if path.suffix in (*LANGUAGES, ".ipynb"))
     return "\n".join([f"# `{target.relative_to(ROOT)}`", *(_block(path, 2) for path in shown)])
 
 
 def _block(path: Path, level: int) -> str:
+    if path.suffix == ".ipynb":
+        return _notebook(path, level)
     name = path.name if level > 1 else path.relative_to(ROOT)
     code = path.read_text(encoding="utf-8")
     return f"{'#' * level} `{name}`\n\n````{LANGUAGES.get(path.suffix, '')}\n{code}````\n"
+
+
+def _notebook(path: Path, level: int) -> str:
+    """Return the cells of a notebook, whose title becomes a heading of `level`."""
+    shown = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            shown.append(f"````python\n{text}\n````")
+        else:
+            shown.append(re.sub(r"^#", "#" * level, text, flags=re.MULTILINE))
+    return "\n\n".join(shown) + "\n"
