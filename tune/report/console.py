@@ -406,8 +406,10 @@ def print_lines(console: Console, lines: Sequence[str]) -> None:
         console.print(shown, markup=False, highlight=False, soft_wrap=not wrapped)
 
 
-_IN_ASCII = str.maketrans({"×": "x", "–": "-", "−": "-", "…": "...", "γ": "g", "λ": "l", "ε": "c"})
-"""What is as wide and as plain where the encoding of a terminal lacks a character."""
+_IN_ASCII = str.maketrans(
+    {"×": "x", "–": "-", "−": "-", "…": "...", "γ": "gamma", "λ": "lambda", "ε": "clip"}
+)
+"""What stands for a character that the encoding of a terminal lacks."""
 
 
 def _shown(console: Console, line: str) -> str:
