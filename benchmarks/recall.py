@@ -71,15 +71,15 @@ TASKS = {
     "MemoryChain-bsuite": Task(
         "MemoryChain-bsuite",
         (("memory_length", 20),),
-        500_000,
+        250_000,
         0.9,
-        Hyperparameters(learning_rate=1e-3),
+        Hyperparameters(learning_rate=1e-3, anneal_learning_rate=True),
         32,
     ),
     "CartPole-v1 without velocities": Task(
         "benchmarks.recall:PositionsOnly",
         (),
-        1_000_000,
+        500_000,
         475.0,
         Hyperparameters(learning_rate=1e-3, anneal_learning_rate=True),
         32,
@@ -99,7 +99,7 @@ class Arguments(command_line.Common):
     """Tasks."""
     networks: tuple[str, ...] = NETWORKS
     """Networks."""
-    seeds: int = 10
+    seeds: int = 8
     """Seeds of each network on each task."""
     total_steps: int | None = None
     """Environment steps of each seed, the task's own by default."""

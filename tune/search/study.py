@@ -151,8 +151,9 @@ def open_study(
     study_name = study_name or settings.env
     require_study_name(study_name)
     spaces = make(settings.env, settings.env_kwargs).spaces
-    for agent in settings.space.agents():
+    for agent in settings.space.agents():  # What cannot work fails before anything is trained.
         make_network(agent, spaces)
+        settings.config_of(agent)
     sampler, pruner = make_sampler(settings), make_pruner(settings)
     folder.require_usable(study_name)
     address = storage or folder.default_storage(workers)

@@ -7,6 +7,7 @@ import os
 import optuna
 import pytest
 
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import write_json
 from tune.protocol.settings import Settings
@@ -90,6 +91,13 @@ def test_another_protocol_is_refused(programs, tmp_path):
     space = SearchSpace.from_tables({"gamma": {"value": 0.9}})
     with pytest.raises(UserError, match=r"space\.gamma = "):
         run_optimization(2, Settings(space=space), output=tmp_path, programs=programs)
+
+
+def test_an_agent_that_does_not_fit_is_refused_before_the_first_trial(programs, tmp_path):
+    wide = Settings(space=SearchSpace.named("wide"), agent=AgentConfig(network="gru"))
+    with pytest.raises(UserError, match=r"sequence_length must divide .* and num_envs=64"):
+        run_optimization(1, wide, output=tmp_path / "out", programs=programs)
+    assert not (tmp_path / "out").exists()
 
 
 def test_reference_may_change(programs, tmp_path):
