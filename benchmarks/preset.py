@@ -13,6 +13,7 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import folder_name, read_json, replacing
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.presets import changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,8 @@ def preset_table(study: Path, command: str) -> dict[str, Any]:
             "env": environment["name"],
             "env_kwargs": environment["kwargs"],
             "total_steps": validation["steps"][-1],
-            "hyperparameters": _changed(recommended["hyperparameters"], Hyperparameters()),
-            "agent": _changed(recommended["agent"], AgentConfig()),
+            "hyperparameters": changed(Hyperparameters.from_dict(recommended["hyperparameters"])),
+            "agent": changed(AgentConfig.from_dict(recommended["agent"])),
             "evidence": {
                 "score": mean["value"],
                 "interval": list(mean["interval"] or []),
@@ -75,11 +76,6 @@ def preset_table(study: Path, command: str) -> dict[str, Any]:
         }
     except (KeyError, TypeError) as error:
         raise UserError(f"{study} holds no validated study: {error!r} is missing") from error
-
-
-def _changed(values: dict[str, Any], default: Hyperparameters | AgentConfig) -> dict[str, Any]:
-    defaults = default.to_dict()
-    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 if __name__ == "__main__":

@@ -41,17 +41,19 @@ class Preset:
             "env": self.env,
             "total_steps": self.total_steps,
             "env_kwargs": dict(self.env_kwargs),
-            "hyperparameters": _changed(self.hyperparameters, Hyperparameters()),
-            "agent": _changed(self.agent, AgentConfig()),
+            "hyperparameters": changed(self.hyperparameters),
+            "agent": changed(self.agent),
             "evidence": dict(self.evidence),
         }
 
 
-def _changed(
-    value: Hyperparameters | AgentConfig, default: Hyperparameters | AgentConfig
-) -> dict[str, Any]:
-    """Return what differs from the default."""
-    defaults = default.to_dict()
+def changed(value: Hyperparameters | AgentConfig) -> dict[str, Any]:
+    """Return name -> value of what differs from the defaults.
+
+    >>> changed(Hyperparameters(gamma=0.9))
+    {'gamma': 0.9}
+    """
+    defaults = type(value)().to_dict()
     return {name: x for name, x in value.to_dict().items() if x != defaults[name]}
 
 

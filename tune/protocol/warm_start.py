@@ -10,6 +10,7 @@ from typing import Any
 
 from ppo_jax.config import AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
+from ppo_jax.presets import changed
 from tune.protocol.space import Configuration
 from tune.protocol.stored import items, number, table
 
@@ -58,8 +59,8 @@ class WarmStart:
             "same_task": self.same_task,
             "trials": [
                 {
-                    "hyperparameters": _changed(t.configuration.hyperparameters, Hyperparameters()),
-                    "agent": _changed(t.configuration.agent, AgentConfig()),
+                    "hyperparameters": changed(t.configuration.hyperparameters),
+                    "agent": changed(t.configuration.agent),
                     "value": t.value,
                     "variance": t.variance,
                 }
@@ -94,10 +95,3 @@ def _trial(stored: Mapping[str, Any]) -> EarlierTrial:
         float(number(stored.get("value"), "value")),
         float(number(stored.get("variance"), "variance")),
     )
-
-
-def _changed(
-    value: Hyperparameters | AgentConfig, default: Hyperparameters | AgentConfig
-) -> dict[str, Any]:
-    defaults = default.to_dict()
-    return {name: x for name, x in value.to_dict().items() if x != defaults[name]}
