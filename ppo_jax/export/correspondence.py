@@ -330,7 +330,8 @@ def differences(
     ]
 
 
-_SHARED_NAMES = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0")
+_CHOICES = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0")
+_NUMBERS = ("MountainCarContinuous-v0", "Pendulum-v1")
 _MINATAR = "-MinAtar"
 
 
@@ -340,9 +341,14 @@ def gymnasium_name(env: str) -> str | None:
     >>> gymnasium_name("CartPole-v1"), gymnasium_name("Breakout-MinAtar")
     ('CartPole-v1', 'MinAtar/Breakout-v1')
     """
-    if env in (*_SHARED_NAMES, "Pendulum-v1"):
+    if env in (*_CHOICES, *_NUMBERS):
         return env
     return f"MinAtar/{env.removesuffix(_MINATAR)}-v1" if env.endswith(_MINATAR) else None
+
+
+def has_choices(env: str) -> bool:
+    """Return whether an environment is known to have discrete actions."""
+    return env in _CHOICES or env.endswith(_MINATAR)
 
 
 def our_name(env: str) -> str:

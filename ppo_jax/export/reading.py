@@ -13,7 +13,14 @@ import yaml
 from ppo_jax import presets
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError, is_number, nearest, require_count
-from ppo_jax.export.correspondence import SB3_DEFAULTS, Name, Schedule, from_sb3, our_name
+from ppo_jax.export.correspondence import (
+    SB3_DEFAULTS,
+    Name,
+    Schedule,
+    from_sb3,
+    has_choices,
+    our_name,
+)
 from ppo_jax.files import read_json, read_text
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.presets import Preset
@@ -83,7 +90,7 @@ def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
         raise UserError("it must hold a table of settings for each environment")
     name = _entry(entries, env)
     notes: list[str] = []
-    theirs = _flattened(dict(entries[name]), notes)
+    theirs = _flattened(dict(entries[name]), our_name(name), notes)
     total_steps = theirs.pop("n_timesteps", 0)
     if not is_number(total_steps) or total_steps < 0:
         raise UserError(f"n_timesteps must be a number of steps, but got {total_steps!r}")
@@ -130,7 +137,7 @@ def _entry(entries: Mapping[str, Any], env: str | None) -> str:
     return str(by_name[env])
 
 
-def _flattened(entry: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _flattened(entry: dict[str, Any], env: str, notes: list[str]) -> dict[str, Any]:
     """Return an entry with the names of :data:`SB3_DEFAULTS`."""
     policy = entry.pop("policy", "MlpPolicy")
     if policy not in ("MlpPolicy", "MultiInputPolicy"):
@@ -154,10 +161,10 @@ def _flattened(entry: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     optimizer = _table("optimizer_kwargs", arguments.pop("optimizer_kwargs", {}))
     if arguments.pop("ortho_init", True) is not True:
         notes.append("ortho_init = False: the initialisation is orthogonal here")
-    if "log_std_init" in arguments and not rescaled:
+    if not rescaled and not has_choices(env):
         notes.append(
-            "log_std_init: of actions in the environment's units there, of [-1, 1] here, whatever "
-            "the bounds are"
+            "actions and log_std_init, where actions are continuous: in the environment's units "
+            "there, from -1 to 1 between the bounds here"
         )
     if "net_arch" in arguments:
         arguments["net_arch"] = _net_arch(arguments["net_arch"], notes)
