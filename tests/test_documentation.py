@@ -17,6 +17,7 @@ import pytest
 import ppo_jax
 import tune
 from ppo_jax import command_line
+from ppo_jax.export.correspondence import ROWS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -204,3 +205,15 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
         notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
+
+
+def test_migration_names_what_the_export_maps():
+    """A line of the page has the names of one row of the table that the export uses."""
+    text = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
+    lines = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `")]
+    named = {ours.strip(" `"): (theirs, cleanrl) for ours, theirs, cleanrl in lines}
+    rows = {row.ours: row for row in ROWS if row.ours in named}
+    assert len(rows) >= 20
+    for ours, row in rows.items():
+        assert f"`{row.sb3}" in named[ours][0], ours
+        assert f"`{row.cleanrl}`" in named[ours][1] or not row.cleanrl, ours
