@@ -357,7 +357,7 @@ def _recommended(found: Recommendation) -> list[str]:
         if value != baseline[name]
     }
     if not rows:
-        return [f"Recommended: the {found.name}{trial}, with the hyperparameters it started from"]
+        return [f"Recommended: the {found.name}{trial}, which the study started from"]
     name_width, value_width = max(map(len, rows)), max(len(value) for value, _ in rows.values())
     return [
         f"Recommended: the {found.name}{trial}",

@@ -203,3 +203,14 @@ def test_summary_fits_a_narrow_terminal(programs, tmp_path):
     lines = shown.getvalue().splitlines()
     assert max(len(line.rstrip()) for line in lines if not line.startswith("  file:")) <= 60
     assert any(line.startswith(" " * 20) for line in lines), "wrapped beside the name"
+
+
+def test_recommended_baseline_has_nothing_to_list(programs, tmp_path):
+    programs.returns = lambda hp, step, seed: step / 1000 + (hp.gamma == 0.99) + seed / 10
+    settings = Settings(sampler="random")
+    study = run_optimization(2, settings, output=tmp_path, programs=programs)
+    train_best_config(
+        settings.baseline, 200_000, output=tmp_path, study=study, programs=programs, seeds=4
+    )
+    text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
+    assert "Recommended: the baseline, trial 0, which the study started from\n\nTrain the" in text
