@@ -146,7 +146,9 @@ class AgentConfig:
             import, unless a user of this process has asked for it as well.
         """
         if not asked:
-            require_asked(values.get("network"), "a file or a storage", "pass --network")
+            require_asked(
+                values.get("network"), "a file or a storage", "pass --network, or network=,"
+            )
         known = [f.name for f in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -195,6 +197,12 @@ def require_asked(network: Any, source: str, remedy: str) -> None:
             f"{source} names the network {network!r}, whose code would be imported and run; "
             f"if you trust it, {remedy} {network}"
         )
+
+
+def ask_for(network: str | None) -> None:
+    """Let data that this process reads name `network`, if it is a user's own."""
+    if network is not None:
+        AgentConfig(network=network)
 
 
 def _require_sizes(name: str, sizes: Any) -> None:

@@ -357,7 +357,7 @@ def _described(description: Mapping[str, Any], network: str | None) -> tuple[Age
     values = dict(description["agent"])
     if network is not None and ":" in str(values.get("network")):
         values["network"] = AgentConfig(network=network).network
-    require_asked(values.get("network"), "the policy", "pass --network, or load(..., network=),")
+    require_asked(values.get("network"), "the policy", "pass --network, or network=,")
     agent = AgentConfig.from_dict(values)
     shape = environment["observation_shape"]
     if not isinstance(shape, list) or not shape:

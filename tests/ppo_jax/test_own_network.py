@@ -174,6 +174,6 @@ def test_the_commands_train_and_evaluate_with_it(command, tmp_path):
     evaluate = ("ppo_jax.evaluate", tmp_path / "policy", "--episodes", 4)
     refused = command(*evaluate, cwd=tmp_path)
     assert refused.returncode == 2
-    assert f"pass --network, or load(..., network=), {NAME}" in refused.stderr
+    assert f"pass --network, or network=, {NAME}" in refused.stderr
     played = command(*evaluate, "--network", NAME, cwd=tmp_path)
     assert played.returncode == 0, played.stderr

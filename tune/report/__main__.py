@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from ppo_jax import command_line
+from ppo_jax.config import ask_for
 from ppo_jax.errors import require_package
 from ppo_jax.files import require_writable
 from tune.protocol.study_folder import StudyFolder
@@ -23,6 +24,8 @@ class Arguments(command_line.Common):
     """Optuna storage URL of the study. study.db or study.journal in the folder if not given."""
     study_name: str | None = None
     """Name of the study. The one in the folder's config.json, or the only one, if not given."""
+    network: str | None = None
+    """Network of a study whose network is your own, as module:Class."""
     dashboard: bool = False
     """Also prepare the study for optuna-dashboard: add verdict, pictures and policy to it."""
 
@@ -34,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
+    ask_for(arguments.network)
     folder = StudyFolder(arguments.folder)
     require_writable(folder.path)
     if arguments.dashboard:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 
+from ppo_jax.config import ask_for
 from ppo_jax.errors import UserError, nearest
 from ppo_jax.files import path_of
 from tune.protocol.settings import ADDRESS_VARIABLE
@@ -16,7 +17,11 @@ from tune.search.storage import open_storage, storage_file
 
 
 def read_study(
-    folder: str | Path, *, storage: str | None = None, study_name: str | None = None
+    folder: str | Path,
+    *,
+    storage: str | None = None,
+    study_name: str | None = None,
+    network: str | None = None,
 ) -> StudyResults:
     """Return the results of a study, also of one that is running.
 
@@ -24,10 +29,12 @@ def read_study(
       folder: of the study.
       storage: its address; ``study.db`` or ``study.journal`` in the folder by default.
       study_name: the one in the folder's ``config.json``, or the only one, by default.
+      network: that of the study, where it is the user's own: files never name code to import.
 
     Raises:
       UserError: when there is no such study.
     """
+    ask_for(network)
     where = StudyFolder(path_of("folder", folder))
     return load_results(load_study(address_of(where, storage), where, study_name), where)
 

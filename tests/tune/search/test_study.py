@@ -14,6 +14,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import FolderInUseError, StudyFolder
 from tune.protocol.trials import StudyRecord, settings_of
+from tune.report.stored import read_study
 from tune.search.study import open_study, run_optimization
 
 
@@ -98,6 +99,16 @@ def test_an_agent_that_does_not_fit_is_refused_before_the_first_trial(programs, 
     with pytest.raises(UserError, match=r"sequence_length must divide .* and num_envs=64"):
         run_optimization(1, wide, output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_does_not_decide_which_network_is_imported(programs, tmp_path, monkeypatch):
+    name = "examples.own_network:SharedNetwork"
+    settings = Settings(agent=AgentConfig(network=name))
+    run_optimization(1, settings, output=tmp_path, programs=programs)
+    monkeypatch.setattr("ppo_jax.config._asked", set())  # As in another process.
+    with pytest.raises(UserError, match=f"names the network '{name}', whose code would"):
+        read_study(tmp_path)
+    assert read_study(tmp_path, network=name).settings.agent.network == name
 
 
 def test_reference_may_change(programs, tmp_path):
