@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from ppo_jax.config import ask_for
 from ppo_jax.errors import UserError
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.settings import Settings
@@ -41,6 +42,7 @@ class WorkerRequest:
         return json.dumps(
             values
             | {
+                "networks": [a.network for a in self.settings.space.agents() if ":" in a.network],
                 "settings": self.settings.to_dict(),
                 "output": str(self.output),
                 "tracking": dataclasses.asdict(self.tracking),
@@ -56,6 +58,8 @@ class WorkerRequest:
         """
         try:
             values = json.loads(text)
+            for network in values.pop("networks"):  # The user has named them to our parent.
+                ask_for(network)
             return cls(
                 **{
                     **values,

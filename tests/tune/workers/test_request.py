@@ -1,9 +1,11 @@
 """The request of a worker, there and back."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.tracking import TrackingConfig
 from tune.protocol.settings import Settings
@@ -41,3 +43,11 @@ def test_anything_else_is_refused_in_one_line(text):
     with pytest.raises(UserError, match=r"python -m tune\.run --workers N") as caught:
         WorkerRequest.from_json(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_may_import_the_network_that_its_study_was_asked_for(monkeypatch):
+    settings = Settings(agent=AgentConfig(network="mine:Network"))
+    request = dataclasses.replace(REQUEST, settings=settings)
+    text = request.to_json()
+    monkeypatch.setattr("ppo_jax.config._asked", set())  # As in another process.
+    assert WorkerRequest.from_json(text) == request
