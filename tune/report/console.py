@@ -335,6 +335,8 @@ def conclusion(results: StudyResults, folder: StudyFolder, next_steps: Sequence[
         lines += ["", *_recommended(found), "", f"Train the {found.name}:", f"  {found.command}"]
         if folder.policy.is_dir():
             play = ["python", "-m", "ppo_jax.evaluate", str(folder.policy)]
+            network = found.candidate.agent.network
+            play += ["--network", network] if ":" in network else []
             lines += ["Play with its policy:", f"  {shlex.join(play)}"]
     lines += [
         *([] if found is not None else [""]),

@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from ppo_jax.config import AgentConfig
 from tune.analysis.bounds import BoundHit
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
@@ -191,6 +192,16 @@ def test_summary_ends_with_the_verdict(programs, tmp_path):
     assert played == f"  python -m ppo_jax.evaluate {tmp_path / 'policy'}"
     report = commands["Read the report, one file for any browser:"].strip()
     assert report == (tmp_path / "report.html").resolve().as_uri()
+
+
+def test_the_command_that_plays_names_a_network_of_ones_own(programs, tmp_path):
+    name = "examples.own_network:SharedNetwork"
+    settings = Settings(sampler="random", agent=AgentConfig(network=name))
+    study = run_optimization(2, settings, output=tmp_path, programs=programs)
+    best = StudyRecord.of(study).best.configuration(settings)
+    train_best_config(best, 400_000, output=tmp_path, study=study, programs=programs)
+    text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
+    assert f"ppo_jax.evaluate {tmp_path / 'policy'} --network {name}\n" in text
 
 
 def test_summary_fits_a_narrow_terminal(programs, tmp_path):
