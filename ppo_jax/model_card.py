@@ -62,8 +62,7 @@ def render(description: Mapping[str, Any]) -> str:
     returns, training = description.get("returns"), description.get("training", {})
     lines = [f"# PPO on {name}", ""]
     lines += [
-        "A policy of `ppo_jax` (`pip install ppo-jax-tune`): PPO (Schulman et al., 2017, "
-        "arXiv:1707.06347), compiled with JAX.",
+        "A policy of `ppo_jax`: PPO (Schulman et al., 2017, arXiv:1707.06347), compiled with JAX.",
         "",
     ]
     if environment["kwargs"]:

@@ -354,7 +354,7 @@ def _described(description: Mapping[str, Any], network: str | None) -> tuple[Age
     environment = description["environment"]
     if description["format"] != FORMAT:
         raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
-    values = dict(description["agent"])
+    values = {**description["agent"]}
     if network is not None and ":" in str(values.get("network")):
         values["network"] = AgentConfig(network=network).network
     require_asked(values.get("network"), "the policy", "pass --network, or network=,")

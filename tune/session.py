@@ -297,9 +297,10 @@ def _train_finalists(
         return results.finalists  # Of an earlier session, if any.
     chosen = choose_finalists(results.study, plan.finalists)
     progress.proof_started(FINALISTS, plan, {finalist_name(found): found for found in chosen})
-    best = "the best trial" if plan.finalists == 1 else f"the {plan.finalists} best trials"
+    count = sum(not candidate.is_baseline for candidate in chosen)
+    best = {0: "", 1: "the best trial and "}.get(count, f"the {count} best trials and ")
     progress.line(
-        f"finalists: {best} and the baseline on "
+        f"finalists: {best}the baseline on "
         f"{plan.settings.seeds} tuning seeds × {plan.validate_steps:,} steps"
     )
     return train_finalists(
