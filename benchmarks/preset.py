@@ -9,11 +9,10 @@ import tyro
 
 from benchmarks.measuring import ROOT
 from ppo_jax import command_line
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import AgentConfig, changed
 from ppo_jax.errors import UserError
 from ppo_jax.files import folder_name, read_json, replacing
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.presets import changed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import AgentConfig, changed
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.imports import name_elsewhere
 
@@ -18,7 +18,7 @@ def environment_words(env: str, env_kwargs: Mapping[str, Any]) -> list[str]:
 
 def agent_words(agent: AgentConfig) -> list[str]:
     """Return the options that make an agent."""
-    return _options(agent.to_dict(), AgentConfig().to_dict())
+    return _options(changed(agent))
 
 
 def hyperparameter_words(hyperparameters: Hyperparameters) -> list[str]:
@@ -27,15 +27,13 @@ def hyperparameter_words(hyperparameters: Hyperparameters) -> list[str]:
     >>> hyperparameter_words(Hyperparameters(gamma=0.9, anneal_learning_rate=True))
     ['--gamma', '0.9', '--anneal-learning-rate']
     """
-    return _options(hyperparameters.to_dict(), Hyperparameters().to_dict())
+    return _options(changed(hyperparameters))
 
 
-def _options(chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+def _options(chosen: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in chosen.items():
         option = name.replace("_", "-")
-        if value == defaults[name]:
-            continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:

@@ -180,6 +180,16 @@ class AgentOptions(TypedDict, total=False):
     normalize_rewards: bool
 
 
+def changed(value: Hyperparameters | AgentConfig) -> dict[str, Any]:
+    """Return name -> value of what differs from the defaults.
+
+    >>> changed(Hyperparameters(gamma=0.9))
+    {'gamma': 0.9}
+    """
+    defaults = type(value)().to_dict()
+    return {name: x for name, x in value.to_dict().items() if x != defaults[name]}
+
+
 _asked: set[str] = set()
 """Networks of their own that users of this process have named."""
 

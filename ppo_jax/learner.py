@@ -326,10 +326,8 @@ def policy_advantages(
       hyperparameters: traced scalars.
     """
     h = hyperparameters
-    mean, deviation = advantages.mean(where=used), advantages.std(where=used)
-    normalized = (advantages - mean) / (deviation + 1e-8)
     at_once: jax.Array = jnp.asarray(h.normalize_advantages) & h.advantages_by_rollout
-    return jnp.where(at_once, normalized, advantages)
+    return jnp.where(at_once, normalize(advantages, used), advantages)
 
 
 def minibatch_advantages(advantages: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:

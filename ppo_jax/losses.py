@@ -22,9 +22,15 @@ class LossMetrics(NamedTuple):
         return cls(*(jnp.float32(0) for _ in cls._fields))
 
 
-def normalize(advantages: jax.Array) -> jax.Array:
-    """Shift and scale advantages to mean 0 and deviation 1, all those in an array together."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+def normalize(advantages: jax.Array, used: jax.Array | None = None) -> jax.Array:
+    """Shift and scale advantages to mean 0 and deviation 1, all those in an array together.
+
+    Args:
+      advantages: any shape.
+      used: which of them mean and deviation are of, bool of that shape; all if None.
+    """
+    mean, deviation = jnp.mean(advantages, where=used), jnp.std(advantages, where=used)
+    return (advantages - mean) / (deviation + 1e-8)
 
 
 def policy_loss(

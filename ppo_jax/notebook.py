@@ -3,13 +3,14 @@
 What a class shows of itself is in its ``_repr_html_``, which notebooks call.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
+from ppo_jax.config import AgentConfig, changed
+from ppo_jax.hyperparameters import Hyperparameters
+
 if TYPE_CHECKING:  # Nothing else here needs Matplotlib.
-    from _typeshed import DataclassInstance
     from matplotlib.axes import Axes
 
 
@@ -53,16 +54,11 @@ def _picture(draw: "Callable[[Axes], None]") -> str:
     return f'<div style="{style}">{inline_svg(draw, 6.4, 3.6)}</div>'
 
 
-def changed(settings: "DataclassInstance") -> str:
-    """Return the fields of a dataclass that differ from their defaults, as keyword arguments.
+def changes(settings: Hyperparameters | AgentConfig) -> str:
+    """Return what differs from the defaults, as keyword arguments.
 
-    >>> from ppo_jax.hyperparameters import Hyperparameters
-    >>> changed(Hyperparameters(gamma=0.9, n_epochs=5))
+    >>> changes(Hyperparameters(gamma=0.9, n_epochs=5))
     'gamma=0.9, n_epochs=5'
     """
-    differing = [
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(settings)
-        if (value := getattr(settings, field.name)) != field.default
-    ]
+    differing = [f"{name}={getattr(settings, name)!r}" for name in changed(settings)]
     return ", ".join(differing) or "the defaults"

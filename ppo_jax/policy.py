@@ -48,7 +48,7 @@ from ppo_jax.files import (
 from ppo_jax.imports import name_elsewhere, name_of
 from ppo_jax.networks import ActorCritic, make_network, policy_step
 from ppo_jax.normalization import RunningStatistics, normalized
-from ppo_jax.notebook import card, changed
+from ppo_jax.notebook import card, changes
 from ppo_jax.programs import Weights
 from ppo_jax.versions import versions
 
@@ -188,7 +188,7 @@ class Policy:
         rows = {
             "observations": self.spaces.observation_shape,
             "actions": self.spaces.action_space,
-            "agent": changed(self.agent),
+            "agent": changes(self.agent),
             **{name.replace("_", " "): training[name] for name in training},
         }
         return card(f"Policy for {about['environment']['name']}", rows)

@@ -1,10 +1,13 @@
-"""Intervals of the mean of independent values, and of the difference of two means."""
+"""Intervals of the mean of independent values, and of the difference of two means.
+
+``scipy.stats`` is imported where it is used: it takes half a second, which ``--help`` and the
+import of ``ppo_jax.train`` need not wait for.
+"""
 
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 """Of every interval that says nothing else."""
@@ -40,6 +43,8 @@ def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval |
         return None
     if values.min() == values.max():  # SciPy would divide by zero.
         return float(values.mean()), float(values.mean())
+    from scipy import stats
+
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
     return float(interval.low), float(interval.high)
 
@@ -61,6 +66,8 @@ def welch_test(a: np.ndarray, b: np.ndarray, confidence: float = CONFIDENCE) -> 
     Welch, 1947, doi:10.1093/biomet/34.1-2.28. Without any spread the interval is the
     difference itself.
     """
+    from scipy import stats
+
     difference = a.mean(axis=-1) - b.mean(axis=-1)
     spread = (np.ptp(a, axis=-1) > 0) | (np.ptp(b, axis=-1) > 0)  # Variances round.
     with warnings.catch_warnings():

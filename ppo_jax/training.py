@@ -30,7 +30,7 @@ from ppo_jax.files import make_folder, path_of, read_json, require_writable, wri
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.model_card import returns_of_seeds
-from ppo_jax.notebook import card, changed
+from ppo_jax.notebook import card, changes
 from ppo_jax.progress import PrintedProgress
 from ppo_jax.text import plural
 from ppo_jax.tracking import Tracker, TrackingConfig
@@ -331,8 +331,8 @@ class TrainingResult:
         run, diverged = self.training, self.diverged_seeds
         rows = {
             "final return": f"{self.mean_returns[-1]:.1f}, mean over seeds",
-            "hyperparameters": changed(run.hyperparameters),
-            "agent": changed(run.agent),
+            "hyperparameters": changes(run.hyperparameters),
+            "agent": changes(run.agent),
             "environment steps": f"{self.steps[-1]:,} for each seed",
             "training": f"{self.training_seconds:.1f} s",
             "compiling": f"{self.compile_seconds:.1f} s",

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config import AgentConfig, EnvKwargs
+from ppo_jax.config import AgentConfig, EnvKwargs, changed
 from ppo_jax.errors import UserError, nearest
 from ppo_jax.files import read_toml
 from ppo_jax.hyperparameters import Hyperparameters
@@ -45,16 +45,6 @@ class Preset:
             "agent": changed(self.agent),
             "evidence": dict(self.evidence),
         }
-
-
-def changed(value: Hyperparameters | AgentConfig) -> dict[str, Any]:
-    """Return name -> value of what differs from the defaults.
-
-    >>> changed(Hyperparameters(gamma=0.9))
-    {'gamma': 0.9}
-    """
-    defaults = type(value)().to_dict()
-    return {name: x for name, x in value.to_dict().items() if x != defaults[name]}
 
 
 def names() -> list[str]:

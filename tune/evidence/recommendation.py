@@ -10,7 +10,7 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import read_json
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.notebook import card, changed
+from ppo_jax.notebook import card, changes
 from tune.evidence.candidate import Candidate
 from tune.evidence.verdict import Verdict
 from tune.protocol.settings import Settings
@@ -53,8 +53,8 @@ class Recommendation:
     def changes(self) -> dict[str, str]:
         """What differs from the defaults, in two lines of a table."""
         return {
-            "hyperparameters": changed(self.candidate.hyperparameters),
-            "agent": changed(self.candidate.agent),
+            "hyperparameters": changes(self.candidate.hyperparameters),
+            "agent": changes(self.candidate.agent),
         }
 
     def _repr_html_(self) -> str:

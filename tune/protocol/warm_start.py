@@ -8,9 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import AgentConfig, changed
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.presets import changed
 from tune.protocol.space import Configuration
 from tune.protocol.stored import items, number, table
 
