@@ -1,5 +1,11 @@
 """``python -m ppo_jax.evaluate``: returns of a saved policy, here and in Gymnasium."""
 
+if __name__ == "__main__":  # Before what takes long to import.
+    from ppo_jax.scripts import start
+
+    start("ppo_jax.evaluate")
+
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -195,7 +201,3 @@ def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """Return mean of `a` minus mean of `b` with Welch's 95% interval."""
     value = float(a.mean() - b.mean())
     return {"value": value, "interval": welch_interval(a, b), "method": WELCH}
-
-
-if __name__ == "__main__":
-    main()

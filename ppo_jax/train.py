@@ -5,6 +5,12 @@ lines are here. ``ppo_jax.train("CartPole-v1", ...)`` is a function: this module
 is :func:`ppo_jax.training.train` then. Both run :class:`ppo_jax.training.Training`.
 """
 
+if __name__ == "__main__":  # Before what takes long to import.
+    from ppo_jax.scripts import start
+
+    start("ppo_jax.train")
+
+
 import dataclasses
 import inspect
 import sys
@@ -70,6 +76,18 @@ class Arguments(command_line.Common):
     tracking: TrackingConfig = TrackingConfig()
     """Where else the training is shown."""
 
+    def training(self) -> Training:
+        """Return the training that they ask for.
+
+        Raises:
+          UserError: for what can be seen to be wrong before anything starts.
+        """
+        own = {field.name for field in dataclasses.fields(Training)} - {"env_kwargs"}
+        return Training(
+            env_kwargs=command_line.parse_env_kwargs(self.env_kwargs),
+            **{name: getattr(self, name) for name in own},
+        )
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m ppo_jax.train``."""
@@ -79,11 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Arguments) -> None:
     arguments.tracking.require_packages()
-    own = {field.name for field in dataclasses.fields(Training)} - {"env_kwargs"}
-    run = Training(
-        env_kwargs=command_line.parse_env_kwargs(arguments.env_kwargs),
-        **{name: getattr(arguments, name) for name in own},
-    )
+    run = arguments.training()
     output = arguments.output or Path("runs") / "train" / folder_name(run.env)
     command_line.start_backend()
 
@@ -106,7 +120,3 @@ def _run(arguments: Arguments) -> None:
         f"final return {result.mean_returns[-1]:.1f}; policy of seed {result.best_seed} and "
         f"results in {output}"
     )
-
-
-if __name__ == "__main__":
-    main()

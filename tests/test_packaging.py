@@ -1,11 +1,15 @@
 """What surrounds the packages agrees with them."""
 
+import importlib
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import ppo_jax
+import ppo_jax.scripts
+import tune.scripts
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -35,3 +39,13 @@ def test_every_extra_of_the_image_exists():
     }
     assert named
     assert named <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize("name", PROJECT["scripts"])
+def test_every_script_starts_a_command(name, monkeypatch):
+    started = []
+    monkeypatch.setattr(ppo_jax.scripts, "start", started.append)
+    monkeypatch.setattr(tune.scripts, "start", started.append)
+    module, _, function = PROJECT["scripts"][name].partition(":")
+    getattr(importlib.import_module(module), function)()
+    assert callable(importlib.import_module(started[0]).main)

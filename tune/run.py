@@ -1,5 +1,11 @@
 """``python -m tune.run``: tune PPO, prove the winner, leave results to look at."""
 
+if __name__ == "__main__":  # Before what takes long to import.
+    from ppo_jax.scripts import start
+
+    start("tune.run")
+
+
 import os
 import sys
 import time
@@ -100,7 +106,3 @@ def _run(
         results = session.run(plan, programs, tracked, budget)
     if results is not None:
         print_summary(console, results, plan.folder, time.perf_counter() - start)
-
-
-if __name__ == "__main__":
-    main()

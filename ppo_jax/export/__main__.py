@@ -1,5 +1,11 @@
 """``python -m ppo_jax.export``: a configuration for another implementation of PPO, or from one."""
 
+if __name__ == "__main__":  # Before what takes long to import.
+    from ppo_jax.scripts import start
+
+    start("ppo_jax.export.__main__")
+
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from ppo_jax import command_line
+from ppo_jax.config import ask_for
 from ppo_jax.errors import UserError, require_choice, require_count, require_package
 from ppo_jax.export.reading import FORMATS, read
 from ppo_jax.files import make_folder, replacing, require_writable
@@ -34,6 +41,8 @@ class Arguments(command_line.Common):
     """Environment: which one of RL Zoo's file, or another than the file names."""
     gymnasium: str | None = None
     """What Gymnasium calls the environment, where that is not known."""
+    network: str | None = None
+    """Network that the file or the policy names, where it is your own, as module:Class."""
     total_steps: int | None = None
     """Environment steps of the training. Those of the file if not given."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -48,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Arguments) -> None:
     require_choice("--to", arguments.to, TARGETS)
+    ask_for(arguments.network)
     if arguments.source is not None:
         require_choice("--from", arguments.source, tuple(dict.fromkeys(FORMATS.values())))
     if arguments.total_steps is not None:
@@ -97,11 +107,7 @@ def _write_onnx(arguments: Arguments) -> None:
     from ppo_jax import policy
     from ppo_jax.export import onnx
 
-    loaded = policy.load(arguments.file)
+    loaded = policy.load(arguments.file, arguments.network)
     make_folder(output.parent)
     difference = onnx.write(loaded, output)
     print(f"{output}: outputs of ONNX Runtime within {difference:.1g} of ours, relatively")
-
-
-if __name__ == "__main__":
-    main()

@@ -99,8 +99,10 @@ class Source:
         ]
         if len(self.spaces.observation_shape) > 1 and self.preset.agent.network != "mlp":
             found.append("network: without convolutions there, for images as small as these")
-        if self.preset.agent.network not in ("auto", "mlp", "cnn"):
+        if self.preset.agent.recurrent:
             found.append(f"network = {self.preset.agent.network}: without memory there, an MLP")
+        elif ":" in self.preset.agent.network:
+            found.append(f"network = {self.preset.agent.network}: an MLP there")
         if self.spaces.mask_size:
             found.append("action masks: not heeded there")
         return found

@@ -19,6 +19,8 @@ import tyro
 import ppo_jax
 from ppo_jax import command_line
 
+ROOT = Path(__file__).parents[2]
+
 BODY = """
 import gc, os, sys, threading, time
 from pathlib import Path
@@ -65,6 +67,22 @@ def test_signals_end_with_one_line_and_their_status(main, number, status):
     assert process.returncode == status
     stopping = "stopping; a second Ctrl-C ends at once\n" if number == signal.SIGINT else ""
     assert errors == f"\n{stopping}interrupted; go on\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["ppo_jax.train", "ppo_jax.evaluate", "ppo_jax.export", "tune.run", "tune.report"],
+)
+def test_sigint_while_a_command_imports_is_one_line(module, tmp_path):
+    script = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(600)"
+    (tmp_path / "tyro.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT)))},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
 def test_second_sigint_ends_at_once():

@@ -173,6 +173,7 @@ def test_rl_zoos_own_settings_are_read(tmp_path):
         ({"target_kl": 0.1}, "target_kl: looked at after each minibatch"),
         ({"activation": "gelu"}, "activation gelu"),
         ({"network": "lstm"}, "network = lstm: without memory there"),
+        ({"network": "my_module:Mine"}, "network = my_module:Mine: an MLP there"),
     ],
 )
 def test_what_cannot_be_carried_is_named(change, words):

@@ -118,7 +118,7 @@ def test_a_wrong_model_is_noticed(make):
 
 def test_the_command_writes_beside_the_policy(make, tmp_path, monkeypatch, capsys):
     policy = make("mlp")
-    monkeypatch.setattr(policies, "load", lambda folder: policy)
+    monkeypatch.setattr(policies, "load", lambda folder, network: policy)
     export.main([str(tmp_path), "--to", "onnx"])
     assert "outputs of ONNX Runtime within" in capsys.readouterr().out
     assert onnx.load(tmp_path / "policy.onnx").producer_name == "ppo_jax"

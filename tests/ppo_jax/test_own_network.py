@@ -161,9 +161,16 @@ def test_files_do_not_decide_what_is_imported(folder, module, refusal):
     with pytest.raises(UserError, match=message):
         policy.load(folder)
     assert message in refusal("ppo_jax.evaluate", folder)
+    assert message in refusal("ppo_jax.export.__main__", folder, "--to", "onnx")
     with pytest.raises(UserError, match=message):
         AgentConfig.from_dict({"network": name})
     assert module not in sys.modules
+
+
+def test_the_export_says_what_it_cannot_do_with_it(folder, refusal):
+    pytest.importorskip("onnxruntime")
+    onnx = (folder, "--to", "onnx", "--network", NAME)
+    assert "--to onnx is for mlp and cnn" in refusal("ppo_jax.export.__main__", *onnx)
 
 
 @pytest.mark.slow

@@ -1,5 +1,11 @@
 """``python -m tune.report``: rebuild the files of a study, also while it runs."""
 
+if __name__ == "__main__":  # Before what takes long to import.
+    from ppo_jax.scripts import start
+
+    start("tune.report.__main__")
+
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +66,3 @@ def _run(arguments: Arguments) -> None:
     if arguments.dashboard:
         lines.append(prepare_dashboard(study, results, folder, address))
     print_lines(Console(), lines)
-
-
-if __name__ == "__main__":
-    main()

@@ -378,7 +378,6 @@ def report_lines(results: StudyResults, folder: StudyFolder) -> list[str]:
         f"{results.name}: {states}",
         *([] if warning is None else [warning]),
         *conclusion(results, folder, advice.next_steps(results)),
-        str(folder.report),
     ]
 
 

@@ -171,7 +171,7 @@ def test_command_rebuilds_everything_from_the_study_alone(study, tmp_path, capsy
     assert (tmp_path / "study.db").read_bytes() == database
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("CartPole-v1: ")
-    assert printed[-1] == str(tmp_path / "report.html")
+    assert sum("report.html" in line for line in printed) == 1
 
 
 def test_command_reports_a_running_study_in_another_storage(study, tmp_path, capsys):
