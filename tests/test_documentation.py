@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,50 +55,141 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in anchors(file), target
 
 
-def commands():
-    """Return every ``python -m MODULE ...`` of our own in a block, with its page."""
-    found = []
+# Commands of pages, of examples, and of what commands print. A block of a shell or of no language
+# holds commands alone; output is marked as text.
+
+NOT_TESTED = {
+    r"python3? -m venv |pip install |apt-get ": "they install; `make dist` does so with a wheel",
+    r"\. \S+/activate|export \w+=": "they change a shell",
+    r"\.venv/bin/pre-commit ": "it changes the repository",
+    r"docker ": "there is no daemon where tests run",
+    r"kubectl |sbatch ": "there is no cluster; tests/tune/test_examples.py runs what they start",
+    r"tensorboard ": "it serves for ever; tests/ppo_jax/test_tracking.py reads what it would show",
+    r"python -m rl_zoo3\.|python cleanrl/": "other projects', named for comparison",
+}
+"""Commands that neither run in a test nor are read by their parser -> why."""
+
+RUN_BY = {
+    r"python examples/(train|tune_study|custom_environment)\.py": (__file__, "examples_run"),
+    r"\./several_gpus\.sh ": ("tests/tune/test_examples.py", "several_gpus_start_a_worker_each"),
+    r"python \S+/reproduce_statistics\.py": (
+        "tests/tune/test_session.py",
+        "script_reproduces",
+    ),
+    r'python -c "import jax; print\(jax\.devices\(\)\)"': (__file__, "devices_are_shown"),
+}
+"""Commands that run in a test -> its file and a part of its name."""
+
+SCRIPTS = {
+    "ppo-jax-evaluate": "ppo_jax.evaluate",
+    "ppo-jax-report": "tune.report",
+    "ppo-jax-train": "ppo_jax.train",
+    "ppo-jax-tune": "tune.run",
+}
+
+
+def command_lines():
+    """Return every command -> the file that names it first."""
+    found = {}
+
+    def add(path, lines):
+        for line in lines:
+            for command in line.split(" && "):
+                found.setdefault(command.strip(), str(path.relative_to(ROOT)))
+
+    start = r"(?:python3?|pip|make|docker|kubectl|sbatch|tensorboard|apt-get|export|\./\w+\.sh) "
+    inline = rf"`({start}[^`\n]+|ppo-jax-[a-z]+)`"
     for page in PAGES:
+        if page.name == "CHANGELOG.md":  # It names what there was.
+            continue
         for language, text in blocks(page):
-            if language not in ("", "sh", "bash", "console"):
-                continue
-            for line in text.replace("\\\n", " ").splitlines():
-                line = line.split("  #")[0].strip().removeprefix("$ ")
-                words = re.search(r"python -m ((?:tune|ppo_jax|benchmarks)\S*)(.*)", line)
-                if words:
-                    found.append((page.relative_to(ROOT), words[1], shlex.split(words[2])))
+            if language in ("", "sh", "bash", "console"):
+                lines = text.replace("\\\n", " ").splitlines()
+                add(page, filter(None, (line.partition("  #")[0].strip() for line in lines)))
+        add(page, re.findall(inline, BLOCK.sub("", page.read_text(encoding="utf-8"))))
+    examples = (path for path in (ROOT / "examples").rglob("*.*") if path.suffix != ".pyc")
+    for path in (*examples, ROOT / "Dockerfile"):
+        text = path.read_text(encoding="utf-8").replace(" \\\n#     ", " ")
+        add(path, re.findall(rf"^(?:#   )?({start}.+)$", text, re.MULTILINE))
+        add(path, re.findall(inline, text))
+    for package in ("ppo_jax", "tune"):
+        path = ROOT / package / "__main__.py"
+        add(path, re.findall(r'"(python -m [^"]+)":', path.read_text(encoding="utf-8")))
     return found
 
 
-@pytest.mark.parametrize(("page", "module", "arguments"), commands())
-def test_commands_parse(page, module, arguments, tmp_path, monkeypatch):
-    del page  # It names the test.
+COMMANDS = command_lines()
+
+
+def of_ours(command):
+    """Return module and arguments of a command of this project, else None."""
+    words = shlex.split(command)
+    if words[0] in SCRIPTS:
+        return SCRIPTS[words[0]], words[1:]
+    if words[:2] == ["python", "-m"] and words[2].partition(".")[0] in (
+        *("ppo_jax", "tune", "benchmarks"),
+    ):
+        return words[2], words[3:]
+    return None
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if of_ours(line)])
+def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
+    """The command's own parser reads it; of a study and of a training, what they need to start."""
+    module, words = of_ours(command)
     # What one command writes another one reads.
     shutil.copy(ROOT / "ppo_jax/presets/CartPole-v1.toml", tmp_path / "cartpole.toml")
     monkeypatch.chdir(tmp_path)
-    try:
-        found = importlib.import_module({"tune.run": "tune.options"}.get(module, module))
-    except ModuleNotFoundError:
-        found = None
-    if found is not None and not hasattr(found, "Arguments") and not hasattr(found, "main"):
-        found = None
-    found = found or importlib.import_module(f"{module}.__main__")
-    if hasattr(found, "Arguments"):
-        command_line.parse(found.Arguments, module, arguments)
+    words = ["cartpole.toml" if word == "FILE" else word for word in words]
+    found = importlib.import_module({"tune.run": "tune.options"}.get(module, module))
+    if hasattr(found, "__path__"):
+        found = importlib.import_module(f"{module}.__main__")
+    if not hasattr(found, "Arguments"):
+        assert not words, f"{module} takes no arguments"
+        return
+    if not words and module not in ("tune.run", "ppo_jax.train"):
+        return  # Its name alone, in a sentence.
+    if words == ["--help"]:
+        with pytest.raises(SystemExit):
+            command_line.parse(found.Arguments, module, words)
+        assert "--" in capsys.readouterr().out
+        return
+    parsed = command_line.parse(found.Arguments, module, words)
+    if module == "tune.run":
+        parsed.plan()
+    elif module == "ppo_jax.train":
+        parsed.training()
 
 
-def test_commands_are_found():
-    modules = {module for _, module, _ in commands()}
-    assert {"tune.run", "ppo_jax.train", "ppo_jax.evaluate", "benchmarks.returns"} <= modules
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("make")])
+def test_make_understands(command):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    dry = [*shlex.split(command), "--dry-run", "--always-make"]
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" not in done.stdout, "it names a file or folder"
 
 
-def test_make_has_every_target_that_is_named():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page in PAGES:
-        for language, text in blocks(page):
-            if not language:
-                named = re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
-                assert set(named) <= targets, page
+def test_every_command_is_tested_or_says_why_not():
+    others = [line for line in COMMANDS if not (of_ours(line) or line.startswith("make"))]
+    patterns = (*NOT_TESTED, *RUN_BY)
+    unknown = {
+        line: COMMANDS[line]
+        for line in others
+        if not any(re.match(pattern, line) for pattern in patterns)
+    }
+    assert not unknown
+    unused = [p for p in patterns if not any(re.match(p, line) for line in others)]
+    assert not unused
+    for file, name in RUN_BY.values():
+        assert re.search(rf"def test_\w*{name}", (ROOT / file).read_text(encoding="utf-8"))
+
+
+def test_devices_are_shown(capsys):
+    (line,) = (line for line in COMMANDS if line.startswith("python -c"))
+    exec(shlex.split(line)[2], {})
+    assert "Device" in capsys.readouterr().out
 
 
 def test_python_imports_what_there_is():
