@@ -1,45 +1,37 @@
 """``python -m benchmarks.samplers``: which tuning strategy finds the best configuration.
 
 Every study spends the same number of environment steps, and its winner is judged on seeds that
-the study has not seen. Hundreds of studies take only minutes because
-:mod:`benchmarks.surrogate`, a model of recorded trials, answers in place of the compiled
-programs. Sampler, pruner, objective and the choice of a winner are those of ``tune.run`` without
-finalists: what is compared is how well the steps of the trials are spent.
+the study has not seen. Hundreds of studies take only minutes because recorded trials answer in
+place of the compiled programs: a model of them (:mod:`benchmarks.surrogate`), or their rows as they
+are (:mod:`benchmarks.replays`). Sampler, pruner, objective and the choice of a winner are those of
+``tune.run`` without finalists: what is compared is how well the steps of the trials are spent.
 """
 
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import measuring
+from benchmarks.equal_steps import RERUN_SEEDS, candidates, run_trials
 from benchmarks.measuring import PUBLISHED, Report, Table, mean_of, with_interval
+from benchmarks.records import TASKS, Records, halves, record, records_path, studied
 from ppo_jax import command_line
 from ppo_jax.errors import UserError, require_choice
-from ppo_jax.files import folder_name
+from ppo_jax.files import require_writable
 from tune.protocol.settings import OBJECTIVES, Settings
 from tune.search.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchmarks.surrogate import Records, Surrogate
+    from benchmarks.surrogate import Surrogate
     from tune.evidence.statistics import Estimate
-    from tune.protocol.trials import StudyRecord, TrialRecord
-
-RERUN_TOP, RERUN_SEEDS = 3, 10
-"""How many of the best trials, and on how many fresh seeds, the winner rule ``rerun`` trains."""
-
-WINNERS = {
-    "model": "the complete trial that the model expects most of, as in ``tune.run``",
-    "score": "the trial with the best score",
-    "rerun": "the best of three trials and the default, run again on ten fresh seeds each",
-}
-"""Rule that names the winner of a study -> what it takes."""
+    from tune.protocol.trials import TrialRecord
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {"seeds": 2},
@@ -60,6 +52,10 @@ CHANGES: tuple[dict[str, Any], ...] = (
 """Changes to the defaults, compared one at a time."""
 
 
+ON_SURROGATES = ("CartPole-v1", "Pendulum-v1")
+"""The tables of which models answer in studies."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Compare samplers, pruners and settings of a study at equal environment steps.
@@ -67,8 +63,12 @@ class Arguments:
     Prints tables and writes samplers.json, samplers.npz and samplers.png.
     """
 
-    env: tuple[str, ...] = ("CartPole-v1", "Pendulum-v1")
-    """Environments with recorded trials: one that is easy to tune and one that is not."""
+    replays: bool = False
+    """Compare the default study with TPE and random search on the rows of recorded tables, and
+    write replays.json, replays.npz and replays.png instead."""
+    env: tuple[str, ...] = ()
+    """Tables of recorded trials, of those in benchmarks/records.py: for replays all that there are,
+    else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
     trials: int = 30
     """Trials of a default study; every study spends the environment steps of that many that are
     not pruned."""
@@ -85,7 +85,7 @@ class Arguments:
     record_long: int = 32
     """Recorded configurations that are trained for 1,000,000 steps."""
     records: Path = PUBLISHED
-    """Folder of the recorded trials, with a file trials_ENV.npz per environment."""
+    """Folder of the recorded trials, with a file trials_ENV.npz per table."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
@@ -129,7 +129,7 @@ class Setup:
     """
 
     env: str
-    records: "Records"
+    records: Records
     models: dict[str, dict[str, float]]
     trials: int
     studies: int
@@ -142,7 +142,7 @@ class Setup:
     @property
     def budget(self) -> int:
         """Environment steps that a study may spend."""
-        default = Settings(env=self.env)
+        default = studied(self.records)
         return default.total_steps * self.trials * default.seeds
 
 
@@ -181,72 +181,35 @@ def run_study(
       budget: environment steps of everything together.
       winner: a rule in :data:`WINNERS`.
     """
-    import optuna
-    from optuna.trial import TrialState
-
-    from tune.protocol.trials import StudyRecord
-    from tune.search.model import ranked_by_model
-    from tune.search.objective import objective
-    from tune.search.pruners import make_pruner
-    from tune.search.samplers import has_configurations_left, make_sampler
-
     start = time.perf_counter()
-    study = optuna.create_study(
-        direction="maximize", sampler=make_sampler(settings), pruner=make_pruner(settings)
-    )
-    study.set_user_attr("settings", settings.to_dict())
-    study.enqueue_trial(settings.space.baseline(), user_attrs={"baseline": True})
-    if winner == "rerun":
-        budget -= (RERUN_TOP + 1) * RERUN_SEEDS * settings.total_steps
-    while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
-        trial = study.ask()
-        try:
-            study.tell(trial, objective(trial, settings, programs=surrogate))
-        except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
-        (*_, finished) = study.get_trials(deepcopy=False)
-        budget -= finished.user_attrs["environment_steps"]
-    record = StudyRecord.of(study)
-    found = {
-        "model": lambda: ranked_by_model(record.trials, settings)[0],
-        "score": lambda: record.ranked[0],
-        "rerun": lambda: rerun(record, surrogate),
-    }[winner]()
-    assert found.hyperparameters is not None
-    assert found.score is not None
-    curve = judge.draw(found.hyperparameters, 400).mean(axis=1)
+    study = run_trials(settings, surrogate, budget, winner)
+    found = candidates(study, winner)
+
+    def rerun(trial: "TrialRecord") -> float:
+        assert trial.hyperparameters is not None
+        curve = surrogate.draw(trial.hyperparameters, RERUN_SEEDS).mean(axis=1)
+        return settings.score(curve.tolist())
+
+    best = max(found, key=rerun) if len(found) > 1 else found[0]
+    assert best.hyperparameters is not None
+    assert best.score is not None
+    curve = judge.draw(best.hyperparameters, 400).mean(axis=1)
     return Outcome(
-        len(record.finished),
-        found.score,
+        len(study.finished),
+        best.score,
         float(curve.mean()),
         float(curve[-1]),
         time.perf_counter() - start,
     )
 
 
-def rerun(study: "StudyRecord", surrogate: "Surrogate") -> "TrialRecord":
-    """Return the best of the best trials and the baseline on fresh seeds.
-
-    It was once the tuner's own way to correct for luck; the model does that without steps.
-    """
-    best = [trial for trial in study.ranked if not trial.is_baseline][:RERUN_TOP]
-    candidates = [*best, *(trial for trial in study.ranked if trial.is_baseline)]
-
-    def score(trial: "TrialRecord") -> float:
-        assert trial.hyperparameters is not None
-        curve = surrogate.draw(trial.hyperparameters, RERUN_SEEDS).mean(axis=1)
-        return study.settings.score(curve.tolist())
-
-    return max(candidates, key=score)
-
-
 def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
     """Run all studies of one strategy; `changes` are its settings."""
-    from benchmarks.surrogate import Surrogate, halves, regressors
+    from benchmarks.surrogate import Surrogate, regressors
     from tune.search.samplers import require_sampler
 
     winner = changes.pop("winner", "model")
-    settings = Settings(env=setup.env, **changes)
+    settings = dataclasses.replace(studied(setup.records), **changes)
     try:
         require_sampler(settings.sampler)
     except UserError as error:
@@ -265,7 +228,7 @@ def measure(setup: Setup, name: str, **changes: Any) -> Strategy:
 
 
 def objectives_and_long_training(
-    records: "Records", settings: Settings, draws: int = 2_000
+    records: Records, settings: Settings, draws: int = 2_000
 ) -> list[dict[str, Any]]:
     """Return how well each objective of short trials predicts the result of long training.
 
@@ -283,7 +246,6 @@ def objectives_and_long_training(
     """
     from scipy import stats
 
-    from benchmarks.surrogate import halves
     from ppo_jax.statistics import CONFIDENCE
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -337,51 +299,68 @@ def _run(arguments: Arguments) -> None:
     measuring.require_counts(arguments, "trials", "record_seeds")
     measuring.require_counts(arguments, "studies", low=5)
     measuring.require_counts(arguments, "record", "record_long", low=0)
-    defaults = {env: Settings(env=env) for env in arguments.env}
+    tables = arguments.env or (
+        tuple(TASKS) if arguments.replays else ("CartPole-v1", "Pendulum-v1")
+    )
+    for table in tables:
+        require_choice("--env", table, TASKS)
+        if not arguments.replays and TASKS[table].space != Settings().space:
+            raise UserError(f"the models are of the standard space: give --replays for {table}")
     for sampler in arguments.samplers:
         require_choice("--samplers", sampler, SAMPLERS)
-    names = {env: f"trials_{folder_name(env)}.npz" for env in defaults}
-    paths = {env: arguments.records / name for env, name in names.items()}
+    paths = {table: records_path(arguments.records, table) for table in tables}
     for path in paths.values():
         if not arguments.record and not path.exists():
-            raise UserError(f"no trials are recorded in {path}: give --record, 200 for example")
-    from ppo_jax.files import require_writable
-
+            raise UserError(f"no trials are recorded in {path}: give --record, 128 for example")
     require_writable(arguments.output)
     command_line.start_backend()
     import optuna
 
-    from benchmarks.surrogate import Records, quality, record
+    from benchmarks import replays
+    from tune.search.pool import ProgramPool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = measuring.make_console()
     if arguments.record:
-        from ppo_jax.programs import Programs
-
         require_writable(arguments.records)
-        for env, settings in defaults.items():
-            recorded = dataclasses.replace(settings, seeds=arguments.record_seeds, sampler="qmc")
-            programs = Programs(recorded.config, recorded.seeds)
+        for table, path in paths.items():
+            settings = dataclasses.replace(TASKS[table], seeds=arguments.record_seeds)
             long = (arguments.record_long, 1_000_000)
-            record(recorded, programs, arguments.record, *long, paths[env], console)
+            record(settings, ProgramPool(settings), arguments.record, *long, path, console)
+    found = {table: Records.load(path) for table, path in paths.items()}
+    report = (
+        replays.compare(found, arguments.trials, arguments.studies, console)
+        if arguments.replays
+        else _on_surrogates(found, arguments, console)
+    )
+    written = report.write(arguments.output, console)
+    if arguments.publish:
+        report.publish(written)
+
+
+def _on_surrogates(
+    tables: Mapping[str, Records], arguments: Arguments, console: "Console"
+) -> Report:
+    """Compare strategies on models of recorded trials."""
+    from benchmarks.surrogate import quality
+
     measured_with = measuring.setting(
-        env=", ".join(defaults), studies=arguments.studies, trials=arguments.trials
+        env=", ".join(tables), studies=arguments.studies, trials=arguments.trials
     )
     measuring.print_setting(measured_with, console)
     found: dict[str, dict[str, list[Strategy]]] = {}
     results, arrays, sections = {}, {}, list[str]()
-    for env, settings in defaults.items():
-        records = Records.load(paths[env])
-        models = quality(records, settings)
+    for env, records in tables.items():
+        models = quality(records, studied(records))
         setup = Setup(env, records, models, arguments.trials, arguments.studies)
         groups = found[env] = run_studies(setup, arguments, console)
-        objectives = objectives_and_long_training(records, settings)
-        tables = [
+        objectives = objectives_and_long_training(records, studied(records))
+        shown = [
             *(strategy_table(f"{env}: {group}", some) for group, some in groups.items()),
             quality_table(setup),
             *([objective_table(env, objectives)] if objectives else []),
         ]
-        for table in tables:
+        for table in shown:
             table.print(console)
         configurations, _, seeds = records.returns.shape
         results[env] = {
@@ -397,10 +376,10 @@ def _run(arguments: Arguments) -> None:
         arrays[env] = outcome_array(list(itertools.chain(*groups.values())), arguments.studies)
         sections += [
             f"<details>\n<summary>{env}, {configurations} recorded configurations</summary>",
-            *(table.markdown() for table in tables),
+            *(table.markdown() for table in shown),
             "</details>",
         ]
-    report = Report(
+    return Report(
         "samplers",
         f"`python -m benchmarks.samplers`, {measuring.machine(measured_with)}; "
         f"{arguments.studies} studies in each row, all with the environment steps of "
@@ -415,9 +394,6 @@ def _run(arguments: Arguments) -> None:
         lambda path: plot(arguments.studies, found, path),
         arrays,
     )
-    written = report.write(arguments.output, console)
-    if arguments.publish:
-        report.publish(written)
 
 
 def outcome_array(strategies: Sequence[Strategy], studies: int) -> np.ndarray:

@@ -1,127 +1,24 @@
-"""Recorded trials, and a model of them that answers for any configuration.
+"""A model of recorded trials that answers for any configuration.
 
-A record holds the returns of quasi-random configurations at every checkpoint and for several
-seeds. One surrogate is fitted to half of the seeds and answers in tuning and selection; another,
-fitted to the other half, judges the winner, so a sampler gains nothing by exploiting the luck
-of the first half. The studies themselves are in :mod:`benchmarks.samplers`.
+One surrogate is fitted to half of the recorded seeds and answers in tuning and selection;
+another, fitted to the other half, judges the winner, so a sampler gains nothing by exploiting the
+luck of the first half. The studies themselves are in :mod:`benchmarks.samplers`.
 """
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ppo_jax.files import replacing
+from benchmarks.records import Records, halves
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ppo_jax.schedules import RunsSeeds
-
 NEIGHBOURS = 8
 """Number of recorded configurations from which the noise of a seed is drawn."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """Recorded trials.
-
-    Attributes:
-      names: hyperparameters, ``[parameters]``.
-      params: their values, float ``[configurations, parameters]``.
-      steps: nominal steps of the checkpoints, int ``[checkpoints]``.
-      returns: float ``[configurations, checkpoints, seeds]``; NaN after the end of a run and
-        for a seed that has diverged.
-      checkpoints: number of checkpoints of each configuration, int ``[configurations]``.
-    """
-
-    names: np.ndarray
-    params: np.ndarray
-    steps: np.ndarray
-    returns: np.ndarray
-    checkpoints: np.ndarray
-
-    @classmethod
-    def load(cls, path: Path) -> "Records":
-        """Read a record."""
-        with np.load(path) as found:
-            return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
-
-    def save(self, path: Path) -> None:
-        """Write the record, compressed."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **vars(self))
-
-    def returns_at(self, steps: Sequence[int], seeds: slice) -> np.ndarray:
-        """Return the returns at `steps`, float64 ``[configurations, steps, seeds]``.
-
-        A diverged seed gets the lowest return of the record.
-        """
-        rows = [list(self.steps).index(step) for step in steps]
-        returns = self.returns[:, rows, seeds].astype(np.float64)
-        return np.where(np.isnan(returns), np.nanmin(self.returns), returns)
-
-
-def record(
-    settings: Settings,
-    programs: "RunsSeeds",
-    configurations: int,
-    long: int,
-    long_steps: int,
-    path: Path,
-    console: "Console",
-) -> None:
-    """Train quasi-random configurations and write their returns to `path`.
-
-    Configurations that `path` already holds are not trained again, so the same call continues
-    a recording that was stopped.
-
-    Args:
-      settings: environment, space, seeds and checkpoints of the trials.
-      programs: of the settings' configuration.
-      configurations: their number; the default configuration comes first.
-      long: number of configurations that are trained for `long_steps` instead of the steps of
-        a trial.
-      long_steps: environment steps of a seed.
-      path: an ``.npz`` file.
-      console: prints a line per configuration.
-    """
-    import optuna
-
-    from ppo_jax.seeds import seed_keys
-    from tune.protocol.purposes import TUNING
-    from tune.search.samplers import make_sampler
-
-    study = optuna.create_study(sampler=make_sampler(settings))
-    study.enqueue_trial(settings.space.baseline())
-    names = np.array([name for name, _ in settings.space.tuned])
-    steps = np.array(settings.checkpoints(long_steps))
-    known = Records.load(path) if path.exists() else None
-    rows = [] if known is None else list(zip(known.params, known.returns, known.checkpoints))  # noqa: B905
-    keys = seed_keys(settings.seed, TUNING, settings.seeds)
-    for number in range(configurations):
-        hyperparameters = settings.space.suggest(study.ask()).hyperparameters
-        if number < len(rows):
-            continue
-        checkpoints = settings.checkpoints(long_steps if number < long else None)
-        returns = np.full((len(steps), settings.seeds), np.nan, np.float32)
-        for row, checkpoint in enumerate(programs.run(keys, hyperparameters, checkpoints)):
-            returns[row] = checkpoint.returns
-        values = np.array([float(getattr(hyperparameters, name)) for name in names])
-        rows.append((values, returns, np.int64(len(checkpoints))))
-        params, all_returns, lengths = (np.array(column) for column in zip(*rows, strict=True))
-        Records(names, params, steps, all_returns, lengths).save(path)
-        end = returns[len(checkpoints) - 1]
-        console.print(
-            f"{number + 1} of {configurations}: {checkpoints[-1]:,} steps, {end.mean():.1f}"
-        )
 
 
 class Surrogate:
@@ -230,12 +127,6 @@ def quality(records: Records, settings: Settings, seed: int = 0) -> dict[str, di
         }
         for name, found in answers.items()
     }
-
-
-def halves(records: Records) -> tuple[slice, slice]:
-    """Return the recorded seeds for tuning and those for judging the winner."""
-    count = records.returns.shape[2]
-    return slice(0, count // 2), slice(count // 2, count)
 
 
 def features(settings: Settings, records: Records) -> np.ndarray:

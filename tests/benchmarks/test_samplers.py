@@ -9,13 +9,15 @@ import pytest
 from rich.console import Console
 
 from benchmarks import samplers, surrogate
-from benchmarks.surrogate import Records, Surrogate, halves, quality, record, regressors
+from benchmarks.equal_steps import WINNERS
+from benchmarks.records import Records, halves, record
+from benchmarks.surrogate import Surrogate, quality, regressors
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
 from tune.search.samplers import SAMPLERS
 
-SETTINGS = Settings(sampler="qmc", seeds=4)
+SETTINGS = Settings(seeds=4)
 SEEDS = np.array([-6.0, 6.0, -2.0, 2.0])
 
 
@@ -93,7 +95,7 @@ def test_quality_is_measured_on_configurations_held_out(path, monkeypatch):
     assert quality(shuffled, SETTINGS)["randomised trees"]["r2"] < 0.5
 
 
-@pytest.mark.parametrize("winner", samplers.WINNERS)
+@pytest.mark.parametrize("winner", WINNERS)
 def test_studies_spend_what_they_may_and_no_more(path, winner):
     records, spent = Records.load(path), []
     tuning, judging = halves(records)
@@ -177,7 +179,9 @@ def test_command(path, tmp_path, command):
     [
         (("--studies", 4), "--studies must be an integer of at least 5, but got 4"),
         (("--samplers", "tpee"), "did you mean 'tpe'?"),
-        (("--env", "Acrobot-v0"), "no trials are recorded in"),
+        (("--env", "Acrobot-v0"), "did you mean 'Acrobot-v1'?"),
+        (("--env", "Acrobot-v1", "--records", "nowhere"), "no trials are recorded in"),
+        (("--env", "Pendulum-v1-wide"), "the models are of the standard space: give --replays"),
         (("--record", -1), "--record must be an integer of at least 0"),
     ],
 )

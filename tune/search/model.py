@@ -6,7 +6,8 @@ not look like a good configuration, and it learns from pruned trials as well.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -57,12 +58,17 @@ def observe(trials: Sequence[TrialRecord], settings: Settings) -> list[Observati
         worst = np.min([r[np.isfinite(r)].min(initial=np.inf) for r in rows], initial=np.inf)
         for row in rows:
             row[~np.isfinite(row)] = worst if np.isfinite(worst) else finite.min()
-    whole = np.array([c.mean(axis=1) for c in curves.values() if len(c) == len(steps)])
+    complete = [curve.mean(axis=1) for curve in curves.values() if len(curve) == len(steps)]
+    whole = np.array(complete).reshape(-1, len(steps))
     counted = OBJECTIVES[settings.objective](len(steps))
     noise = _noise([curves[trial.number][-counted:].mean(axis=0) for trial in seen])
+    continuation = functools.cache(
+        lambda reached, place: _Continuation.of(whole[:, reached - 1], whole[:, place])
+    )
     observations = []
     for trial, variance in zip(seen, noise, strict=True):
-        means, error = _completed(curves[trial.number].mean(axis=1), whole, len(steps), counted)
+        mean = curves[trial.number].mean(axis=1)
+        means, error = _completed(mean, continuation, len(steps), counted)
         observations.append(Observation(trial, settings.score(means), variance + error**2))
     return observations
 
@@ -272,31 +278,60 @@ def _noise(scores: Sequence[np.ndarray]) -> np.ndarray:
     )
 
 
+class _Continuation(NamedTuple):
+    """A ridge regression of later returns on earlier ones, over the complete trials.
+
+    Attributes:
+      before, then: mean returns.
+      slope: of the later ones against the earlier.
+      best: of the later ones; nothing is predicted above it.
+      error: deviation of the later returns from the line.
+    """
+
+    before: float
+    then: float
+    slope: float
+    best: float
+    error: float
+
+    @classmethod
+    def of(cls, before: np.ndarray, then: np.ndarray) -> Self:
+        """Fit the line through the returns of trials, ``[trials]`` each.
+
+        Fewer than two trials say nothing: returns stay where they are.
+        """
+        if len(before) < 2:
+            return cls(0.0, 0.0, 1.0, np.inf, 0.0)
+        away, rise = before - before.mean(), then - then.mean()
+        ridge = 0.5 * before.var() + 1e-9
+        slope = ((away * rise).mean() + ridge) / (before.var() + ridge)
+        error = float((rise - slope * away).std())
+        return cls(before.mean(), then.mean(), slope, float(then.max()), error)
+
+    def after(self, value: float) -> float:
+        """Return what is predicted after `value`."""
+        return min(float(self.then + self.slope * (value - self.before)), self.best)
+
+
 def _completed(
-    curve: np.ndarray, whole: np.ndarray, checkpoints: int, counted: int
+    curve: np.ndarray,
+    continuation: Callable[[int, int], _Continuation],
+    checkpoints: int,
+    counted: int,
 ) -> tuple[list[float], float]:
     """Return a learning curve continued to its end, and the error of its score.
 
-    Each later return is predicted from the last one by a ridge regression over the complete
-    trials, and is never better than the best of them.
-
     Args:
       curve: mean returns so far, float ``[reached]``.
-      whole: of the complete trials, float ``[trials, checkpoints]``.
+      continuation: from the last of some checkpoints, by their number, to one by its place.
       checkpoints: of a complete trial.
       counted: how many of the last checkpoints the score is the mean of.
     """
     reached, last = len(curve), float(curve[-1])
     means, error = [float(mean) for mean in curve], 0.0
     for place in range(reached, checkpoints):
-        if len(whole) < 2:
-            means.append(last)
-            continue
-        before, then = whole[:, reached - 1], whole[:, place]
-        away, rise = before - before.mean(), then - then.mean()
-        ridge = 0.5 * before.var() + 1e-9
-        slope = ((away * rise).mean() + ridge) / (before.var() + ridge)
-        means.append(min(float(then.mean() + slope * (last - before.mean())), float(then.max())))
+        line = continuation(reached, place)
+        means.append(line.after(last))
         if place >= checkpoints - counted:
-            error += float((rise - slope * away).std()) / counted
+            error += line.error / counted
     return means, error
