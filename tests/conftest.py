@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,17 +34,30 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 jax.config.update("jax_num_cpu_devices", 2)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile fast for tests that run a program for a moment; slow ones get what users get.
+def _compile_fast(fast: bool) -> None:
+    """Leave out most optimizations, also in commands that tests run.
 
-    Most of a quick test's time is compiling, and most of that would be the code of fusions.
+    Most of a test's time is compiling, and most of that would be the code of fusions.
     """
-    if config.option.markexpr == "not slow":
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-        jax.config.update("jax_disable_most_optimizations", True)
-        if jax.__version_info__ < (0, 11):  # Later ones end at this flag, which they do not know.
-            flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
-            os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(fast))
+    jax.config.update("jax_disable_most_optimizations", fast)
+
+
+_compile_fast(True)
+if jax.__version_info__ < (0, 11):  # Later ones end at this flag, which they do not know.
+    flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+
+@pytest.fixture(autouse=True)
+def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile a test that is marked so as users' programs are."""
+    optimized = request.node.get_closest_marker("optimized") is not None
+    if optimized:
+        _compile_fast(False)
+    yield
+    if optimized:
+        _compile_fast(True)
 
 
 # Slow is not wrong: neither an example nor its drawing has a limit.

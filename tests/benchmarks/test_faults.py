@@ -18,9 +18,9 @@ def counts(table):
 
 @pytest.mark.slow
 def test_one_process_survives_kills(tmp_path):
-    arguments = faults.Arguments(kills=3, trials=4, total_steps=8192, validate_steps=16_384)
+    arguments = faults.Arguments(kills=2, trials=4, total_steps=8192, validate_steps=16_384)
     found = counts(faults.one_process(arguments, tmp_path))
-    assert found["kills survived"] == 3
+    assert found["kills survived"] == 2
     assert found["lost trials that had finished"] == 0
     assert found["other results than an uninterrupted study"] == 0
     assert found["lost temporary files"] == 0
@@ -135,7 +135,7 @@ from pathlib import Path
 from benchmarks.every_call import every_call
 
 if __name__ == "__main__":
-    table, examples = every_call(Path(sys.argv[1]), at_most=12)
+    table, examples = every_call(Path(sys.argv[1]), at_most=3)
     for row in table.rows:
         print(*row[1:])
     print(*examples, sep="\\n", file=sys.stderr)
@@ -157,5 +157,5 @@ def test_study_that_is_stopped_at_a_call_is_finished_by_the_same_command(tmp_pat
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
 def test_connection_that_dies_at_a_message_ends_no_worker(tmp_path):
     script = "from benchmarks.faults import main; main()"
-    options = "--every-statement --storage postgresql --at-most 6 --away 1 --output"
+    options = "--every-statement --storage postgresql --at-most 3 --away 1 --output"
     assert "in all" in run_script(script, *options.split(), tmp_path)

@@ -14,9 +14,7 @@ TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024
 
 
 @pytest.mark.slow
-def test_every_strategy_does_the_same_work(command, tmp_path: Path, monkeypatch):
-    # It compiles everything several times.
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+def test_every_strategy_does_the_same_work(command, tmp_path: Path):
     done = command(
         "benchmarks.study", *TINY, "--starts", 1, "--zoo-trials", 0, "--output", tmp_path
     )

@@ -12,15 +12,6 @@ from ppo_jax.errors import UserError
 OFFLINE = [name for name in gymnax.registered_envs if name != "MNISTBandit-bsuite"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_fast():
-    """Also in the slow suite, where what counts is that each environment compiles and runs."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def slow_but(*names):
     """Return all environments, of which only `names` are not slow."""
     return [

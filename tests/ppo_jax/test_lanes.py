@@ -190,6 +190,7 @@ def test_sizes_that_were_not_compiled_and_no_place_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_all_combinations_of_sizes():
     config = dataclasses.replace(
         CONFIG,

@@ -9,6 +9,7 @@ from ppo_jax.seeds import TRAINING, seed_keys
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_defaults_solve_cartpole():
     programs = Programs(TrainConfig(), seeds=4)
     (checkpoint,) = programs.run(seed_keys(0, TRAINING, 4), Hyperparameters(), [500_000])

@@ -178,9 +178,6 @@ def test_the_commands_train_and_evaluate_with_it(command, tmp_path):
     sizes = ("--total-steps", 4096, "--seeds", 2, "--output", tmp_path)
     trained = command("ppo_jax.train", "--network", NAME, *sizes, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
-    evaluate = ("ppo_jax.evaluate", tmp_path / "policy", "--episodes", 4)
-    refused = command(*evaluate, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert f"pass --network, or network=, {NAME}" in refused.stderr
-    played = command(*evaluate, "--network", NAME, cwd=tmp_path)
+    evaluate = ("ppo_jax.evaluate", tmp_path / "policy", "--episodes", 4, "--network", NAME)
+    played = command(*evaluate, cwd=tmp_path)
     assert played.returncode == 0, played.stderr

@@ -230,6 +230,7 @@ def test_what_does_not_fit_together_is_refused(settings, message):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize(("network", "succeeds"), [("gru", True), ("lstm", True), ("mlp", False)])
 def test_only_networks_that_remember_solve_a_task_of_memory(network, succeeds):
     config = TrainConfig(

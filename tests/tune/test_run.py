@@ -271,14 +271,13 @@ def test_help_names_every_option_without_starting_a_backend(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_study_runs_to_its_end_on_any_terminal(command, tmp_path, monkeypatch, encoding):
-    monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    done = command("tune.run", "--trials", 2, "--output", tmp_path, *TINY, encoding=encoding)
+def test_study_runs_to_its_end_on_any_terminal(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = command("tune.run", "--trials", 2, "--output", tmp_path, *TINY, encoding="ascii")
     assert done.returncode == 0, done.stderr
     assert "?" not in done.stdout
     assert "| lr" in done.stdout
-    assert " gamma 0.9" in done.stdout, "γ is in neither encoding"
+    assert " gamma 0.9" in done.stdout, "its encoding has no γ"
     assert (tmp_path / "report.html").exists()
 
 
@@ -311,7 +310,7 @@ def test_study_with_workers_and_its_report_need_nothing_that_macos_lacks(tmp_pat
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     output = str(tmp_path / "study")
     for arguments in (
-        ["tune.run", "--trials", "3", "--workers", "2", "--output", output, *TINY],
+        ["tune.run", "--trials", "3", "--workers", "2", "--tensorboard", "--output", output, *TINY],
         ["tune.report", output],
     ):
         done = subprocess.run(
@@ -320,6 +319,8 @@ def test_study_with_workers_and_its_report_need_nothing_that_macos_lacks(tmp_pat
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     assert states(tmp_path / "study").count("complete") >= 1
+    runs = {path.name for path in (tmp_path / "study" / "tensorboard").iterdir()}
+    assert {"trial_000", "trial_001", "trial_002"} <= runs
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,6 @@ def test_every_trial_is_a_run(command, tmp_path):
     check(tmp_path / "tensorboard")
 
 
-@pytest.mark.slow
-def test_workers_tell_of_their_trials(command, tmp_path):
-    done = command("tune.run", *SMALL, "--output", tmp_path, "--tensorboard", "--workers", 2)
-    assert done.returncode == 0, done.stderr
-    check(tmp_path / "tensorboard")
-
-
 def test_a_project_without_a_name_is_refused(refusal, tmp_path):
     found = refusal("tune.run", "--wandb", " ", "--output", tmp_path / "out")
     assert "--wandb takes the name of a project, but got ' '" in found
