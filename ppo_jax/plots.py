@@ -5,18 +5,32 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
 from ppo_jax.files import replacing
 
-BLUE, ORANGE, GREEN, GREY, DARK = "#2563a8", "#d97706", "#15803d", "#9ca3af", "#374151"
+BLUE, ORANGE, GREEN, GREY, DARK = "#0072b2", "#d55e00", "#009e73", "#9ca3af", "#374151"
+"""Okabe and Ito's blue, vermilion and bluish green, which colour-blind readers tell apart."""
 LINE = "#e5e7eb"
+
+COLOR_NAMES = {
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    GREY: "grey",
+    DARK: "dark",
+    LINE: "line",
+}
+"""Colour -> the variable of a page's style sheet that stands for it."""
+
+LEAST_SPAN = 0.05
+"""An axis shows at least this share of its largest value, so that rounding looks like nothing."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -61,10 +75,21 @@ def inline_svg(draw: Callable[[Axes], None], width: float, height: float) -> str
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    names = {BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey", DARK: "dark"}
-    for color, name in (names | {LINE: "line"}).items():
+    for color, name in COLOR_NAMES.items():
         text = text.replace(color, f"var(--{name})")
     return re.sub(r" (width|height)=\"[\d.]+pt\"", "", text, count=2)
+
+
+def show_span(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Widen the axis `which`, x or y, once all is drawn, where it is zoomed into rounding."""
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    missing = LEAST_SPAN * max(abs(low), abs(high)) - (high - low)
+    if missing > 0:
+        limits = low - missing / 2, high + missing / 2
+        _ = axes.set_ylim(limits) if which == "y" else axes.set_xlim(limits)
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    if isinstance(axis.get_major_formatter(), ScalarFormatter):
+        axes.ticklabel_format(axis=which, useOffset=False)
 
 
 def label_steps(axes: Axes) -> None:

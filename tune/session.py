@@ -51,6 +51,7 @@ from tune.protocol.trials import (
 )
 from tune.report.console import ConsoleProgress
 from tune.report.files import load_results, write_conclusion, write_report
+from tune.report.films import load_films, make_films
 from tune.report.results import StudyResults
 from tune.report.time_left import FINALISTS, VALIDATION
 from tune.search.objective import make_programs, shared_pool
@@ -273,7 +274,14 @@ def _prove(
     validation = _prove_winner(plan, results.study, finalists, programs, progress, budget)
     record_compilations(study, programs.compile_log)
     record = dataclasses.replace(results.study, compilations=compilations(study))
-    results = dataclasses.replace(results, study=record, finalists=finalists, validation=validation)
+    make_films(validation, folder)
+    results = dataclasses.replace(
+        results,
+        study=record,
+        finalists=finalists,
+        validation=validation,
+        films=load_films(validation, folder),
+    )
     write_report(results, folder)
     return results
 

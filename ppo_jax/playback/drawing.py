@@ -54,25 +54,44 @@ def frames(policy: Policy, environment: Environment, seed: int, sample: bool) ->
       seed: root of all random numbers.
       sample: draw actions from the policy's distribution in place of greedy ones.
     """
-    fps = 10.0 if _is_grid(environment) else _DRAWINGS[environment.name][0]
-    return Film(fps, _frames(policy, environment, jax.random.key(seed), sample))
+    episode = _episode(policy, environment, jax.random.key(seed), sample)
+    return Film(_fps(environment), (_frame(environment, *moment) for moment in episode))
 
 
-def _frames(
-    policy: Policy, environment: Environment, key: jax.Array, sample: bool
-) -> Iterator[np.ndarray]:
+def in_short(policy: Policy, environment: Environment, most: int = 90) -> Film:
+    """Return a small film of one greedy episode, without text, for a page.
+
+    Args:
+      policy: who plays.
+      environment: where; one that :func:`require_drawable` accepts.
+      most: pictures; of a longer episode, every so many steps are shown, at its speed.
+    """
+    seen = [observation for observation, _ in _episode(policy, environment, jax.random.key(0))]
+    every = -(-len(seen) // most)
+    small = (np.asarray(_picture(environment, moment).reduce(2)) for moment in seen[::every])
+    return Film(_fps(environment) / every, small)
+
+
+def _fps(environment: Environment) -> float:
+    return 10.0 if _is_grid(environment) else _DRAWINGS[environment.name][0]
+
+
+def _episode(
+    policy: Policy, environment: Environment, key: jax.Array, sample: bool = False
+) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield the observation of each step, and a caption."""
     step = jax.jit(environment.step)
     reset_key, step_key, action_key = jax.random.split(key, 3)
     state, observation = jax.jit(environment.reset)(reset_key)
     total, memory = 0.0, policy.memory()
-    yield _frame(environment, observation, f"step 0   return {total:g}")
+    yield np.asarray(observation), f"step 0   return {total:g}"
     for index in range(environment.max_episode_steps):
         drawn = jax.random.fold_in(action_key, index) if sample else None
         action, memory = policy.step(np.asarray(observation), memory, drawn)
         timestep = step(jax.random.fold_in(step_key, index), state, action)
         state, observation = timestep.state, timestep.observation
         total += float(timestep.reward)
-        yield _frame(environment, observation, f"step {index + 1}   return {total:.5g}")
+        yield np.asarray(observation), f"step {index + 1}   return {total:.5g}"
         if timestep.terminated or timestep.truncated:
             return
 
@@ -81,15 +100,19 @@ def _is_grid(environment: Environment) -> bool:
     return len(environment.spaces.observation_shape) in (2, 3)
 
 
-def _frame(environment: Environment, observation: jax.Array, caption: str) -> np.ndarray:
-    """Return uint8 ``[height, width, 3]``."""
+def _picture(environment: Environment, observation: np.ndarray) -> Image.Image:
+    """Draw what an observation shows."""
     seen = np.asarray(observation, np.float32)
     if _is_grid(environment):
-        image = _grid(seen)
-    else:
-        image = Image.new("RGB", (_SIDE * _FINER, _SIDE * _FINER), _PAPER)
-        _DRAWINGS[environment.name][1](ImageDraw.Draw(image), seen)
-        image = image.reduce(_FINER)
+        return _grid(seen)
+    image = Image.new("RGB", (_SIDE * _FINER, _SIDE * _FINER), _PAPER)
+    _DRAWINGS[environment.name][1](ImageDraw.Draw(image), seen)
+    return image.reduce(_FINER)
+
+
+def _frame(environment: Environment, observation: np.ndarray, caption: str) -> np.ndarray:
+    """Return uint8 ``[height, width, 3]``: the picture below a caption."""
+    image = _picture(environment, observation)
     framed = Image.new("RGB", (max(image.width, _SIDE), image.height + 24), _INK)
     framed.paste(image, ((framed.width - image.width) // 2, 24))
     ImageDraw.Draw(framed).text((8, 4), f"{environment.name}   {caption}", _PAPER, font_size=13)

@@ -48,6 +48,7 @@ def policies(monkeypatch):
             raise UserError("cannot read model.safetensors")
         return SimpleNamespace(description=read_json(folder / "policy.json"))
 
+    monkeypatch.setattr("tune.session.make_films", lambda *_: None)
     monkeypatch.setattr(policy, "save", save)
     monkeypatch.setattr(policy, "load", load)
 

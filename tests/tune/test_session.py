@@ -131,9 +131,9 @@ def test_improved(programs, tmp_path, saved_policies):
     assert np.shape(data["winner"]["returns"]) == np.shape(data["baseline"]["returns"]) == (6, 8)
     assert data["steps"] == [50_000 * i for i in range(1, 7)]
     assert (tmp_path / "validation.png").exists()
-    (weights, extra), *rest = saved_policies
-    assert not rest
+    (weights, extra), (_, other) = saved_policies
     assert extra["hyperparameters"]["gamma"] == 0.98
+    assert other["hyperparameters"]["gamma"] == 0.99
     assert weights.params["params"]["kernel"] == extra["training"]["seed"] % programs.seeds
 
 

@@ -29,6 +29,12 @@ TRIALS_PER_PARAMETER = 5
 MIN_LOO_R2 = 0.25
 """A surrogate that predicts less of the variance of left-out scores models mostly noise."""
 
+MIN_SHARE = 0.01
+"""A parameter or a pair explains something if the interval of its share begins here or above."""
+
+MIN_TRIALS_IN_RANGE = 3
+"""Fewest trials that a good range is read off."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
@@ -63,6 +69,35 @@ class Analysis:
             "`python -m tune.report` does it."
         )
         return cls({}, [], {}, {}, saved, warning, None)
+
+    @property
+    def clear_ranges(self) -> dict[str, GoodRange]:
+        """The good ranges with trials and variance behind them, and with values outside."""
+        return {
+            name: good
+            for name, good in self.good_ranges.items()
+            if not good.everywhere
+            and _explains(self.importances[name].fanova_interval)
+            and self._trials_in(name, good) >= MIN_TRIALS_IN_RANGE
+        }
+
+    @property
+    def clear_interactions(self) -> list[Interaction]:
+        """The interactions that explain something of the score."""
+        return [found for found in self.interactions if _explains(found.interval)]
+
+    def _trials_in(self, name: str, good: GoodRange) -> int:
+        """Return how many trials with a score lie in a good range."""
+        assert self.surrogate is not None, "good ranges come from a surrogate"
+        column = [axis.name for axis in self.surrogate.axes].index(name)
+        axis = self.surrogate.axes[column]
+        points = self.surrogate.unit_points[:, column]
+        if axis.is_list:
+            inside = [axis.from_unit(float(point)) in good.values for point in points]
+        else:
+            low, high = (axis.to_unit(value) for value in good.values)
+            inside = [bool(low <= point <= high) for point in points]
+        return sum(inside)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the surrogate as plain values."""
@@ -110,11 +145,17 @@ def _analyse(finished: Sequence[TrialRecord], settings: Settings, resamples: int
             name: hit
             for name, hit in bounds_hit(axes, good, finished).items()
             if not (name in zeros and hit.side == "low")  # There is nothing below zero.
+            and _explains(importances[name].fanova_interval)
         },
         pruning=saved,
         warning=reliability_warning(len(scored), len(axes), surrogate.loo_r2),
         surrogate=surrogate,
     )
+
+
+def _explains(share: tuple[float, float]) -> bool:
+    """Return whether the interval of a share says that there is one."""
+    return share[0] >= MIN_SHARE
 
 
 def reliability_warning(scored: int, parameters: int, loo_r2: float) -> str | None:

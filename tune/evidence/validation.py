@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def validate(
 
     The two are compared at each of :func:`tune.evidence.looks.planned_looks`; training ends
     with the look that settles which of them to recommend. The network of the recommended one's
-    best seed is saved as the policy of `folder`.
+    best seed is saved as the policy of `folder`, and that of the baseline beside it.
 
     What an earlier call for the same winner and steps has trained into the same folder is not
     trained again; one that was stopped is continued at its last checkpoint, bit for bit.
@@ -235,7 +236,13 @@ def validate(
             break
     recommended = verdict.recommended
     role = "winner" if recommended is verdict.winner else "baseline"
-    _save_policy(recommended, runs[role], pool, num_steps, folder, observer)
+    _save_policy(recommended, runs[role], pool, num_steps, folder.policy, observer)
+    if recommended is verdict.baseline:
+        remove_folder(folder.baseline_policy)
+    else:
+        _save_policy(
+            verdict.baseline, runs["baseline"], pool, num_steps, folder.baseline_policy, observer
+        )
     return Validation(verdict, group)
 
 
@@ -310,14 +317,14 @@ def _save_policy(
     run: _Run,
     programs: ProgramPool,
     num_steps: int,
-    folder: StudyFolder,
+    folder: Path,
     observer: SeedsObserver | None,
 ) -> None:
     """Save the network of a configuration's best seed, unless `folder` holds it already."""
     curve = candidate.validated
     seed = curve.best_seed
     if not np.isfinite(curve.final[seed]):
-        remove_folder(folder.policy)
+        remove_folder(folder)
         return
     training = {
         "steps": num_steps,
@@ -333,7 +340,7 @@ def _save_policy(
         again = run.training(first, min(first + programs.seeds, curve.seeds))
         _, best = train_seeds(programs, again, observer)
     policy.save(
-        folder.policy,
+        folder,
         programs.config_of(candidate.agent),
         best.weights,
         hyperparameters=candidate.hyperparameters.to_dict(),
@@ -421,10 +428,10 @@ def _stored_curve(
         )
 
 
-def _has_policy(folder: StudyFolder, candidate: Candidate, training: Mapping[str, Any]) -> bool:
+def _has_policy(folder: Path, candidate: Candidate, training: Mapping[str, Any]) -> bool:
     """Return whether `folder` holds this configuration's policy, undamaged."""
     try:
-        found = policy.load(folder.policy, candidate.agent.network).description
+        found = policy.load(folder, candidate.agent.network).description
         names = ("hyperparameters", "agent")
         stored = {**{name: found[name] for name in names}, **found["training"]}
     except (UserError, KeyError, TypeError):

@@ -121,6 +121,16 @@ class StudyFolder:
         return self.path / "policy"
 
     @property
+    def baseline_policy(self) -> Path:
+        """The trained network of the baseline where another is recommended, a folder."""
+        return self.path / "policy_baseline"
+
+    @property
+    def films(self) -> Path:
+        """An episode of each policy, where the environment can be drawn, a folder."""
+        return self.path / "films"
+
+    @property
     def report(self) -> Path:
         """Everything on one page."""
         return self.path / "report.html"

@@ -1,32 +1,48 @@
 """Pictures of a study and of its validation, drawn from records.
 
 A ``plot_...`` function writes a PNG file; a ``draw_...`` function draws on given axes, for a
-picture or for report.html. Only summaries of seeds are computed here.
+picture or for report.html; a legend is the caller's, one for all axes. Only summaries of seeds are
+computed here.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import TrialState
 
-from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture
-from ppo_jax.text import fixed
-from tune.analysis.analysis import Analysis
+from ppo_jax.plots import BLUE, DARK, GREEN, GREY, ORANGE, label_steps, picture, show_span
 from tune.analysis.importance import Importance, Interaction
-from tune.analysis.surrogate import GoodRange, Surrogate
+from tune.analysis.surrogate import GoodRange
 from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import finite, summarize
 from tune.evidence.validation import Validation
 from tune.protocol.axes import Axis, find_axis
-from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
-from tune.report.results import StudyResults, shown_score
+from tune.report.marks import (
+    BASELINE,
+    BEST,
+    MARKS,
+    PRUNED,
+    RECOMMENDED,
+    WINNER,
+    Roles,
+    draw_legend,
+)
+from tune.report.results import StudyResults
 from tune.report.text import percent, plural, steps
 
-_COLORS = {"winner": BLUE, "baseline": GREY}
+_COLORS = {WINNER: GREEN, BASELINE: DARK}
+_LINES = {WINNER: "-", BASELINE: "--"}
+
+_NEAR = 0.2
+"""How far from a trial, in the unit square, an expected score is shown."""
 
 
 def plot_optimization(results: StudyResults, path: Path) -> None:
@@ -36,19 +52,19 @@ def plot_optimization(results: StudyResults, path: Path) -> None:
       results: of the study.
       path: a PNG file.
     """
-    settings, finished = results.settings, results.finished
-    with picture(path, 13, 8.5) as figure:
+    settings = results.settings
+    with picture(path, 13, 9) as figure:
         (history, importance), (left, right) = figure.subplots(2, 2)
-        figure.suptitle(
-            f"{settings.env}: {plural(len(finished), 'trial')} of "
-            f"{plural(settings.seeds, 'seed')} × {steps(settings.total_steps)} steps",
-            fontsize=14,
-            parse_math=False,
+        study = (
+            f"{plural(len(results.finished), 'trial')} of "
+            f"{plural(settings.seeds, 'seed')} × {steps(settings.total_steps)} steps"
         )
-        draw_history(history, finished, settings)
+        _title(figure, f"{settings.env}, {study}", results.verdict, width=125)
+        draw_history(history, results)
         draw_importances(importance, results.analysis.importances)
-        draw_slice(left, finished, settings, "learning_rate", results.analysis)
-        draw_slice(right, finished, settings, "clip_epsilon", results.analysis, legend=False)
+        draw_slice(left, results, "learning_rate")
+        draw_slice(right, results, "clip_epsilon")
+        draw_legend(figure)
 
 
 def plot_details(results: StudyResults, folder: Path) -> list[Path]:
@@ -57,24 +73,21 @@ def plot_details(results: StudyResults, folder: Path) -> list[Path]:
     files = [folder / "learning_curves.png"]
     with picture(files[0], 10, 5.5) as figure:
         draw_learning_curves(figure.subplots(), results)
-    tuned = list(settings.space.keys.values())
+        draw_legend(figure)
 
     def slice_of(name: str) -> Callable[[Axes], None]:
-        return lambda axes: draw_slice(
-            axes, results.finished, settings, name, analysis, legend=name == tuned[0]
-        )
+        return lambda axes: draw_slice(axes, results, name)
 
     def contour_of(found: Interaction) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
-            assert analysis.surrogate is not None, "interactions come from a surrogate"
-            draw_contour(axes, results.finished, analysis.surrogate, found.pair)
+            draw_contour(axes, results, found.pair)
             axes.set_title(f"{percent(found.share, 1)} of the variance", fontsize=10)
 
         return draw
 
     panels = {
-        "slices": [slice_of(name) for name in tuned],
-        "interactions": [contour_of(found) for found in analysis.interactions],
+        "slices": [slice_of(name) for name in settings.space.keys.values()],
+        "interactions": [contour_of(found) for found in analysis.clear_interactions],
     }
     for name, drawn in panels.items():
         if drawn:
@@ -91,13 +104,9 @@ def plot_validation(validation: Validation, path: Path) -> None:
       path: a PNG file.
     """
     settings = validation.settings
-    with picture(path, 15, 5) as figure:
+    with picture(path, 15, 5.6) as figure:
         curves, profile, optimism = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-        figure.suptitle(
-            f"{settings.env}: {plural(validation.verdict.seeds, 'fresh seed')}",
-            fontsize=14,
-            parse_math=False,
-        )
+        _title(figure, settings.env, validation.sentence, width=140)
         draw_validation_curves(curves, validation)
         curves.set_title("Mean over seeds, 95% intervals")
         draw_profiles(profile, validation)
@@ -105,6 +114,15 @@ def plot_validation(validation: Validation, path: Path) -> None:
         draw_optimism(optimism, validation)
         optimism.set_title(f"Score after {steps(settings.total_steps)} steps")
         optimism.set(ylabel=f"{settings.objective} of checkpoints, 95% intervals")
+        draw_legend(figure)
+
+
+def _title(figure: Figure, what: str, verdict: str | None, width: int) -> None:
+    """Write what a picture shows, and the verdict before it, in lines of `width` characters."""
+    text = what if verdict is None else f"{what}. {verdict}"
+    lines = math.ceil(len(text) / width)  # About equally long.
+    wrapped = textwrap.fill(text, min(width, len(text) // lines + 12))
+    figure.suptitle(wrapped, fontsize=12.5, parse_math=False)
 
 
 def draw_validation_curves(axes: Axes, validation: Validation) -> None:
@@ -118,12 +136,27 @@ def draw_validation_curves(axes: Axes, validation: Validation) -> None:
             for mean, s in zip(means, summaries, strict=True)
         ]
         color = _COLORS[name]
-        axes.plot(curve.steps, means, color=color, marker="o", markersize=4, label=name)
+        axes.plot(curve.steps, means, _LINES[name], color=color, linewidth=2)
+        _draw_end(axes, validation, name, curve.steps, means)
         lows, highs = zip(*intervals, strict=True)
         axes.fill_between(curve.steps, lows, highs, color=color, alpha=0.2, linewidth=0)
     draw_reference(axes, validation.settings.reference_score)
     label_steps(axes)
-    axes.legend(loc="best")
+    show_span(axes)
+
+
+def _draw_end(
+    axes: Axes, validation: Validation, name: str, x: Sequence[float], y: Sequence[float]
+) -> None:
+    """Mark the end of a line of the winner or the baseline."""
+    for role in _roles_of(validation, name):
+        MARKS[role].draw(axes, x[-1], y[-1], role)
+
+
+def _roles_of(validation: Validation, name: str) -> tuple[str, ...]:
+    """Return what the winner or the baseline, `name`, is besides."""
+    found = validation.winner if name == WINNER else validation.baseline
+    return (name, RECOMMENDED) if found is validation.verdict.recommended else (name,)
 
 
 def draw_profiles(axes: Axes, validation: Validation) -> None:
@@ -144,10 +177,13 @@ def draw_profiles(axes: Axes, validation: Validation) -> None:
             fractions = np.arange(len(ordered), 0, -1) / len(levels[name])
             points = [start, *ordered, ordered[-1]]
             heights = [fractions[0], *fractions, 0]
-            axes.step(points, heights, where="pre", color=_COLORS[name], label=name)
+            axes.step(points, heights, _LINES[name], where="pre", color=_COLORS[name], linewidth=2)
+            middle = int(np.flatnonzero(fractions <= 0.5)[:1].sum())
+            for role in _roles_of(validation, name):
+                MARKS[role].draw(axes, ordered[middle], fractions[middle], role)
     axes.set(xlabel="return τ", ylabel="fraction of seeds above τ", ylim=(0, 1.05))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.legend(loc="best")
+    show_span(axes, "x")
 
 
 def draw_seeds(axes: Axes, validation: Validation) -> None:
@@ -159,13 +195,15 @@ def draw_seeds(axes: Axes, validation: Validation) -> None:
         axes.scatter(known, row + spread, color=_COLORS[name], alpha=0.55, s=28)
         summary = candidate.summary
         if summary is not None:
-            axes.plot(summary.mean.value, row + 0.32, "D", color=_COLORS[name], markersize=6)
+            for role in _roles_of(validation, name):
+                MARKS[role].draw(axes, summary.mean.value, row + 0.32, role)
             if summary.mean.interval is not None:
                 ends = summary.mean.interval
                 axes.hlines(row + 0.32, *ends, color=_COLORS[name], linewidth=2.5)
     axes.set_yticks(range(len(shown)), list(shown))
     axes.set(xlabel="mean return at the last three checkpoints", ylim=(-0.5, len(shown) - 0.3))
     axes.grid(visible=False, axis="y")
+    show_span(axes, "x")
 
 
 def draw_optimism(axes: Axes, validation: Validation) -> None:
@@ -181,11 +219,13 @@ def draw_optimism(axes: Axes, validation: Validation) -> None:
             if summary is None:
                 continue
             x = groups.index(group) + 0.12 * (2 * number - 1) * (len(scores) > 1)
-            axes.plot(x, summary.mean.value, "o", color=_COLORS[name])
+            for role in _roles_of(validation, name):
+                MARKS[role].draw(axes, x, summary.mean.value, role)
             if summary.mean.interval is not None:
                 axes.vlines(x, *summary.mean.interval, color=_COLORS[name], linewidth=2)
     axes.set_xticks(range(len(groups)), groups)
     axes.margins(x=0.2)
+    show_span(axes)
 
 
 def draw_reference(axes: Axes, reference_score: float | None) -> None:
@@ -195,13 +235,13 @@ def draw_reference(axes: Axes, reference_score: float | None) -> None:
         axes.axhline(reference_score, color=ORANGE, linestyle=":", linewidth=2, label=label)
 
 
-def draw_history(axes: Axes, trials: Sequence[TrialRecord], settings: Settings) -> None:
+def draw_history(axes: Axes, results: StudyResults) -> None:
     """Draw the score of every finished trial and the best so far."""
     axes.set_title("History")
+    settings, trials = results.settings, results.finished
     axes.set(xlabel="trial", ylabel=f"score ({settings.objective} of checkpoints)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     complete = [trial for trial in trials if trial.is_complete]
-    _scatter(axes, trials, lambda trial: trial.number)
     if complete:
         best = np.maximum.accumulate([_score(trial) for trial in complete])
         numbers = [trial.number for trial in complete]
@@ -214,31 +254,37 @@ def draw_history(axes: Axes, trials: Sequence[TrialRecord], settings: Settings) 
         )
     for trial in complete:
         if trial.is_baseline:
-            label = f"baseline {fixed(_score(trial))}"
-            axes.axhline(_score(trial), color=DARK, linestyle="--", linewidth=1.2, label=label)
+            axes.axhline(
+                _score(trial),
+                color=DARK,
+                linestyle="--",
+                linewidth=1.2,
+                label="score of the baseline",
+            )
     draw_reference(axes, settings.reference_score)
-    _legend(axes)
+    _scatter(axes, results, trials, lambda trial: trial.number)
 
 
 def draw_learning_curves(axes: Axes, results: StudyResults) -> None:
     """Draw the mean return over the seeds of every trial; pruned trials end in a cross."""
     axes.set_title("Learning curves")
     kinds = {
-        TrialState.COMPLETE: ("complete", BLUE, 0.35, "-"),
+        TrialState.COMPLETE: ("complete", BLUE, 0.4, "-"),
         TrialState.PRUNED: ("pruned", GREY, 0.9, "-"),
         TrialState.RUNNING: ("running", ORANGE, 1.0, ":"),
     }
-    named = set()
+    roles = Roles.in_study(results)
     for trial in results.trials:
         if trial.state not in kinds or not trial.means:
             continue
         checkpoints, means = list(trial.means), list(trial.means.values())
         label, color, alpha, line = kinds[trial.state]
+        names = roles.names(trial.number)
         width, order = 1.0, 2.0
-        if trial is results.best:
-            label, color, alpha, width, order = f"best (trial {trial.number})", GREEN, 1.0, 2.6, 4.0
-        elif trial.is_baseline:
-            label, color, alpha, line, width, order = "baseline", DARK, 1.0, "--", 1.8, 3.0
+        if WINNER in names or BEST in names:
+            color, alpha, width, order = GREEN, 1.0, 2.2, 4.0
+        if BASELINE in names:
+            color, alpha, line, width, order = DARK, 1.0, "--", 1.8, 3.0
         axes.plot(
             checkpoints,
             means,
@@ -247,23 +293,25 @@ def draw_learning_curves(axes: Axes, results: StudyResults) -> None:
             alpha=alpha,
             linewidth=width,
             zorder=order,
-            label=None if label in named else label,
+            label="_" if names or trial.is_pruned else label,
             marker="o" if len(means) == 1 and not trial.is_pruned else None,
             markersize=3,
         )
-        named.add(label)
         if trial.is_pruned:
-            axes.plot(checkpoints[-1], means[-1], "x", color=GREY, markersize=6, zorder=order)
+            MARKS[PRUNED].draw(axes, checkpoints[-1], means[-1], PRUNED)
+        elif names:
+            roles.draw(axes, trial.number, checkpoints[-1], means[-1])
     draw_reference(axes, results.settings.reference_score)
     label_steps(axes)
     axes.set_xlim(0, results.settings.total_steps * 1.02)
-    if named:
-        axes.legend(loc="lower right", fontsize=9)
+    show_span(axes)
 
 
-def draw_importances(axes: Axes, importances: dict[str, Importance]) -> None:
+def draw_importances(
+    axes: Axes, importances: dict[str, Importance], title: str = "Importance"
+) -> None:
     """Draw both importances of every parameter with their 95% intervals."""
-    axes.set_title("Importance")
+    axes.set_title(title)
     if not importances:
         _write(axes, "too few scores to estimate importances")
         return
@@ -285,57 +333,61 @@ def draw_importances(axes: Axes, importances: dict[str, Importance]) -> None:
     axes.set_yticks(rows, list(importances))
     axes.set(xlabel="share, with 95% interval over trials", xlim=(0, None))
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower right", fontsize=9)
+    axes.legend(loc="lower right", fontsize=9)  # Of its own colours, which no other axes have.
 
 
-def draw_slice(
-    axes: Axes,
-    trials: Sequence[TrialRecord],
-    settings: Settings,
-    name: str,
-    analysis: Analysis | None = None,
-    *,
-    legend: bool = True,
-) -> None:
+def draw_slice(axes: Axes, results: StudyResults, name: str) -> None:
     """Draw the score of every trial against one parameter.
+
+    Where the trials say enough of it, the expected score, averaged over the other parameters, is a
+    line and the good range a band.
 
     Args:
       axes: to draw on.
-      trials: finished ones.
-      settings: of the study.
+      results: of the study.
       name: of the parameter.
-      analysis: adds the expected score, averaged over the other parameters, as a line and the
-        good range as a band.
-      legend: draw one.
     """
     axes.set_title(name)
+    trials, analysis = results.finished, results.analysis
     axis = find_axis(trials, name)
     if axis is None:
         _write(axes, f"{name} is not tuned in this study")
         return
-    if analysis is not None and name in analysis.good_ranges:
+    good = analysis.clear_ranges.get(name)
+    if good is not None:
         assert analysis.surrogate is not None, "good ranges come from a surrogate"
-        points = [_coordinate(axis, point) for point in axis.grid()]
+        units = axis.grid()
+        near = _near(units[:, None], np.array([[axis.to_unit(t.params[name])] for t in trials]))
+        expected = np.where(near, analysis.surrogate.marginal(name), np.nan)
+        points = [_coordinate(axis, point) for point in units]
         style = "o-" if axis.is_list else "-"
-        expected = analysis.surrogate.marginal(name)
-        axes.plot(points, expected, style, color=ORANGE, linewidth=1.8, label="expected")
-        for low, high in _bands(axis, analysis.good_ranges[name]):
-            axes.axvspan(low, high, color=GREEN, alpha=0.12, linewidth=0)
-    shown = [trial for trial in trials if name in trial.params]
-    _scatter(axes, shown, lambda trial: _coordinate(axis, axis.to_unit(trial.params[name])))
+        axes.plot(points, expected, style, color=ORANGE, linewidth=1.8, label="expected score")
+        for low, high in _bands(axis, good):
+            axes.axvspan(low, high, color=GREEN, alpha=0.12, linewidth=0, label="good range")
     axes.set(ylabel="score")
+    draw_reference(axes, results.settings.reference_score)
+    shown = [trial for trial in trials if name in trial.params]
+    _scatter(
+        axes, results, shown, lambda trial: _coordinate(axis, axis.to_unit(trial.params[name]))
+    )
     _scale(axes, axis, "x")
-    draw_reference(axes, settings.reference_score)
-    if legend:
-        _legend(axes)
 
 
-def draw_contour(
-    axes: Axes, trials: Sequence[TrialRecord], surrogate: Surrogate, pair: tuple[str, str]
-) -> None:
-    """Draw the expected score over two parameters, and the complete trials."""
+def draw_contour(axes: Axes, results: StudyResults, pair: tuple[str, str]) -> None:
+    """Draw the expected score over two parameters, where trials are near, and the complete trials.
+
+    Args:
+      axes: to draw on.
+      results: of a study whose analysis has a surrogate.
+      pair: names of the parameters.
+    """
+    surrogate, trials = results.analysis.surrogate, results.finished
+    assert surrogate is not None, "interactions come from a surrogate"
     first, second = (next(a for a in surrogate.axes if a.name == name) for name in pair)
-    surface = surrogate.marginal(*pair, points=41)
+    columns = [surrogate.axes.index(axis) for axis in (first, second)]
+    units = np.stack(np.meshgrid(first.grid(41), second.grid(41), indexing="ij"), axis=-1)
+    near = _near(units, surrogate.unit_points[:, columns])
+    surface = np.where(near, surrogate.marginal(*pair, points=41), np.nan)
     grids, rows = [], []
     for axis in (first, second):
         points = axis.grid(41)
@@ -355,19 +407,32 @@ def draw_contour(
     axes.scatter(
         x, y, color="white", edgecolor="black", linewidth=0.6, s=18, zorder=3, clip_on=False
     )
-    _scale(axes, first, "x")
-    _scale(axes, second, "y")
+    roles = Roles.in_study(results)
+    for trial, *point in zip(shown, x, y, strict=True):
+        if roles.names(trial.number):
+            roles.draw(axes, trial.number, *point)
+    for axis, which, set_limits in ((first, "x", axes.set_xlim), (second, "y", axes.set_ylim)):
+        _scale(axes, axis, which)
+        ends = np.array([_coordinate(axis, point) for point in (axis.grid(41)[[0, -1]])])
+        set_limits(*(ends + ([-0.5, 0.5] if axis.is_list else [0, 0])))
     axes.set(xlabel=first.name, ylabel=second.name)
     axes.grid(visible=False)
     assert axes.figure is not None
     axes.figure.colorbar(filled, ax=axes, label="expected score")
 
 
+def _near(points: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """Return which of `points`, float ``[..., axes]``, have one of `trials` nearby."""
+    distances = np.linalg.norm(points[..., None, :] - trials, axis=-1)
+    near: np.ndarray = distances.min(axis=-1) <= _NEAR
+    return near
+
+
 def _validated(validation: Validation) -> dict[str, Candidate]:
     """Return name -> configuration, only the baseline if it is the winner as well."""
     if validation.verdict.is_baseline:
-        return {"baseline": validation.baseline}
-    return {"winner": validation.winner, "baseline": validation.baseline}
+        return {BASELINE: validation.baseline}
+    return {WINNER: validation.winner, BASELINE: validation.baseline}
 
 
 def _plot_grid(panels: Sequence[Callable[[Axes], None]], path: Path) -> None:
@@ -380,6 +445,7 @@ def _plot_grid(panels: Sequence[Callable[[Axes], None]], path: Path) -> None:
             axes.set_axis_off()
         for axes, draw in zip(grid, panels, strict=False):
             draw(axes)
+        draw_legend(figure)
 
 
 def _coordinate(axis: Axis, point: float) -> float:
@@ -416,30 +482,39 @@ def _scale(axes: Axes, axis: Axis, which: str) -> None:
         line.set_major_locator(MaxNLocator(integer=True))
 
 
-def _scatter(axes: Axes, trials: Sequence[TrialRecord], x: Callable[[TrialRecord], float]) -> None:
-    """Draw complete trials as dots, pruned ones as crosses at their last checkpoint."""
-    for state, label, color, marker in (
-        (TrialState.COMPLETE, "complete", BLUE, "o"),
-        (TrialState.PRUNED, "pruned (last checkpoint)", GREY, "x"),
-    ):
-        points = [
-            (x(trial), score)
-            for trial in trials
-            if trial.state == state and (score := shown_score(trial)) is not None
-        ]
-        if points:
-            xs, scores = zip(*points, strict=True)
-            axes.scatter(xs, scores, label=label, color=color, marker=marker, s=45, zorder=3)
+def _scatter(
+    axes: Axes,
+    results: StudyResults,
+    trials: Iterable[TrialRecord],
+    x: Callable[[TrialRecord], float],
+) -> None:
+    """Draw complete trials at their scores, and pruned ones, which have none, in a strip below.
+
+    To be called once all else is drawn, since the strip lies below it.
+    """
+    roles, trials = Roles.in_study(results), list(trials)
+    # Those with a role lie on top.
+    for trial in sorted(trials, key=lambda trial: trial.number in roles.of):
+        if trial.is_complete:
+            roles.draw(axes, trial.number, x(trial), _score(trial))
+    pruned = [x(trial) for trial in trials if trial.is_pruned]
+    show_span(axes)
+    if pruned:
+        low, high = axes.get_ylim()
+        ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+        axes.set_ylim(low - 0.14 * (high - low), high)
+        axes.set_yticks(ticks)
+        strip = Rectangle((0, 0), 1, 0.09, transform=axes.transAxes)
+        strip.set(color=GREY, alpha=0.18, linewidth=0)
+        axes.add_patch(strip)
+        below = axes.get_xaxis_transform()
+        heights = [0.045] * len(pruned)
+        MARKS[PRUNED].draw(axes, pruned, heights, PRUNED, transform=below)
 
 
 def _score(trial: TrialRecord) -> float:
     assert trial.score is not None, "a complete trial has a score"
     return trial.score
-
-
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=9)
 
 
 def _write(axes: Axes, text: str) -> None:

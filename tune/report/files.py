@@ -3,6 +3,7 @@
 A study is only read.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tune.evidence.validation import Validation
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.report.figures import plot_optimization, plot_validation
+from tune.report.films import load_films
 from tune.report.html import render_html
 from tune.report.results import StudyResults
 from tune.report.summary import describe_study, describe_trial
@@ -56,7 +58,10 @@ def load_results(
     record = StudyRecord.of(study)
     finalists = Finalists.load(folder, record)
     make = StudyResults.of if analysed else StudyResults.without_analysis
-    return make(record, finalists, Validation.load(folder, record, finalists))
+    results = make(record, finalists, Validation.load(folder, record, finalists))
+    if results.validation is None:
+        return results
+    return dataclasses.replace(results, films=load_films(results.validation, folder))
 
 
 def write_report(results: StudyResults, folder: StudyFolder) -> None:

@@ -4,6 +4,7 @@ This module decides what is shown, the template how it looks. The template escap
 only the pictures, which are drawn here, are inserted as they are.
 """
 
+import base64
 import dataclasses
 import functools
 import statistics
@@ -15,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from ppo_jax.plots import inline_svg
+from ppo_jax.plots import COLOR_NAMES, inline_svg
 from ppo_jax.text import confidence_text, interval_text
 from tune.evidence.candidate import Candidate
 from tune.evidence.finalists import Finalists
@@ -36,7 +37,8 @@ from tune.report.figures import (
     draw_slice,
     draw_validation_curves,
 )
-from tune.report.results import StudyResults, shown_score
+from tune.report.marks import MARKS, Mark, Roles
+from tune.report.results import StudyResults
 from tune.report.summary import describe_protocol
 
 
@@ -97,12 +99,17 @@ class FinalistRow:
 
 @dataclasses.dataclass(frozen=True)
 class TrialRow:
-    """A trial in the table of trials."""
+    """A trial in the table of trials.
+
+    ``roles`` is what it is besides, ``glyphs`` the marks of that with their colours.
+    """
 
     number: int
     state: str
-    note: str
+    roles: Sequence[str]
+    glyphs: Sequence[tuple[str, str]]
     score: float | None
+    last_return: float | None
     worst_seed: float | None
     params: Sequence[Any]
     environment_steps: int
@@ -145,9 +152,13 @@ def render_html(results: StudyResults) -> str:
         finalist_rows=[] if finalists is None else _finalist_rows(finalists),
         finalists=finalists,
         study_figures=_study_figures(results),
+        legend=_legend(results),
+        glyphs={name: _glyph(mark) for name, mark in MARKS.items()},
+        films={name: _data_uri(gif) for name, gif in results.films.items()},
+        recommended=None if results.recommendation is None else results.recommendation.name,
         interaction_figures=_interaction_figures(results),
         slice_figures=_slice_figures(results),
-        trials=[_trial_row(trial, results) for trial in results.trials],
+        trials=_trial_rows(results),
         tuned=[name for name, _ in settings.space.tuned],
         protocol=describe_protocol(settings),
         agent=settings.config.agent.to_dict(),
@@ -237,11 +248,9 @@ def _configuration(results: StudyResults) -> list[HyperparameterRow]:
 
 
 def _good_range(results: StudyResults, name: str) -> str:
-    good, surrogate = results.analysis.good_ranges.get(name), results.analysis.surrogate
+    good, surrogate = results.analysis.clear_ranges.get(name), results.analysis.surrogate
     if good is None or surrogate is None:
-        return ""
-    if good.everywhere:
-        return "everywhere"
+        return text.MISSING
     (axis,) = (axis for axis in surrogate.axes if axis.name == name)
     separator = ", " if axis.is_list else " … "
     return separator.join(map(text.number, good.values))
@@ -286,7 +295,7 @@ def _validation_figures(validation: Validation) -> list[Figure]:
         ),
         _figure(
             on(draw_seeds),
-            "Every validation seed's mean over the last three checkpoints; diamonds are means with "
+            "Every validation seed's mean over the last three checkpoints; marks are means with "
             "95% intervals.",
         ),
         _figure(on(draw_profiles), "Performance profile: the fraction of seeds above each return."),
@@ -324,12 +333,13 @@ def _study_figures(results: StudyResults) -> dict[str, Figure]:
             height=3.8,
         ),
         "history": _figure(
-            lambda axes: draw_history(axes, results.finished, results.settings),
-            "Score of each trial in order, and the best so far.",
+            lambda axes: draw_history(axes, results),
+            "Score of each trial in order, and the best so far. Pruned trials have no score; they "
+            "stand in the strip below.",
             height=3.8,
         ),
         "importances": _figure(
-            lambda axes: draw_importances(axes, importances),
+            lambda axes: draw_importances(axes, importances, title=""),
             "fANOVA: the share of the score's variance that a parameter explains alone. "
             "PED-ANOVA: its share in what separates the best quarter of the trials from all of "
             "them. Lines are 95% bootstrap intervals over trials.",
@@ -339,14 +349,9 @@ def _study_figures(results: StudyResults) -> dict[str, Figure]:
 
 
 def _interaction_figures(results: StudyResults) -> list[Figure]:
-    surrogate = results.analysis.surrogate
-    if surrogate is None:
-        return []
     return [
         _figure(
-            functools.partial(
-                draw_contour, trials=results.finished, surrogate=surrogate, pair=interaction.pair
-            ),
+            functools.partial(draw_contour, results=results, pair=interaction.pair),
             f"{interaction.pair[0]} × {interaction.pair[1]}: "
             f"{text.percent(interaction.share, 1)} of the variance "
             f"({text.percent(interaction.interval[0], 1)} to "
@@ -354,7 +359,7 @@ def _interaction_figures(results: StudyResults) -> list[Figure]:
             width=4.2,
             height=3.2,
         )
-        for interaction in results.analysis.interactions
+        for interaction in results.analysis.clear_interactions
     ]
 
 
@@ -366,11 +371,8 @@ def _slice_figures(results: StudyResults) -> list[Figure]:
         hit = results.analysis.bounds_hit.get(name)
         draw = functools.partial(
             draw_slice,
-            trials=results.finished,
-            settings=results.settings,
+            results=results,
             name=name,
-            analysis=results.analysis,
-            legend=False,
         )
         caption = "" if hit is None else f"{text.bound_sentence(name, hit)}."
         figures.append(_figure(draw, caption, width=4.2, height=3.0))
@@ -383,14 +385,45 @@ def _figure(
     return Figure(Markup(inline_svg(draw, width, height)), caption)
 
 
-def _trial_row(trial: TrialRecord, results: StudyResults) -> TrialRow:
+def _legend(results: StudyResults) -> list[tuple[str, str, str]]:
+    """Return (glyph, colour, name) of what the pictures of the study show."""
+    roles = Roles.in_study(results)
+    named = {role for number in roles.of for role in roles.names(number)}
+    states = {f"{trial.state.name.lower()}" for trial in results.finished}
+    shown = [name for name in MARKS if name in named | states]
+    found = [(*_glyph(MARKS[name]), name) for name in shown]
+    if results.best is not None:
+        found += [("━", "green", "best so far"), ("╌", "dark", "score of the baseline")]
+    if results.analysis.clear_ranges:
+        found += [("━", "orange", "expected score"), ("▒", "green", "good range")]
+    return found
+
+
+def _data_uri(gif: bytes) -> str:
+    """Return a GIF as the address of an image."""
+    return f"data:image/gif;base64,{base64.b64encode(gif).decode()}"
+
+
+def _glyph(mark: Mark) -> tuple[str, str]:
+    """Return a mark as text, and the name of its colour in the style sheet."""
+    return mark.glyph, COLOR_NAMES[mark.color]
+
+
+def _trial_rows(results: StudyResults) -> list[TrialRow]:
+    roles = Roles.in_study(results)
+    return [_trial_row(trial, results, roles.names(trial.number)) for trial in results.trials]
+
+
+def _trial_row(trial: TrialRecord, results: StudyResults, roles: Sequence[str]) -> TrialRow:
     last = trial.returns[max(trial.returns)] if trial.returns else np.zeros(0)
     known = last[np.isfinite(last)]
     return TrialRow(
         number=trial.number,
         state=trial.state.name.lower(),
-        note="best" if trial is results.best else "baseline" if trial.is_baseline else "",
-        score=shown_score(trial),
+        roles=roles,
+        glyphs=[_glyph(MARKS[role]) for role in roles],
+        score=trial.score if trial.is_complete else None,
+        last_return=float(known.mean()) if len(known) else None,
         worst_seed=float(known.min()) if len(known) else None,
         params=[trial.params.get(key) for key in results.settings.space.keys.values()],
         environment_steps=trial.environment_steps,

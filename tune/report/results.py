@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from ppo_jax.notebook import card
@@ -41,6 +42,7 @@ class StudyResults:
       finalists: and the winner among them; None if there are none, or they are of an earlier
         state of the study.
       validation: of the winner; None likewise.
+      films: ``winner`` and ``baseline``, as far as they have been filmed -> a GIF.
       written: the moment of the results.
     """
 
@@ -48,6 +50,7 @@ class StudyResults:
     analysis: Analysis
     finalists: Finalists | None = None
     validation: Validation | None = None
+    films: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     written: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
@@ -188,6 +191,7 @@ class StudyResults:
 
     def _repr_html_(self) -> str:
         from tune.report.figures import draw_history, draw_validation_curves
+        from tune.report.marks import draw_legend
 
         rows: dict[str, object] = {
             "best on tuning seeds": score(self.best_score),
@@ -201,9 +205,11 @@ class StudyResults:
 
         def draw(axes: Axes) -> None:
             if validation is None:
-                draw_history(axes, self.trials, self.settings)
+                draw_history(axes, self)
             else:
                 draw_validation_curves(axes, validation)
+            assert isinstance(axes.figure, Figure)
+            draw_legend(axes.figure)
 
         return card(self._title, rows, text=self.verdict or NOT_VALIDATED, draw=draw)
 

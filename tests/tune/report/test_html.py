@@ -46,7 +46,7 @@ def page(programs, tmp_path, pictures):
 
 def test_page_has_everything_and_needs_nothing_and_hostile_names_are_text(page):
     for section in (
-        *("configuration", "validation", "finalists", "study", "importance", "interactions"),
+        *("configuration", "validation", "finalists", "study", "importance"),
         *("slices", "trials", "protocol", "cost"),
     ):
         assert f'<h2 id="{section}">' in page
@@ -57,12 +57,16 @@ def test_page_has_everything_and_needs_nothing_and_hostile_names_are_text(page):
     # Nothing but fragments and data is referred to.
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
     assert not re.search(r"url\((?!#)|@import|fetch\(|https?://(?!www\.w3\.org/)", page)
-    assert page.count("<svg") == 4 + 3 + 8 + 10
+    shown = page.count("of the variance (")  # Interactions.
+    assert page.count("<svg") == 4 + 3 + shown + 10
     assert re.findall(r"<td class=\"text\">(tuning|validation)</td>", page) == [
         "tuning",
         "validation",
     ]
     assert "<img" not in page
+    assert ": improved</title>" in page
+    # In the tables of configurations, levels, finalists and trials.
+    assert page.count('<span class="mark" style="color: var(--green)">★</span> winner') >= 4
     assert page.count("</script>") == 1
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; &amp; &#34;$\\frac{&#39;$" in page
 
@@ -97,8 +101,8 @@ def test_fixed_and_added_parameters(programs, tmp_path):
     study = run_optimization(3, settings, output=tmp_path, programs=programs)
     save_optimization_results(study, tmp_path)
     page = read(tmp_path)
-    assert re.search(r"gamma</td><td>0.98</td><td>0.98</td><td>not tuned", page)
-    assert '<button type="button">anneal_learning_rate</button>' in page
+    assert re.search(r"<details>.*gamma</td><td>0.98</td></tr>.*</details>", page, re.DOTALL)
+    assert '<button type="button">anneal_<wbr>learning_<wbr>rate</button>' in page
     assert '<button type="button">gamma</button>' not in page
 
 
