@@ -28,6 +28,7 @@ from tune.protocol.trials import TrialRecord
 from tune.report.marks import (
     BASELINE,
     BEST,
+    COMPLETE,
     MARKS,
     PRUNED,
     RECOMMENDED,
@@ -493,9 +494,13 @@ def _scatter(
     To be called once all else is drawn, since the strip lies below it.
     """
     roles, trials = Roles.in_study(results), list(trials)
-    # Those with a role lie on top.
-    for trial in sorted(trials, key=lambda trial: trial.number in roles.of):
-        if trial.is_complete:
+    complete = [trial for trial in trials if trial.is_complete]
+    others = [trial for trial in complete if trial.number not in roles.of]
+    if others:
+        xs, scores = zip(*((x(trial), _score(trial)) for trial in others), strict=True)
+        MARKS[COMPLETE].draw(axes, xs, scores, COMPLETE)
+    for trial in complete:
+        if trial.number in roles.of:
             roles.draw(axes, trial.number, x(trial), _score(trial))
     pruned = [x(trial) for trial in trials if trial.is_pruned]
     show_span(axes)

@@ -85,15 +85,15 @@ class Roles:
                 found[number] = (*found.get(number, ()), role)
         return cls(found)
 
-    def draw(self, axes: Axes, number: int | None, x: float, y: float) -> None:
-        """Draw the marks of a trial at a point; of one without a role, that of a complete one."""
-        first, *others = self.names(number) or (COMPLETE,)
+    def draw(self, axes: Axes, number: int, x: float, y: float) -> None:
+        """Draw the marks of a trial that has a role at a point."""
+        first, *others = self.names(number)
         for role in (first, *(role for role in others if role in (BASELINE, RECOMMENDED))):
             MARKS[role].draw(axes, x, y, role)
 
-    def names(self, number: int | None) -> Sequence[str]:
+    def names(self, number: int) -> Sequence[str]:
         """Return what a trial is."""
-        return () if number is None else self.of.get(number, ())
+        return self.of.get(number, ())
 
 
 def draw_legend(figure: Figure) -> None:
