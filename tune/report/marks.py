@@ -79,6 +79,8 @@ class Roles:
             RECOMMENDED: None if recommended is None else recommended.candidate.number,
         }
         found: dict[int, tuple[str, ...]] = {}
+        if numbers[WINNER] == numbers[BASELINE]:  # No trial has beaten it.
+            del numbers[WINNER]
         for role, number in numbers.items():
             # That the winner was the best trial as well says nothing more.
             if number is not None and not (role == BEST and WINNER in found.get(number, ())):

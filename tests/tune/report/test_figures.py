@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -180,3 +181,14 @@ def test_contour_shows_the_expected_score(pair):
     assert axes.get_xscale() == ("log" if pair[0] == "learning_rate" else "linear")
     if pair[0] == "n_steps":
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1024", "2048", "4096"]
+
+
+def test_a_baseline_that_won_is_the_baseline():
+    won = SimpleNamespace(
+        winner=SimpleNamespace(number=0),
+        best=SimpleNamespace(number=3),
+        baseline=SimpleNamespace(number=0),
+        recommendation=SimpleNamespace(candidate=SimpleNamespace(number=0)),
+    )
+    expected = {0: ("baseline", "recommended"), 3: ("best on tuning seeds",)}
+    assert Roles.in_study(won).of == expected
