@@ -53,10 +53,19 @@ def test_small_study_from_start_to_end(command, tmp_path):
     assert len(states(output)) == 3
     observation = [0.0, 0.0, 0.1, 0.0]
     assert policy.load(output / "policy").act(observation) in (0, 1)
-    assert {path.name for path in output.iterdir()} == {
+    names = {path.name for path in output.iterdir()}
+    recommended = json.loads((output / "recommended.json").read_text())
+    assert recommended["why"] == last
+    films = {"baseline.gif"}
+    if recommended["configuration"] == "winner":
+        names.remove("policy_baseline")
+        films.add("winner.gif")
+    assert {path.name for path in (output / "films").iterdir()} == films
+    assert names == {
         ".lock",
         "all_trials.json",
         "config.json",
+        "films",
         "optimization_results.json",
         "optimization_results.png",
         "policy",
@@ -67,10 +76,6 @@ def test_small_study_from_start_to_end(command, tmp_path):
         "validation.json",
         "validation.png",
     }
-
-    recommended = json.loads((output / "recommended.json").read_text())
-    assert recommended["why"] == last
-    assert recommended["configuration"] in ("baseline", "winner")
 
 
 @pytest.mark.slow
