@@ -29,6 +29,9 @@ _ROLLOUT_PASSES = 2.0
 _REPORT_SECONDS = 6.0
 """For analysis, pictures and report, after the trials and at the end, until the first is done."""
 
+_FINAL_REPORT = 1.7
+"""What the report at the end, with a validation and films, takes beside that after the trials."""
+
 _BEST, _BASELINE = "best", "baseline"
 """Runs of phases to come, whose configurations nobody knows yet."""
 
@@ -196,13 +199,16 @@ class Job:
         if not self._work or self._is_open:
             return None
         trials = self._trial_work_left() * self._per_work / self._others
-        reports = self._report * (2 if self.phase != self.phases[-1] and not self._is_proof else 1)
+        final = self._report * (_FINAL_REPORT if VALIDATION in self.phases else 0.0)
+        reports = final if self._is_proof else self._report + final
         pace = self._pace * self._correction
         low, high = (trials + pace * proof + reports for proof in self._proof_left(self._cost))
         # Until the next event, the clock goes on; an event that is late does not bring the end
         # any nearer.
         usual = (self._event - self._began) / max(1, self._events)
-        if not trials and (not self._is_proof or not self._proof_left(self._cost)[0]):
+        if self._is_proof and not self._proof_left(lambda _: 1.0)[0]:
+            usual = final
+        elif not trials and not self._is_proof:
             usual = self._report
         passed = min(now - self._event, usual)
         return max(0.0, low - passed), max(0.0, high - passed)

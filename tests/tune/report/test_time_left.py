@@ -68,7 +68,7 @@ class Session:
                         self.job.seeds_checkpoint(name, first, first + 4, step, self.now)
                         self.record()
             trained = look
-        self.now += 25.0
+        self.now += 42.0  # The report, with films.
 
 
 @pytest.mark.parametrize("rollout", [0.5, 2.0, 8.0])
@@ -104,6 +104,16 @@ def test_clock_goes_on_between_events_and_a_late_event_does_not_bring_the_end_ne
     assert job.seconds_left(33.0)[1] == pytest.approx(high - 3)
     assert job.seconds_left(300.0) == job.seconds_left(900.0)
     assert job.seconds_left(900.0)[0] > 0.5 * low
+
+
+def test_clock_goes_on_while_the_last_report_is_written(tmp_path):
+    plan = plan_of(tmp_path)
+    session = Session(Job(plan.settings, 20, plan, [], 0.0), plan, 2.0)
+    session.trials(np.random.default_rng(0))
+    session.proof(20)
+    end, left = session.said[-1]
+    assert left[0] > 20
+    assert session.job.seconds_left(end + 10) == pytest.approx((left[0] - 10, left[1] - 10))
 
 
 def test_clock_goes_on_while_the_report_is_written(tmp_path):
