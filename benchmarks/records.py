@@ -1,6 +1,6 @@
 """Recorded trials: the returns of quasi-random configurations, at every checkpoint, by seed.
 
-:data:`TASKS` is the list of what has been recorded, each with the protocol of its trials. The
+:data:`TASKS` is the list of what can be recorded, each with the protocol of its trials. The
 tables are kept in ``benchmarks/results``; :mod:`benchmarks.replays` runs studies over their rows,
 :mod:`benchmarks.surrogate` fits a model to them.
 """
@@ -44,10 +44,10 @@ def _short(
     env: str,
     agent: AgentConfig = _DEFAULT.agent,
     space: SearchSpace = _DEFAULT.space,
-    total_steps: int = 32_768,
+    total_steps: int = 24_576,
     eval_episodes: int = 8,
 ) -> Settings:
-    """Return a protocol whose trials tell configurations apart in a sixth of the default steps."""
+    """Return a protocol whose short trials tell configurations apart."""
     return Settings(
         env=env,
         agent=agent,
@@ -61,15 +61,14 @@ def _short(
 TASKS: Mapping[str, Settings] = {
     "CartPole-v1": Settings(env="CartPole-v1"),
     "Pendulum-v1": Settings(env="Pendulum-v1"),
-    "Acrobot-v1": _short("Acrobot-v1"),
+    "Acrobot-v1": _short("Acrobot-v1", eval_episodes=4),
     "MountainCar-v0": _short("MountainCar-v0", _NORMALIZED, total_steps=50_000, eval_episodes=32),
-    "MountainCarContinuous-v0": _short("MountainCarContinuous-v0", _NORMALIZED),
+    "MountainCarContinuous-v0": _short("MountainCarContinuous-v0", _NORMALIZED, eval_episodes=3),
     "Breakout-MinAtar": _short("Breakout-MinAtar", _MINATAR, total_steps=65_536),
     "Asterix-MinAtar": _short("Asterix-MinAtar", _MINATAR, total_steps=65_536),
     "Catch-bsuite": _short("Catch-bsuite", total_steps=16_384),
     "Pendulum-v1-wide": _short("Pendulum-v1", space=_ONE_PROGRAM),
     "CartPole-v1-wide": _short("CartPole-v1", space=_ONE_PROGRAM),
-    "Acrobot-v1-wide": _short("Acrobot-v1", space=_ONE_PROGRAM),
 }
 """Name of a table -> the protocol of its trials: that of a default study, or shorter trials where
 these tell configurations apart."""

@@ -64,8 +64,8 @@ class Arguments:
     """
 
     replays: bool = False
-    """Compare the default study with TPE and random search on the rows of recorded tables, and
-    write replays.json, replays.npz and replays.png instead."""
+    """Compare the default study with TPE on the rows of recorded tables, and write
+    replays.json, replays.npz and replays.png instead."""
     env: tuple[str, ...] = ()
     """Tables of recorded trials, of those in benchmarks/records.py: for replays all that there are,
     else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
@@ -299,9 +299,8 @@ def _run(arguments: Arguments) -> None:
     measuring.require_counts(arguments, "trials", "record_seeds")
     measuring.require_counts(arguments, "studies", low=5)
     measuring.require_counts(arguments, "record", "record_long", low=0)
-    tables = arguments.env or (
-        tuple(TASKS) if arguments.replays else ("CartPole-v1", "Pendulum-v1")
-    )
+    recorded = [task for task in TASKS if records_path(arguments.records, task).exists()]
+    tables = arguments.env or (recorded if arguments.replays else ON_SURROGATES)
     for table in tables:
         require_choice("--env", table, TASKS)
         if not arguments.replays and TASKS[table].space != Settings().space:

@@ -109,6 +109,7 @@ def test_regret_is_that_of_the_winner_on_held_out_seeds(rows, winner):
     assert regret == pytest.approx(0, abs=0.02)
     assert rows.regret(float(np.median(rows.scores))) == 1
     assert rows.regret(float(rows.scores.max())) == 0
+    assert replays.regret_of_trying_all(rows, settings.seed) == pytest.approx(0, abs=0.02)
 
 
 def test_steps_of_reruns_are_kept_back(rows):
@@ -120,12 +121,13 @@ def test_steps_of_reruns_are_kept_back(rows):
 
 
 def test_what_is_lost_is_compared_in_pairs():
-    regrets = np.zeros((1, 3, 4))
+    regrets = np.zeros((1, 2, 4))
     regrets[0, 0] = [0.0, 0.1, 0.2, 0.1]
     regrets[0, 1] = regrets[0, 0] + [0.2, 0.3, 0.2, 0.3]
-    table = replays.regret_table({"a": 9}, regrets, np.full((1, 3, 4), 7))
-    (_, rows, trials, first, tpe, difference, *_), _ = table.rows
-    assert (rows, trials, first, tpe) == ("9", "7, 7, 7", "0.100", "0.350")
+    table = replays.regret_table({"a": 9}, regrets, np.full((1, 2, 4), 7), np.zeros((1, 4)))
+    (_, rows, trials, first, tpe, difference, bound), _ = table.rows
+    assert (rows, trials, first, tpe) == ("9", "7, 7", "0.100", "0.350")
+    assert bound == "0.000"
     assert difference == "-0.250 (-0.342 … -0.158)"
 
 
