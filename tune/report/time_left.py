@@ -29,7 +29,7 @@ _ROLLOUT_PASSES = 2.0
 _REPORT_SECONDS = 6.0
 """For analysis, pictures and report, after the trials and at the end, until the first is done."""
 
-_FINAL_REPORT = 1.7
+_FINAL_REPORT = 1.3
 """What the report at the end, with a validation and films, takes beside that after the trials."""
 
 _BEST, _BASELINE = "best", "baseline"

@@ -68,7 +68,7 @@ class Session:
                         self.job.seeds_checkpoint(name, first, first + 4, step, self.now)
                         self.record()
             trained = look
-        self.now += 42.0  # The report, with films.
+        self.now += 32.0  # The report, with films.
 
 
 @pytest.mark.parametrize("rollout", [0.5, 2.0, 8.0])
