@@ -156,18 +156,22 @@ def remove_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raise a failing disk as an ``OSError``, as which not every library raises it.
+    """Raise a failing disk as an ``OSError`` with a path, as which not every library raises it.
 
     Args:
-      path: what the block writes.
+      path: what the block writes; named where the error names nothing, or a file without its
+        folder.
 
     Raises:
       OSError: when an error, or one that has led to it, says that the disk has failed.
     """
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:
+        name = error.filename
+        if error.errno is None or (isinstance(name, str) and name != Path(name).name):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except Exception as error:
         link: BaseException | None = error
         while link is not None:
@@ -246,12 +250,25 @@ def _sync(path: Path) -> None:
     """Return once the content of a file, or the entries of a folder, survive a power loss."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # A file system without it.
             raise
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Have the drive write down what is at `handle`; macOS leaves it in the drive's cache else."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(handle, full)
+            return
+        except OSError as error:  # A network's file system may know the other one only.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
+                raise
+    os.fsync(handle)
 
 
 def _exists(path: Path) -> bool:

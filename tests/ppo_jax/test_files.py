@@ -206,6 +206,10 @@ def test_failing_disks_are_os_errors_whatever_a_library_raises(tmp_path):
         with pytest.raises(OSError, match="No space left on device") as caught:
             fail(RuntimeError("a thread has failed"), cause)
         assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "x"))
+    for name, shown in ((None, tmp_path / "x"), ("arrays", tmp_path / "x"), ("/a/b", "/a/b")):
+        with pytest.raises(OSError, match="full") as caught:
+            fail(OSError(28, "full", name))
+        assert caught.value.filename == str(shown)
     with pytest.raises(RuntimeError, match="something else"):
         fail(RuntimeError("something else"))
 

@@ -244,3 +244,19 @@ def test_files_and_folders_are_synced_around_a_rename(tmp_path, monkeypatch):
     done.clear()
     files.make_folder(tmp_path / "a" / "b")
     assert done == [str(tmp_path / "a"), str(tmp_path)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_macos_empties_the_cache_of_the_drive_as_well(tmp_path, monkeypatch, known):
+    done = []
+
+    def full_sync(handle, command):
+        done.append(command)
+        if not known:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(files.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(files.fcntl, "fcntl", full_sync)
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append("fsync"))
+    write_json(tmp_path / "data.json", 1)
+    assert done == (2 * [51] if known else 2 * [51, "fsync"])
