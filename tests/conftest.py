@@ -30,6 +30,20 @@ ROOT = Path(__file__).parent.parent
 threadpool_limits(1, "blas")
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+# Warnings of our own modules are errors also in the commands that tests run. Each module has to be
+# named there.
+os.environ["PYTHONWARNINGS"] = ",".join(
+    f"error:::{name}"
+    for name in (
+        "__main__",
+        *(
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            for package in ("ppo_jax", "tune", "benchmarks")
+            for path in sorted((ROOT / package).rglob("*.py"))
+        ),
+    )
+)
+
 # Before anything starts the backend: sharding is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 

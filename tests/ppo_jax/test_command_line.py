@@ -288,3 +288,9 @@ def test_what_orbax_reports_to_a_loop_that_is_gone_is_not_shown(capsys, monkeypa
     for unraisable in (gone, other):
         command_line._handle_unraisable(unraisable)
     assert shown == [other]
+
+
+@pytest.mark.parametrize(("module", "status"), [("tune", 1), ("tune.session", 1), ("theirs", 0)])
+def test_warnings_of_our_modules_are_errors_in_the_commands_that_tests_run(module, status):
+    script = f"exec('import warnings; warnings.warn(str())', {{'__name__': {module!r}}})"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == status

@@ -7,6 +7,7 @@ The launcher never starts a JAX backend, so that all devices are left to the wor
 worker does is in :mod:`tune.workers.__main__`.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -150,6 +151,7 @@ def run_workers(
                 status = slot.worker.poll()
                 if status is None:
                     continue
+                _close_pipe(slot.worker)
                 if status < 0:
                     slot.count_death(finished())
                     name = _signal_name(-status)
@@ -208,3 +210,11 @@ def _stop(workers: Sequence["subprocess.Popen[str]"]) -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
+        _close_pipe(worker)
+
+
+def _close_pipe(worker: "subprocess.Popen[str]") -> None:
+    """Close the pipe to a worker that has ended; it may hold what was not read."""
+    if worker.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.close()

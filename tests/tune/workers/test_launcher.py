@@ -119,7 +119,7 @@ class FakeHost:
         self.starts.append((index, self.now))
         lived, status = self.ends(index, [i for i, _ in self.starts].count(index))
         end = self.now + lived
-        return SimpleNamespace(poll=lambda: status if self.now >= end else None)
+        return SimpleNamespace(stdin=None, poll=lambda: status if self.now >= end else None)
 
     def run(self, count):
         launcher.run_workers(count, None, self.lines.append, lambda: self.trials)
