@@ -224,7 +224,7 @@ def cases(folder: Path) -> Iterator[Case]:
     folder.mkdir(parents=True)
     yield from _policies(folder / "policies")
     yield from _spaces(folder / "spaces")
-    study = _small_study(folder / "study")
+    study = small_study(folder / "study")
     yield from _json(folder / "json", study)
     yield from _databases(folder / "databases", study)
     yield from _journals(folder / "journals")
@@ -406,7 +406,7 @@ def _spaces(folder: Path) -> Iterator[Case]:
     yield Case("spaces", "a device", lambda: read(Path("/dev/null")))
 
 
-def _small_study(folder: Path) -> Path:
+def small_study(folder: Path) -> Path:
     """Return the folder of a study whose trainings were formulas."""
     from benchmarks.stand_in import StandIn
     from tune.protocol.settings import Settings

@@ -3,15 +3,18 @@
 import ast
 import copy
 import dataclasses
+import functools
 import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import hostile
 from ppo_jax import policy
 from ppo_jax.command_line import parse_env_kwargs
 from ppo_jax.config import AgentConfig, TrainConfig
@@ -21,9 +24,14 @@ from ppo_jax.files import folder_name, write_json
 from ppo_jax.hyperparameters import DOMAINS, Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Weights
+from ppo_jax.training_state import TrainingStates
 from tune.evidence.recommendation import read_recommended
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
+from tune.protocol.study_folder import StudyFolder
+from tune.report.files import load_results
+from tune.report.stored import address_of, load_study
+from tune.report.summary import describe_study
 from tune.search.samplers import SAMPLERS, make_sampler
 
 ROOT = Path(__file__).parent.parent
@@ -183,6 +191,60 @@ def test_recommended_configurations(tmp_path, document):
     path = tmp_path / "recommended.json"
     path.write_text(json.dumps(document))  # NaN and Infinity too, as Python writes them.
     accepts(read_recommended, path)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """Return the folder of a study with finalists and a validation, and the study."""
+    folder = StudyFolder(tmp_path_factory.mktemp("studied") / "study")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_report", "make_films"):
+            patch.setattr(f"tune.session.{name}", lambda *_: None)
+        patch.setattr("tune.evidence.statistics.RESAMPLES", 20)
+        hostile.small_study(folder.path)
+        yield folder, load_study(address_of(folder, None), folder, None)
+
+
+@settings(examples, max_examples=25)
+@given(st.data())
+def test_files_of_studies(studied, tmp_path, data):
+    sound, study = studied
+    names = [sound.config.name, sound.finalists.name, sound.validation.name]
+    for name in names:
+        (tmp_path / name).write_bytes((sound.path / name).read_bytes())
+    edited = tmp_path / data.draw(st.sampled_from(names))
+    edited.write_text(json.dumps(data.draw(altered(json.loads(edited.read_text())))))
+    folder = StudyFolder(tmp_path)
+    accepts(folder.require_usable, study.study_name)
+    results = accepts(functools.partial(load_results, analysed=False), study, folder)
+    if results is not None:
+        write_json(tmp_path / "results.json", describe_study(results))
+        write_json(tmp_path / "results.json", results.validation and results.validation.to_dict())
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """Return the folder of a training state."""
+    folder = tmp_path_factory.mktemp("training state")
+    with TrainingStates(folder, {"run": 1}) as states:
+        states.save({"a": np.arange(3.0)}, {"returns": [1.5, None]})
+    return folder
+
+
+@settings(examples, max_examples=25)
+@given(st.data())
+def test_descriptions_of_training_states(state, data):
+    (path,) = (p for p in state.rglob("*") if p.is_file() and b'"progress"' in p.read_bytes())
+    content = path.read_text()
+    try:
+        path.write_text(json.dumps(data.draw(altered(json.loads(content)))))
+        with TrainingStates(state, {"run": 1}) as states:
+            found = accepts(states.restore, {"a": np.zeros(3)})
+    finally:
+        path.write_text(content)
+    if found is not None:
+        assert found[0]["a"].tolist() == [0.0, 1.0, 2.0]
+        assert found[1] == {"returns": [1.5, None]}
 
 
 @examples
