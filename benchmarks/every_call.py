@@ -3,10 +3,15 @@
 What trains is a stand-in; everything that is written is written by the study's own code. A
 process that is killed leaves what the folder holds at that moment, so one study is run, and at
 each call the folder is copied: as it is, and with half of what the call would write. Every copy
-is then continued by the same command. Errors need a process of their own for each call.
+is then continued by the same command. Errors need a process of their own for each call; what it
+leaves is continued as well.
 
-Copies that differ only in how far SQLite has come within a transaction are continued once, after
-SQLite has brought each of them back to the same content.
+A call is known by what it does to which file, and by how often that has been done before: threads
+make their calls in an order of their own, and TensorStore some of them now oftener, now less often.
+
+Whatever the fault was, the same content is continued once. Contents are the same that differ only
+in the clock, in names and numbers made up by libraries, and in how far SQLite has come within a
+transaction, once SQLite has brought each of them back.
 """
 
 import contextlib
@@ -14,7 +19,6 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -26,29 +30,24 @@ import socket
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import syscalls
+from benchmarks import lives, syscalls
 from benchmarks.measuring import Table
 from benchmarks.syscalls import Call
 from ppo_jax.devices import usable_cores
 from ppo_jax.errors import UserError
+from ppo_jax.files import replacing
 
-LONGEST_LIFE = 120.0
+_ATTEMPTS = 5
+"""Lives until a call counts as not made."""
+
+LONGEST_LIFE = 300.0
 """Seconds; a process that takes longer counts as blocked."""
-
-SMALL_STUDY: Mapping[str, Any] = {
-    "--seeds": 2,
-    "--total-steps": 8192,
-    "--eval-every": 4096,
-    "--eval-episodes": 2,
-    "--sampler": "random",
-    "--pruner": "none",
-}
-"""Option -> value, but for trials, proof and where the study is kept."""
 
 _ALLOCATING = {"create", "write", "rename", "link", "mkdir", "sync", "truncate"}
 """Kinds of calls that a full disk can refuse; it never refuses to remove."""
@@ -78,6 +77,10 @@ class Mode:
     name: str
     error: int | None = None
     lasting: bool = False
+
+    def hits(self, place: "_Place") -> bool:
+        """Return whether a call can end with this error."""
+        return self.error != errno.ENOSPC or place.kind in _ALLOCATING
 
 
 KILLS = (Mode("killed before and after"), Mode("killed with half of it written"))
@@ -171,7 +174,6 @@ def every_call(folder: Path, storage: str = "sqlite", at_most: int = 0) -> tuple
     """
     if not syscalls.is_available():
         raise UserError("calls are intercepted with seccomp's user notification, which is missing")
-    import_everything()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "space.toml").write_text(_SPACE)
     context = multiprocessing.get_context("fork")
@@ -182,36 +184,47 @@ def every_call(folder: Path, storage: str = "sqlite", at_most: int = 0) -> tuple
          "temporary files left", "tracebacks"),
     )  # fmt: skip
     examples: list[str] = []
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=_take_slot) as pool:
-        study = _Study(folder, storage)
+    study = _Study(folder, storage)
+    begin = functools.partial(_begin, study)
+    with ProcessPoolExecutor(cores, mp_context=context, initializer=begin) as pool:
         reference = pool.submit(_reference, study).result()
+        continue_copy = functools.partial(_continue_copy, study, reference.outcome)
+        continued: set[tuple[str, frozenset[int]]] = set()
+        ended_there: dict[int | None, set[_Place]] = {}
+
+        def continue_all(copies: Iterable[_Copy]) -> Iterator[Losses]:
+            new = {copy.content: copy for copy in copies if copy.content not in continued}
+            continued.update(new)
+            return pool.map(continue_copy, new.values())
+
         for mode in MODES:
             losses = Losses()
-            work: Callable[[Any], Losses]
             if mode in POWER_LOSSES:
-                chosen = _spread(_files_of(reference), at_most)
-                losses.calls = len(chosen)
+                places = _spread(_files_of(reference), at_most)
+                losses.calls = len(places)
                 way = list(DAMAGES)[POWER_LOSSES.index(mode)]
-                work = functools.partial(_damage, study, reference.outcome, way)
+                damage = functools.partial(_damage, study, reference.outcome, way)
+                found = pool.map(damage, places)
             elif mode.error is None:
                 states = reference.torn if "half" in mode.name else reference.states
-                chosen = _spread(states, at_most)
-                losses.calls = reference.writes if "half" in mode.name else reference.calls
-                work = functools.partial(_continue_copy, study, reference.outcome)
+                losses.calls = reference.writes if "half" in mode.name else len(reference.places)
+                found = continue_all(_spread(states, at_most))
             else:
-                kinds = reference.kinds
-                able = [
-                    number
-                    for number, kind in enumerate(kinds)
-                    if mode.error != errno.ENOSPC or kind in _ALLOCATING
-                ]
-                chosen = _spread(able, at_most)
-                losses.calls = len(chosen)
-                work = functools.partial(_fail_at, study, reference.outcome, mode)
-            for found in pool.map(work, chosen):
-                losses.add(found)
+                chosen = _spread([place for place in reference.places if mode.hits(place)], at_most)
+                # A process that made no call after the one that failed would do the same again.
+                done = ended_there.get(mode.error, set())
+                rest = [place for place in chosen if place not in done]
+                failed = list(pool.map(functools.partial(_fail_at, study, mode), rest))
+                ended_there[mode.error] = {one.place for one in failed if one.ended_there}
+                losses.calls = len(chosen) - sum(one.copy is None for one in failed)
+                for one in failed:
+                    losses.add(one.losses)
+                found = continue_all(one.copy for one in failed if one.copy is not None)
+            for continuation in found:
+                losses.add(continuation)
             counts = [getattr(losses, field.name) for field in dataclasses.fields(losses)][:-1]
             table.add(mode.name, *counts)
+            print(mode.name, *counts, *losses.examples[:5], file=sys.stderr, flush=True)
             examples += [f"{mode.name}: {example}" for example in losses.examples]
     return table, examples
 
@@ -222,24 +235,15 @@ def _spread(items: Sequence[Any], at_most: int) -> list[Any]:
     return [items[i * len(items) // at_most] for i in range(at_most)]
 
 
-def import_everything() -> None:
-    """Import what a study needs, once for all processes; JAX's backend must not start here."""
-    for module in (
-        "benchmarks.blank_pictures", "benchmarks.stand_in", "matplotlib.backends.backend_agg",
-        "optuna.storages", "orbax.checkpoint", "safetensors.numpy", "scipy.stats",
-        "sklearn.ensemble", "sqlalchemy.dialects.sqlite", "alembic.command", "tune.run",
-        "tune.report.console", "tune.report.tracking", "rich.console", "tune.session",
-    ):  # fmt: skip
-        importlib.import_module(module)
-
-
 _slot = 0
 """Number of this process of the pool; its studies inherit it."""
 
 
-def _take_slot() -> None:
+def _begin(study: "_Study") -> None:
+    """Prepare a process of the pool."""
     global _slot
     _slot = os.getpid()
+    lives.prepare(study.root, study.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,39 +268,39 @@ class _Study:
         """The folder of the study of this process."""
         return self.work / "studies" / "study"
 
-    def arguments(self) -> list[str]:
-        """Return the command line."""
-        options: dict[str, Any] = {
-            **SMALL_STUDY,
-            "--trials": 2,
-            "--finalists": 1,
-            "--validate-steps": 16384,
-            "--validate-seeds": 2,
-            "--space": self.root / "space.toml",
-            "--output": self.output,
-        }
-        if self.storage == "journal":
-            options["--storage"] = f"journal:{self.output / 'study.journal'}"
-            options["--worker-timeout"] = 1
-        return [str(word) for option in options.items() for word in option]
+    @property
+    def copies(self) -> Path:
+        """The folder of what processes have left."""
+        return self.root / "copies"
 
-    def live(self, decision: Any = None) -> Life:
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the command."""
+        options: dict[str, Any] = {
+            **lives.OPTIONS,
+            **lives.PROOF,
+            "--trials": 2,
+            "--space": self.root / "space.toml",
+        }
+        return options | ({"--worker-timeout": 1} if self.storage == "journal" else {})
+
+    def live(self, decision: Any = None, longest: float = LONGEST_LIFE) -> Life:
         """Run the command to its end.
 
         Args:
           decision: about its calls; see :func:`benchmarks.syscalls.decide`.
+          longest: seconds after which it is killed.
         """
         self.work.mkdir(exist_ok=True)
         for name in ("out", "err"):
             (self.work / name).write_bytes(b"")
-        (self.work / "studies").mkdir(exist_ok=True)
+        # The file of a journal is made, but not its folder.
+        made = self.output if self.storage == "journal" else self.output.parent
+        made.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        process = multiprocessing.get_context("fork").Process(
-            target=self._run, args=(theirs, decision is not None)
-        )
-        process.start()
+        process = lives.fork(self._run, theirs, decision is not None)
         theirs.close()
-        timer = _kill_after(LONGEST_LIFE, process.pid or 0)
+        timer = _kill_after(longest, process.pid or 0)
         with timer, ours:
             if decision is not None:
                 syscalls.decide(ours, self.work / "studies", decision)
@@ -307,26 +311,28 @@ class _Study:
             (self.work / "err").read_text(errors="replace"),
         )
 
+    def copy(self, files: Files, name: str) -> "_Copy":
+        """Keep `files` of the study of this process."""
+        file = self.copies / _digest(files)
+        if not file.exists():
+            with replacing(file) as temporary:
+                temporary.write_bytes(pickle.dumps(files))
+        return _Copy(file, self.told(), name)
+
     def told(self) -> frozenset[int]:
         """Return the numbers of the trials that the last process has reported as finished."""
         text = (self.work / "out").read_text(errors="replace")
         return frozenset(int(number) for number in re.findall(r"^trial +(\d+) ", text, re.M))
 
     def _run(self, parent: socket.socket, ask: bool) -> None:
-        from benchmarks.blank_pictures import draw_nothing
-        from benchmarks.stand_in import StandIn
-        from ppo_jax import command_line
-        from tune import run
-        from tune.options import Arguments
-
-        sys.stdout = (self.work / "out").open("w", buffering=1)
-        sys.stderr = (self.work / "err").open("w", buffering=1)
-        draw_nothing()
+        lives.print_to(self.work)
         if ask:
             syscalls.ask_before_calls(parent)
         parent.close()
-        arguments = command_line.parse(Arguments, "python -m tune.run", self.arguments())
-        run.run(arguments, lambda settings: StandIn(settings.config, settings.seeds))
+        where: dict[str, Any] = {"--output": self.output}
+        if self.storage == "journal":
+            where["--storage"] = f"journal:{self.output / 'study.journal'}"
+        lives.run({**self.options, **where})
 
 
 class _kill_after:
@@ -349,11 +355,42 @@ class _kill_after:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Copy:
-    """What a kill leaves.
+class _Place:
+    """A call of a study.
 
     Attributes:
-      file: of the copied :data:`Files`, pickled.
+      kind: of the call.
+      path: below the study's folder, without what libraries have made up in it.
+      earlier: number of such calls before.
+    """
+
+    kind: str
+    path: str
+    earlier: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}, call {self.earlier + 1}"
+
+
+class _Places:
+    """Tells which call of a life comes next; the folder of the study is below `base`."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._seen = Counter[tuple[str, str]]()
+
+    def __call__(self, call: Call) -> _Place:
+        path = _without_chance("/".join(call.path.relative_to(self._base).parts[1:]) or ".")
+        self._seen[call.kind, path] += 1
+        return _Place(call.kind, path, self._seen[call.kind, path] - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """What a process leaves.
+
+    Attributes:
+      file: of the copied :data:`Files`, pickled; named after a digest of them.
       told: trials that had been reported as finished by then.
       name: of the call.
     """
@@ -362,6 +399,28 @@ class _Copy:
     told: frozenset[int]
     name: str
 
+    @property
+    def content(self) -> tuple[str, frozenset[int]]:
+        """What the copy is known by."""
+        return self.file.name, self.told
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failed:
+    """A process one of whose calls was to fail.
+
+    Attributes:
+      place: of that call.
+      losses: of this process.
+      copy: what it leaves; None where it did not make the call.
+      ended_there: whether it made no call after the one that failed.
+    """
+
+    place: _Place
+    losses: Losses
+    copy: _Copy | None
+    ended_there: bool
+
 
 @dataclasses.dataclass
 class _Reference:
@@ -369,45 +428,42 @@ class _Reference:
 
     Attributes:
       outcome: see :func:`_outcome`.
-      calls, writes: how many calls changed its folder, and how many of them could be halved.
-      kinds: of its calls, in order.
+      places: its calls that changed its folder, in order.
+      writes: how many of them could be halved.
       states, torn: copies of its folder at its calls, each content once.
     """
 
     outcome: dict[str, Any]
-    calls: int
+    places: list[_Place]
     writes: int
-    kinds: list[str]
     states: list[_Copy]
     torn: list[_Copy]
 
 
 def _reference(study: _Study) -> _Reference:
     """Run the study once, copying its folder at every call."""
-    copies = study.root / "copies"
     shutil.rmtree(study.work, ignore_errors=True)
-    shutil.rmtree(copies, ignore_errors=True)
-    copies.mkdir(parents=True)
-    known: set[bytes] = set()
+    shutil.rmtree(study.copies, ignore_errors=True)
+    study.copies.mkdir(parents=True)
+    known: set[tuple[str, frozenset[int]]] = set()
     states: list[_Copy] = []
     torn: list[_Copy] = []
-    kinds: list[str] = []
+    places: list[_Place] = []
     writes = 0
     base = study.work / "studies"
+    place_of = _Places(base)
 
     def keep(files: Files, into: list[_Copy], name: str) -> None:
-        digest = _content(files)
-        if digest not in known:
-            known.add(digest)
-            file = copies / digest.hex()
-            file.write_bytes(pickle.dumps(files))
-            into.append(_Copy(file, study.told(), name))
+        copied = study.copy(files, name)
+        if copied.content not in known:
+            known.add(copied.content)
+            into.append(copied)
 
     def copy(call: Call, _: int) -> None:
         nonlocal writes
-        kinds.append(call.kind)
+        places.append(place_of(call))
         files = _read(base)
-        name = f"call {len(kinds)}, {call.kind} {_short(call.path, base)}"
+        name = str(places[-1])
         keep(files, states, name)
         path = str(call.path.relative_to(base))
         if call.data and len(call.data) > 1 and path in files:
@@ -417,15 +473,11 @@ def _reference(study: _Study) -> _Reference:
             content[call.offset : (call.offset or 0) + len(half)] = half
             keep({**files, path: bytes(content)}, torn, name)
 
-    life = study.live(copy)
+    life = study.live(copy, longest=3600.0)
     if life.status != 0:
         raise UserError(f"the study has failed: {life.errors[-1000:]}")
     keep(_read(base), states, "the end")
-    return _Reference(_outcome(study.output), len(kinds), writes, kinds, states, torn)
-
-
-def _short(path: Path, base: Path) -> str:
-    return "/".join(path.relative_to(base).parts[1:]) or "."
+    return _Reference(_outcome(study.output), places, writes, states, torn)
 
 
 def _continue_copy(study: _Study, expected: dict[str, Any], copy: _Copy) -> Losses:
@@ -468,31 +520,45 @@ def _damage(study: _Study, expected: dict[str, Any], way: str, place: tuple[_Cop
     return _finish(study, expected, frozenset(), f"{name} {way}", Losses(), may_refuse=storage)
 
 
-def _fail_at(study: _Study, expected: dict[str, Any], mode: Mode, number: int) -> Losses:
-    """Let call `number` fail, and finish the study once the error has gone."""
-    shutil.rmtree(study.work / "studies", ignore_errors=True)
-    count = -1
-    name = ""
+class _Fault:
+    """Lets the call at `place` fail in a life.
 
-    def fail(call: Call, _: int) -> int | None:
-        nonlocal count, name
-        if mode.error == errno.ENOSPC and call.kind not in _ALLOCATING:
-            count += 1
+    Attributes:
+      calls: of the life, from the one that failed.
+    """
+
+    def __init__(self, base: Path, mode: Mode, place: _Place) -> None:
+        self.calls: list[_Place] = []
+        self._place_of, self._mode, self._place = _Places(base), mode, place
+
+    def __call__(self, call: Call, _: int) -> int | None:
+        here = self._place_of(call)
+        if not (self.calls or here == self._place):
             return None
-        count += 1
-        if count == number:
-            name = f"call {number + 1}, {call.kind} {_short(call.path, study.work / 'studies')}"
-        return mode.error if count == number or (mode.lasting and count > number) else None
+        self.calls.append(here)
+        fails = len(self.calls) == 1 or (self._mode.lasting and self._mode.hits(here))
+        return self._mode.error if fails else None
 
-    life = study.live(fail)
-    losses = Losses(lives=1)
-    if life.status is None:
-        losses.blocked += 1
-        losses.examples.append(f"{name}: takes more than {LONGEST_LIFE:.0f} s")
-    elif life.has_traceback:
-        losses.tracebacks += 1
-        losses.examples.append(f"{name}: ends with {life.status}: {_last_line(life.errors)}")
-    return _finish(study, expected, life.told, name, losses)
+
+def _fail_at(study: _Study, mode: Mode, place: _Place) -> _Failed:
+    """Run the command and let the call at `place` fail; again, where it was not made."""
+    base = study.work / "studies"
+    losses = Losses()
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(base, ignore_errors=True)
+        fault = _Fault(base, mode, place)
+        life = study.live(fault)
+        losses.lives += 1
+        if life.status is None:
+            losses.blocked += 1
+            losses.examples.append(f"{place}: takes more than {LONGEST_LIFE:.0f} s")
+        elif life.has_traceback:
+            losses.tracebacks += 1
+            losses.examples.append(f"{place}: ends with {life.status}: {_last_line(life.errors)}")
+        if fault.calls:
+            copy = study.copy(_read(base), str(place))
+            return _Failed(place, losses, copy, len(fault.calls) == 1)
+    return _Failed(place, losses, None, ended_there=False)
 
 
 def _finish(
@@ -620,19 +686,49 @@ def _write(base: Path, files: Files) -> None:
             path.write_bytes(content)
 
 
-def _content(files: Files) -> bytes:
-    """Return a digest of `files`, of a database as SQLite would recover it."""
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        content = files[name]
+_CLOCK = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|\b1\d{9}\.\d+|(?<=seconds)\W+[0-9.e-]+"
+    rb"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
+"""Moments, durations, and the random names of processes."""
+
+
+def _digest(files: Files) -> str:
+    """Return a digest of `files`, but for what the clock and chance have made of them.
+
+    Of a database it is what SQLite would recover. Orbax's files are compressed, so that their
+    sizes have to do, and their names where a checkpoint is not finished; a call that fails writes
+    nothing else in their place.
+    """
+    found = set()
+    for name, content in files.items():
         if Path(name).name == "study.db-journal":
             continue
         if Path(name).name == "study.db":
             content = _recovered(content or b"", files.get(f"{name}-journal"))
-        digest.update(repr((name, content)).encode())
-    return digest.digest()
+        if content is not None:
+            content = _without_clock(name, content)
+        found.add((_without_chance(name), content is None, content or b""))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 
 
+def _without_chance(name: str) -> str:
+    """Return the name of a file without what TensorStore, or ``mkstemp``, have made up in it."""
+    return re.sub(r"[0-9a-f]{32}|((?:^|/)\.\w+-)\w{8}(?=\.)", r"\1", name)
+
+
+def _without_clock(name: str, content: bytes) -> bytes:
+    if "training_state" in name:
+        return b"" if ".orbax-checkpoint-tmp/" in name else b"%d" % len(content)
+    if name.endswith(".html"):
+        return re.sub(rb"[0-9.e-]+", b"", content)
+    if name.endswith(".json"):
+        with contextlib.suppress(ValueError):
+            return json.dumps(_steady(json.loads(content))).encode()
+    return _CLOCK.sub(b"", content)
+
+
+@functools.lru_cache(maxsize=8)
 def _recovered(database: bytes, journal: bytes | None) -> bytes:
     """Return what a database holds once SQLite has rolled back what was not committed."""
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,6 @@ import random
 import re
 import selectors
 import socket
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,13 +24,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.every_call import SMALL_STUDY, import_everything
+from benchmarks import lives
 from benchmarks.measuring import Table
 from ppo_jax.devices import usable_cores
 
 TRIALS = 3
 LONGEST_LIFE = 120.0
 """Seconds beyond those for which the server is away."""
+
+_OPTIONS = {
+    **lives.OPTIONS,
+    "--trials": TRIALS,
+    "--validate-steps": 0,
+    "--study-name": "shared",
+    "--worker-timeout": 1,
+}
 
 _OPERATIONS = (
     ("open", r"pg_catalog|version_info|alembic|CREATE|studies|study_|SHOW|@@|DESCRIBE"),
@@ -259,13 +266,13 @@ def every_statement(
       was finished; finished trials that were lost; trials beyond the total or run twice;
       trials that nobody finished. And examples.
     """
-    import_everything()
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         context = multiprocessing.get_context("fork")
         # A life spends most of its time waiting.
-        pool = stack.enter_context(ProcessPoolExecutor(2 * len(usable_cores()), context))
+        begin = functools.partial(lives.prepare, folder, _OPTIONS)
+        pool = stack.enter_context(ProcessPoolExecutor(2 * len(usable_cores()), context, begin))
         live = functools.partial(_live, server, folder)
         operations = pool.submit(live, None).result()[1]
         numbers = range(1, len(operations) + 1)
@@ -308,10 +315,7 @@ def _live(server: Server, folder: Path, fault: Fault | None) -> tuple[Found, lis
     with server.database(server.address, name) as address:
         proxy = Proxy(server.port, fault)
         own = address.replace(f":{server.port}/", f":{proxy.port}/")
-        process = multiprocessing.get_context("fork").Process(
-            target=_work, args=(own, output, proxy), daemon=False
-        )
-        process.start()
+        process = lives.fork(_work, own, output, proxy)
         away = 0.0 if fault is None else fault.seconds
         proxy.serve(process, time.monotonic() + LONGEST_LIFE + away)
         process.join()
@@ -356,26 +360,8 @@ def _judge(found: Found, address: str, told: Sequence[int]) -> None:
 
 
 def _work(address: str, output: Path, proxy: Proxy) -> None:
-    from benchmarks.blank_pictures import draw_nothing
-    from benchmarks.stand_in import SlowStandIn
-    from ppo_jax import command_line
-    from tune import run
-    from tune.options import Arguments
-
     proxy.leave()
     output.mkdir(parents=True)
-    sys.stdout = (output / "out").open("w", buffering=1)
-    sys.stderr = (output / "err").open("w", buffering=1)
-    draw_nothing()
+    lives.print_to(output)
     os.environ["PPO_JAX_TUNE_STORAGE"] = address
-    options: dict[str, Any] = {
-        **SMALL_STUDY,
-        "--trials": TRIALS,
-        "--validate-steps": 0,
-        "--study-name": "shared",
-        "--worker-timeout": 1,
-        "--output": output / "study",
-    }
-    words = [str(word) for option in options.items() for word in option]
-    arguments = command_line.parse(Arguments, "python -m tune.run", words)
-    run.run(arguments, lambda settings: SlowStandIn(settings.config, settings.seeds))
+    lives.run({**_OPTIONS, "--output": output / "study"}, slow=True)

@@ -4,6 +4,7 @@ For benchmarks of everything around training: files, storages, processes.
 """
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax import trainer
-from ppo_jax.config import iterations_for
+from ppo_jax.config import TrainConfig, iterations_for
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics
 from ppo_jax.programs import Programs
@@ -39,10 +40,7 @@ class StandIn(Programs):
     def init(self, keys: jax.Array) -> TrainState:
         """Return the state before the first iteration; see :class:`Programs`."""
         lanes = self.mesh.pad(keys)
-        shapes = jax.eval_shape(
-            lambda keys: jax.lax.map(lambda key: trainer.init(self.config, key), keys),
-            jax.eval_shape(lambda: seed_keys(0, TRAINING, self.mesh.lanes)),
-        )
+        shapes = _shapes(self.config, self.mesh.lanes)
         first = np.asarray(jax.random.key_data(lanes)).astype(np.float64).sum(axis=1) % 10
         state: TrainState = jax.tree.map(
             lambda leaf: (
@@ -76,6 +74,15 @@ class StandIn(Programs):
         """Return the parameters as returns, float32 ``[seeds, eval_episodes]``."""
         returns = _value(state)[: self.seeds, None] + checkpoint
         return np.repeat(returns, self.config.eval_episodes, axis=1).astype(np.float32)
+
+
+@functools.cache
+def _shapes(config: TrainConfig, lanes: int) -> Any:
+    """Return shapes and types of the states of `lanes`."""
+    return jax.eval_shape(
+        lambda keys: jax.lax.map(lambda key: trainer.init(config, key), keys),
+        jax.eval_shape(lambda: seed_keys(0, TRAINING, lanes)),
+    )
 
 
 def _worth(hyperparameters: Hyperparameters) -> float:

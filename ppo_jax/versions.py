@@ -1,5 +1,7 @@
 """Versions and hardware, as recorded with every result."""
 
+import contextlib
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,11 +16,16 @@ def versions() -> dict[str, str]:
     from ppo_jax import __version__
 
     found = {"python": platform.python_version(), "ppo_jax": __version__}
+    return found | _installed()
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    """Return name -> version; read once, since every record of results asks for them."""
+    found = {}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
