@@ -62,11 +62,13 @@ def _run(arguments: Arguments) -> None:
         ("sampler, space", *(f"{count} trials" for count in sorted(arguments.trials))),
     )
     for space in SPACES:
-        studies = list(studies_of(Settings(space=space), sorted(arguments.trials)))
-        for sampler in arguments.samplers:
-            settings = Settings(space=space, sampler=sampler)
-            costs = [milliseconds(study, settings, arguments.rounds) for study in studies]
-            table.add(f"{sampler}, {space}", *(f"{cost:.1f}" for cost in costs))
+        costs: dict[str, list[float]] = {sampler: [] for sampler in arguments.samplers}
+        for study in studies_of(Settings(space=space), sorted(arguments.trials)):
+            for sampler, found in costs.items():
+                settings = Settings(space=space, sampler=sampler)
+                found.append(milliseconds(study, settings, arguments.rounds))
+        for sampler, found in costs.items():
+            table.add(f"{sampler}, {space}", *(f"{cost:.1f}" for cost in found))
     table.print(console)
     console.print(measuring.machine(measuring.setting()), soft_wrap=True)
 
@@ -91,7 +93,7 @@ def milliseconds(study: "optuna.Study", settings: Settings, rounds: int) -> floa
 
 
 def studies_of(settings: Settings, counts: Sequence[int]) -> Iterator["optuna.Study"]:
-    """Yield a study with each number of finished trials; every study begins as the one before."""
+    """Yield one study again and again, when it has each number of finished trials."""
     import optuna
     from optuna.trial import TrialState
 
