@@ -60,7 +60,11 @@ class Schedule(Protocol):
 
     @property
     def room(self) -> int:
-        """How many more runs can be started now."""
+        """How many more runs can be started now.
+
+        None while others that have reached a checkpoint at the same moment are still to be
+        returned: what starts next may depend on all of them.
+        """
         ...
 
     def start(self, run: Run, at: int | None = None) -> None:
@@ -71,6 +75,14 @@ class Schedule(Protocol):
         """Train until a run under way reaches a checkpoint, and return both.
 
         A run leaves the schedule with its last checkpoint.
+        """
+        ...
+
+    def wait(self, until: int) -> bool:
+        """Train until the clock says `until`, or a run under way reaches a checkpoint.
+
+        Returns:
+          Whether there is a checkpoint to be returned.
         """
         ...
 
@@ -128,6 +140,11 @@ class OneAfterAnother:
         if not self._left:
             self._run = None
         return run, checkpoint
+
+    def wait(self, until: int) -> bool:
+        """See :class:`Schedule`; there is no clock to wait for."""
+        del until
+        return True
 
     def stop(self, run: Run) -> None:
         """See :class:`Schedule`."""
@@ -372,7 +389,7 @@ class SideBySide:
     @property
     def room(self) -> int:
         """See :class:`Schedule`."""
-        return self._places.count(None)
+        return 0 if self._arrived else self._places.count(None)
 
     def start(self, run: Run, at: int | None = None) -> None:
         """See :class:`Schedule`."""
@@ -402,6 +419,12 @@ class SideBySide:
             self.stop(run)
         return run, checkpoint
 
+    def wait(self, until: int) -> bool:
+        """See :class:`Schedule`."""
+        while not self._arrived and self.clock < until:
+            self._advance(until)
+        return bool(self._arrived)
+
     def _blocks(self, run: Run, step: int) -> int:
         return blocks_for(self._programs.config, run.hyperparameters, step)
 
@@ -409,8 +432,8 @@ class SideBySide:
         """Return how many blocks are left until the next checkpoint of a run."""
         return self._blocks(place.run, place.run.checkpoints[place.passed]) - place.blocks
 
-    def _advance(self) -> None:
-        """Train until a run arrives at a checkpoint, or another one begins."""
+    def _advance(self, until: int | None = None) -> None:
+        """Train until a run arrives at a checkpoint, another one begins, or it is `until`."""
         self._programs.compile()
         places = {i: place for i, place in enumerate(self._places) if place is not None}
         assert places, "there is no run under way"
@@ -420,8 +443,9 @@ class SideBySide:
             if place.begins <= self.clock and not place.placed:
                 self._put(index, place)
         active = {i: place for i, place in places.items() if place.placed}
-        pauses = [place.begins - self.clock for place in places.values() if not place.placed]
-        blocks = min([*map(self._left, active.values()), *pauses])
+        pauses = [place.begins for place in places.values() if not place.placed]
+        pauses += [] if until is None else [until]
+        blocks = min([*map(self._left, active.values()), *(at - self.clock for at in pauses)])
         if blocks:
             self._train(active, blocks)
         arrived = {i: place for i, place in active.items() if not self._left(place)}

@@ -153,7 +153,7 @@ def test_continues_from_a_checkpoint_bit_for_bit():
     equal(found, whole[1:])
 
 
-def test_stopped_run_makes_room_at_once():
+def test_stopped_run_makes_room_when_all_of_the_moment_have_been_returned():
     schedule = SideBySide(lane_programs())
     runs = [Run(keys(2), SMALL, CHECKPOINTS) for _ in range(3)]
     for run in runs:
@@ -162,8 +162,10 @@ def test_stopped_run_makes_room_at_once():
     first, checkpoint = schedule.next()
     assert checkpoint.returns.shape == (2,)
     schedule.stop(first)
+    assert schedule.room == 0
+    others = [schedule.next()[0] for _ in range(2)]
     assert schedule.room == 1
-    others = [schedule.next()[0] for _ in range(4)]
+    others += [schedule.next()[0] for _ in range(2)]
     assert first not in others
     assert schedule.room == 3
 

@@ -28,6 +28,9 @@ from tune.protocol.stored import named, number, numbers, table
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+BEGAN = "began_at_block"
+"""Attribute of a trial that trained beside others: what the schedule's clock said."""
+
 _FORMER_NAMES = {
     "returns": "scores",
     "heartbeat": "beat",

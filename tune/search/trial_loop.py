@@ -6,7 +6,7 @@ side by side, and both kinds of storage: a :class:`TrialSource` says which trial
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import optuna
@@ -17,16 +17,13 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.programs import Checkpoint
 from ppo_jax.schedules import Run, Schedule, blocks_for
 from tune.protocol.settings import Settings
-from tune.protocol.trials import FINISHED, attribute
+from tune.protocol.trials import BEGAN, FINISHED, attribute
 from tune.search.leases import TrialLeases
 from tune.search.objective import JudgedTrial
 from tune.search.optuna_private import resume_trial
 from tune.search.pool import ProgramPool
 from tune.search.samplers import has_configurations_left
 from tune.search.samplers.gp import GPSampler
-
-_BEGAN = "began_at_block"
-"""Attribute of a trial that trained beside others: what the schedule's clock said."""
 
 
 class Progress(Protocol):
@@ -47,6 +44,11 @@ class Progress(Protocol):
 
 class TrialSource(Protocol):
     """Where trials come from, and who is told that they are being trained."""
+
+    @property
+    def interrupted(self) -> Sequence[FrozenTrial]:
+        """Trials that an earlier session of this process began, and that come first."""
+        ...
 
     def ask(self, wait: bool) -> optuna.Trial | None:
         """Return the next trial; None where there is none, or none now and `wait` is False."""
@@ -83,13 +85,13 @@ class OwnTrials:
 
     def __init__(self, study: optuna.Study, n_trials: int, max_retries: int) -> None:
         self._study, self._n_trials, self._max_retries = study, n_trials, max_retries
-        self._interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def ask(self, wait: bool) -> optuna.Trial | None:
         """See :class:`TrialSource`; there is nobody to wait for."""
         del wait
-        while self._interrupted:
-            frozen = self._interrupted.pop(0)
+        while self.interrupted:
+            frozen = self.interrupted.pop(0)
             if attribute(frozen, "attempts", 0) > self._max_retries:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
                 continue
@@ -126,6 +128,7 @@ class SharedTrials:
     def __init__(
         self, study: optuna.Study, n_trials: int, worker_timeout: float, max_retries: int
     ) -> None:
+        self.interrupted: Sequence[FrozenTrial] = ()
         self._study, self._n_trials = study, n_trials
         self._leases = TrialLeases(study, worker_timeout, max_retries)
 
@@ -177,9 +180,10 @@ def train_trials(
 ) -> None:
     """Train the trials of `source` until there are no more, as many at once as the programs can.
 
-    Side by side, a killed study that is continued ends like one that was not: a trial stores
-    what the schedule's clock said when it began. Those that were interrupted begin at the same
-    time again, so that they meet the same finished trials at their checkpoints.
+    Side by side, no trial begins before all results of that moment are known. And a killed study
+    that is continued ends like one that was not: a trial stores what the schedule's clock said
+    when it began. Those that were interrupted begin at the same time again, so that they meet the
+    same finished trials at their checkpoints, and the first new one where the clock had come to.
 
     Args:
       study: of :func:`tune.search.study.open_study`.
@@ -189,7 +193,7 @@ def train_trials(
       progress: called as they go on.
       limit: of their time.
     """
-    now, latest = _clock(study, pool)
+    now, latest = _clock(study, pool, source)
     loop = _Loop(study, settings, source, progress, pool, pool.schedule(now), latest, limit)
     loop.side_by_side = pool.has_lanes
     loop.run()
@@ -223,7 +227,10 @@ class _Loop:
                 self._fill()
                 if not self.under_way:
                     return
-                run, checkpoint = self._next()
+                arrived = self._next()
+                if arrived is None:
+                    continue
+                run, checkpoint = arrived
                 with self._blaming(self.under_way[run], run) as trial:
                     self._add(run, trial, checkpoint)
                 if self.limit is not None and self.under_way and self.limit.is_overrun():
@@ -235,6 +242,8 @@ class _Loop:
     def _fill(self) -> None:
         """Start trials where there is room."""
         while self.schedule.room and (self.limit is None or self.limit.has_room()):
+            if self._is_behind and not self.source.interrupted:
+                return
             asked = self.source.ask(wait=not self.under_way)
             if asked is None:
                 return
@@ -245,10 +254,10 @@ class _Loop:
                 trial.judged = JudgedTrial(asked, self.settings)
                 run, begins = trial.judged.run, None
                 if self.side_by_side:
-                    begins = asked.user_attrs.get(_BEGAN)
+                    begins = asked.user_attrs.get(BEGAN)
                     if begins is None:
                         begins = max(self.schedule.clock, self.latest)
-                        asked.set_user_attr(_BEGAN, begins)
+                        asked.set_user_attr(BEGAN, begins)
                 self.schedule.start(run, begins)
                 self.under_way[run] = trial
 
@@ -261,8 +270,16 @@ class _Loop:
         if space.tuned_agent and isinstance(sampler, GPSampler):
             self.pool.prepare(space.decode(sampler.expected(self.study)).agent)
 
-    def _next(self) -> tuple[Run, Checkpoint]:
+    @property
+    def _is_behind(self) -> bool:
+        """Whether trials are trained again up to where an earlier session has come to."""
+        return self.side_by_side and bool(self.under_way) and self.schedule.clock < self.latest
+
+    def _next(self) -> tuple[Run, Checkpoint] | None:
+        """Return the next checkpoint; None where new trials may begin before it."""
         try:
+            if self._is_behind and not self.schedule.wait(self.latest):
+                return None
             return self.schedule.next()
         except BaseException as error:  # Of no trial, or of all.
             for trial in self.under_way.values():
@@ -315,15 +332,15 @@ class _Loop:
         under_way.close()
 
 
-def _clock(study: optuna.Study, programs: ProgramPool) -> tuple[int, int]:
+def _clock(study: optuna.Study, programs: ProgramPool, source: TrialSource) -> tuple[int, int]:
     """Return what the clock is to begin with, and what it said at the last end of a trial.
 
     Both are 0 where no trial has trained beside others.
     """
-    trials = [t for t in study.get_trials(deepcopy=False) if _BEGAN in t.user_attrs]
+    trials = [t for t in study.get_trials(deepcopy=False) if BEGAN in t.user_attrs]
     ends = [_end(trial, programs) for trial in trials if trial.state in FINISHED]
     latest = max(ends, default=0)
-    begins = [t.user_attrs[_BEGAN] for t in trials if t.state == TrialState.RUNNING]
+    begins = [t.user_attrs[BEGAN] for t in source.interrupted if BEGAN in t.user_attrs]
     return min(begins, default=latest), latest
 
 
@@ -331,5 +348,5 @@ def _end(trial: FrozenTrial, programs: ProgramPool) -> int:
     """Return what the clock said when `trial` reached its last checkpoint."""
     hyperparameters = Hyperparameters.from_dict(trial.user_attrs["hyperparameters"])
     step = max((int(step) for step in attribute(trial, "returns", {})), default=0)
-    began: int = trial.user_attrs[_BEGAN]
+    began: int = trial.user_attrs[BEGAN]
     return began + blocks_for(programs.config, hyperparameters, step)

@@ -8,7 +8,7 @@ from scipy import integrate, stats
 
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.trials import TrialRecord
+from tune.protocol.trials import BEGAN, TrialRecord
 from tune.search.model import ScoreModel, axes_of, coordinates, unit_point
 from tune.search.samplers import make_sampler
 from tune.search.samplers.gp import log_expected_improvement, propose
@@ -77,6 +77,24 @@ def test_a_draw_depends_on_the_storage_and_its_number_alone():
         other.add_trials(whole.trials[:known])
         run(other, 12 - known)
         assert [t.params for t in other.trials] == [t.params for t in whole.trials]
+
+
+def test_side_by_side_the_first_trials_are_whole_batches():
+    def fifth(lanes):
+        """Return the fifth trial after four, of which the first `lanes` began at once."""
+        study = new_study()
+        for number in range(4):
+            trial = study.ask()
+            if number < lanes:
+                trial.set_user_attr(BEGAN, 0)
+            study.tell(trial, finish(trial))
+        return SPACE.suggest(study.ask())
+
+    assert SETTINGS.sampler_startup_trials == 5
+    sobol, by_model = fifth(0), fifth(4)
+    assert sobol != by_model
+    assert fifth(2) == by_model
+    assert fifth(1) == sobol
 
 
 def test_trials_that_run_at_the_same_time_get_points_of_their_own():

@@ -10,7 +10,7 @@ import pytest
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.losses import LossMetrics
 from ppo_jax.programs import Programs
-from ppo_jax.schedules import MOST_LANES, LanePrograms, choose_lanes
+from ppo_jax.schedules import MOST_LANES, LanePrograms, blocks_for, choose_lanes
 from ppo_jax.trainer import TrainMetrics
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
@@ -110,6 +110,28 @@ def test_total_is_exact_and_lanes_are_refilled(uninterrupted, tmp_path):
     began = [trial.user_attrs["began_at_block"] for trial in study.trials]
     assert began[:LANES] == [0] * LANES
     assert 0 < began[LANES] < began[-1]
+
+
+def test_no_trial_begins_before_all_results_of_that_moment_are_known(tmp_path):
+    class Told(StopAt):
+        def __init__(self):
+            super().__init__()
+            self.ends, self.known = {}, {}
+
+        def trial_started(self, trial):
+            self.known[trial.number] = set(self.ends)
+
+        def trial_finished(self, study, trial):
+            hyperparameters = Hyperparameters.from_dict(trial.user_attrs["hyperparameters"])
+            reached = max(trial.intermediate_values)
+            blocks = blocks_for(SETTINGS.config, hyperparameters, reached)
+            self.ends[trial.number] = trial.user_attrs["began_at_block"] + blocks
+
+    told = Told()
+    study = run(tmp_path, progress=told)
+    for trial in study.trials:
+        began = trial.user_attrs["began_at_block"]
+        assert told.known[trial.number] == {n for n, end in told.ends.items() if end <= began}
 
 
 def test_stopped_study_ends_like_one_that_was_not(uninterrupted, tmp_path):

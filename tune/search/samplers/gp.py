@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
 from tune.protocol.space import Range
-from tune.protocol.trials import TrialRecord
+from tune.protocol.trials import BEGAN, TrialRecord
 from tune.search.model import FEWEST_TRIALS, ScoreModel, axes_of, coordinates, unit_point
 from tune.search.optuna_private import (
     all_trials,
@@ -107,7 +107,7 @@ class GPSampler(BaseSampler):
 
     def _point(self, number: int, others: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the point of a draw, ``[axes]``, beside `others`."""
-        if number >= self._startup_trials:
+        if number >= self._startup_trials(others):
             records = [TrialRecord.of(other) for other in others if other.state.is_finished()]
             # One thread: the matrices are small, and the same sums on any number of cores.
             with threadpool_limits(1, "blas"):
@@ -117,13 +117,17 @@ class GPSampler(BaseSampler):
                     return propose(model, self._pending(others), rng, self._repaired)
         return self._sobol(number)
 
-    @property
-    def _startup_trials(self) -> int:
-        """Trials before the model: earlier trials of a study of the same task stand in for them."""
+    def _startup_trials(self, others: Sequence[FrozenTrial]) -> int:
+        """Return how many trials come before the model.
+
+        Earlier trials of a study of the same task stand in for them. Side by side they are whole
+        batches: a few more of them would take places from the next one, which the model fills.
+        """
         asked, warm = self._settings.sampler_startup_trials, self._settings.warm_start
-        if warm is None:
-            return asked
-        return min(asked, 1 if warm.same_task else FEWEST_TRIALS)
+        if warm is not None:
+            return min(asked, 1 if warm.same_task else FEWEST_TRIALS)
+        lanes = sum(other.user_attrs.get(BEGAN) == 0 for other in others)
+        return max(lanes, asked // lanes * lanes) if lanes else asked
 
     def _sobol(self, number: int) -> np.ndarray:
         from scipy.stats import qmc  # Half a second, which `--help` need not wait for.
