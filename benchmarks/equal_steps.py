@@ -5,12 +5,14 @@ is a model of recorded trials (:mod:`benchmarks.surrogate`) or their rows
 (:mod:`benchmarks.replays`).
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tune.protocol.settings import Settings
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.samplers import BaseSampler
 
     from ppo_jax.schedules import RunsSeeds
@@ -35,6 +37,7 @@ def run_trials(
     budget: int,
     winner: str,
     sampler: "BaseSampler | None" = None,
+    lanes: int = 1,
 ) -> "StudyRecord":
     """Run the trials of a study as ``tune.run`` does, until its environment steps are spent.
 
@@ -44,14 +47,16 @@ def run_trials(
       budget: environment steps of everything together.
       winner: a rule in :data:`WINNERS`, whose steps are kept back.
       sampler: that of the settings if not given.
+      lanes: trials side by side.
     """
     import optuna
-    from optuna.trial import TrialState
 
+    from benchmarks.lockstep import LanePool
     from tune.protocol.trials import StudyRecord
-    from tune.search.objective import objective
+    from tune.search.pool import ProgramPool
     from tune.search.pruners import make_pruner
-    from tune.search.samplers import has_configurations_left, make_sampler
+    from tune.search.samplers import make_sampler
+    from tune.search.trial_loop import train_trials
 
     study = optuna.create_study(
         direction="maximize",
@@ -62,15 +67,38 @@ def run_trials(
     study.enqueue_trial(settings.space.baseline_params(), user_attrs={"baseline": True})
     if winner == "rerun":
         budget -= (RERUN_TOP + 1) * RERUN_SEEDS * settings.total_steps
-    while budget >= settings.seeds * settings.total_steps and has_configurations_left(study):
-        trial = study.ask()
-        try:
-            study.tell(trial, objective(trial, settings, programs=programs))
-        except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
-        (*_, finished) = study.get_trials(deepcopy=False)
-        budget -= finished.user_attrs["environment_steps"]
+    pool = LanePool(settings, ProgramPool.of(programs, settings), lanes)
+    train_trials(study, settings, pool, _StepLimit(study, settings, budget))
     return StudyRecord.of(study)
+
+
+class _StepLimit:
+    """Trials as long as there are environment steps for a whole one."""
+
+    interrupted = ()
+
+    def __init__(self, study: "optuna.Study", settings: Settings, budget: int) -> None:
+        self._study, self._budget = study, budget
+        self._of_trial = settings.seeds * settings.total_steps
+
+    def ask(self, wait: bool) -> "optuna.Trial | None":
+        """See :class:`tune.search.trial_loop.TrialSource`."""
+        from tune.search.samplers import has_configurations_left
+
+        del wait
+        begun = [t for t in self._study.get_trials(deepcopy=False) if t.datetime_start is not None]
+        spent = sum(
+            t.user_attrs["environment_steps"] if t.state.is_finished() else self._of_trial
+            for t in begun
+        )
+        if spent + self._of_trial > self._budget or not has_configurations_left(self._study):
+            return None
+        return self._study.ask()
+
+    def held(self, trial: "optuna.Trial") -> contextlib.AbstractContextManager[None]:
+        """See :class:`tune.search.trial_loop.TrialSource`."""
+        del trial
+        return contextlib.nullcontext()
 
 
 def candidates(study: "StudyRecord", winner: str) -> "Sequence[TrialRecord]":

@@ -247,7 +247,9 @@ def regret_of_trying_all(rows: Rows, seed: int) -> float:
     return rows.regret(float(rows.scores_on(judging)[best]))
 
 
-def replay(rows: Rows, settings: Settings, budget: int, winner: str) -> tuple[float, int]:
+def replay(
+    rows: Rows, settings: Settings, budget: int, winner: str, lanes: int = 1
+) -> tuple[float, int]:
     """Run a study over the rows of a table.
 
     Args:
@@ -257,13 +259,14 @@ def replay(rows: Rows, settings: Settings, budget: int, winner: str) -> tuple[fl
       budget: environment steps of everything together.
       winner: a rule in :data:`benchmarks.equal_steps.WINNERS`. Where it trains candidates on fresh
         seeds, these are drawn from the held-out ones but one, which judges, each in its turn.
+      lanes: trials side by side.
 
     Returns:
       The regret of the winner on the held-out seeds, and the number of finished trials.
     """
     tuning, judging, rng = split(rows, settings.seed)
     programs = RowPrograms(rows, tuning)
-    study = run_trials(settings, programs, budget, winner, RowSampler(settings, rows))
+    study = run_trials(settings, programs, budget, winner, RowSampler(settings, rows), lanes)
 
     def score(trial: TrialRecord, seeds: Sequence[int]) -> float:
         configuration = trial.configuration(settings)
@@ -343,6 +346,50 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
         lambda path: plot(list(tables), regrets, path),
         {"regrets": regrets, "trials": finished, "all_rows": bounds},
     )
+
+
+def compare_lanes(
+    tables: Mapping[str, Records],
+    trials: int,
+    studies: int,
+    lanes: Sequence[int],
+    console: "Console",
+) -> dict[str, Any]:
+    """Run default studies one after another and side by side, and print what lanes lose.
+
+    Args:
+      tables: name -> recorded trials.
+      trials: of a study that prunes none; all spend its environment steps.
+      studies: a number of lanes and table, with the same seeds.
+      lanes: numbers of trials side by side.
+      console: prints the table.
+
+    Returns:
+      What is to be written.
+    """
+    measured_with = measuring.setting(studies=studies, trials=trials)
+    measuring.print_setting(measured_with, console)
+    table = Table(
+        "Share of the gap between median and best row that the winner lacks (95% interval)",
+        ("", "lanes", "trials", "regret", "− one after another"),
+    )
+    regrets: dict[str, dict[int, list[float]]] = {}
+    for name, records in tables.items():
+        rows, regrets[name] = Rows(records), {}
+        budget = trials * rows.settings.seeds * rows.settings.total_steps
+        for count in (1, *lanes):
+            runs = [
+                replay(rows, dataclasses.replace(rows.settings, seed=seed), budget, "model", count)
+                for seed in range(studies)
+            ]
+            found, finished = np.array(runs).T
+            regrets[name][count] = found.tolist()
+            lost = summarize(found - np.array(regrets[name][1]))
+            assert lost is not None
+            text = with_interval(lost.mean, "+.3f") if count > 1 else ""
+            table.add(name, count, f"{np.median(finished):.0f}", f"{found.mean():.3f}", text)
+    table.print(console)
+    return {**measured_with, "regrets": regrets}
 
 
 def regret_table(

@@ -66,6 +66,9 @@ class Arguments:
     replays: bool = False
     """Compare the default study with TPE on the rows of recorded tables, and write
     replays.json, replays.npz and replays.png instead."""
+    lanes: tuple[int, ...] = ()
+    """With --replays: compare the default study with itself, so many trials side by side, and write
+    lanes.json instead."""
     env: tuple[str, ...] = ()
     """Tables of recorded trials, of those in benchmarks/records.py: for replays all that there are,
     else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
@@ -305,6 +308,9 @@ def _run(arguments: Arguments) -> None:
         require_choice("--env", table, TASKS)
         if not arguments.replays and TASKS[table].space != Settings().space:
             raise UserError(f"the models are of the standard space: give --replays for {table}")
+        if arguments.lanes and (not arguments.replays or TASKS[table].space.tuned_agent):
+            raise UserError(f"--lanes needs --replays and trials of one agent, but got {table}")
+    measuring.require_counts(arguments, "lanes", low=2)
     for sampler in arguments.samplers:
         require_choice("--samplers", sampler, SAMPLERS)
     paths = {table: records_path(arguments.records, table) for table in tables}
@@ -327,6 +333,13 @@ def _run(arguments: Arguments) -> None:
             long = (arguments.record_long, 1_000_000)
             record(settings, ProgramPool(settings), arguments.record, *long, path, console)
     found = {table: Records.load(path) for table, path in paths.items()}
+    if arguments.lanes:
+        sizes = arguments.trials, arguments.studies, arguments.lanes
+        path = arguments.output / "lanes.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        measuring.write_results(path, replays.compare_lanes(found, *sizes, console))
+        console.print(str(path), markup=False, soft_wrap=True)
+        return
     report = (
         replays.compare(found, arguments.trials, arguments.studies, console)
         if arguments.replays

@@ -120,6 +120,26 @@ def test_steps_of_reruns_are_kept_back(rows):
     assert (all_in, kept_back) in {(15, 5), (14, 5), (14, 4)}
 
 
+def test_lanes_spend_the_same_steps_with_less_known(rows):
+    """The first trial is the baseline, for which no sampler is asked."""
+    if rows.settings.space.tuned_agent:
+        pytest.skip("lanes are of one agent")
+    settings = dataclasses.replace(rows.settings, sampler_startup_trials=4, pruner="none")
+    budget, known = 12 * 4 * 201_000, []
+
+    class Sampler(RowSampler):
+        def sample_relative(self, study, trial, search_space):
+            known.append(sum(t.state.is_finished() for t in study.get_trials(deepcopy=False)))
+            return super().sample_relative(study, trial, search_space)
+
+    programs = RowPrograms(rows, range(4))
+    run_trials(settings, programs, budget, "score", Sampler(settings, rows), lanes=4)
+    assert known == [0] * 3 + [4] * 4 + [8] * 4
+    known.clear()
+    run_trials(settings, programs, budget, "score", Sampler(settings, rows))
+    assert known == list(range(1, 12))
+
+
 def test_what_is_lost_is_compared_in_pairs():
     regrets = np.zeros((1, 2, 4))
     regrets[0, 0] = [0.0, 0.1, 0.2, 0.1]
