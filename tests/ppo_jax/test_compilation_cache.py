@@ -28,7 +28,7 @@ def start(cache: Path) -> str:
         [sys.executable, "-c", PROGRAM],
         capture_output=True,
         text=True,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONWARNINGS": ""},
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr

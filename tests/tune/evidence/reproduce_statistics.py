@@ -107,13 +107,17 @@ def error_of_look(error):
         share = error / 2 * (seeds / looks[-1]) ** 2
         known = np.array([*looks[: len(bounds)], seeds])
         correlation = np.sqrt(np.minimum.outer(known, known) / np.maximum.outer(known, known))
-        normal = stats.multivariate_normal(
-            np.zeros(len(known)), correlation, allow_singular=True, abseps=1e-9, maxpts=10**6
-        )
         low, high = 0.0, 10.0
         for _ in range(60):
             bound = (low + high) / 2
-            crossed = 1 - normal.cdf([*bounds, bound])
+            crossed = 1 - stats.multivariate_normal.cdf(
+                [*bounds, bound],
+                np.zeros(len(known)),
+                correlation,
+                allow_singular=True,
+                abseps=1e-9,
+                maxpts=10**6,
+            )
             low, high = (bound, high) if crossed > share else (low, bound)
         bounds.append(bound)
     return 2 * stats.norm.sf(bounds[-1])

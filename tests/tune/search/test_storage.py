@@ -449,6 +449,8 @@ def test_grpc_proxy_in_front_of_a_storage(tmp_path, wait_until):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     serve = f"""
+import warnings
+warnings.simplefilter("ignore")  # It is experimental, says Optuna.
 from optuna.storages import run_grpc_proxy_server
 from tune.search.storage import open_storage
 run_grpc_proxy_server(
