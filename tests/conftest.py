@@ -74,13 +74,14 @@ def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
         _compile_fast(True)
 
 
-# Slow is not wrong: neither an example nor its drawing has a limit.
-hypothesis.settings.register_profile(
-    "any machine",
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+# Slow is not wrong: neither an example nor its drawing has a limit. The same examples each time,
+# so that a change is judged by what it changes; `--hypothesis-profile=anew` draws others.
+any_machine = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("any machine")
+hypothesis.settings.register_profile("same", any_machine, derandomize=True)
+hypothesis.settings.register_profile("anew", any_machine, derandomize=False)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

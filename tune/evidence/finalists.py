@@ -26,7 +26,7 @@ from tune.evidence.learning_curve import (
 )
 from tune.evidence.statistics import summarize
 from tune.protocol.settings import Settings
-from tune.protocol.stored import items, named, number, numbers, table
+from tune.protocol.stored import count, items, named, number, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, learning_area
 from tune.search.model import ranked_by_model
@@ -75,7 +75,7 @@ class Finalists:
         if found.get("complete") is not True:
             return None
         with named(folder.finalists):
-            steps = [int(step) for step in numbers(found.get("steps"), "steps")]
+            steps = [count(step, "steps") for step in items(found.get("steps"), "steps")]
             seeds = _seed_group(study.settings, steps)
         top = len([number for number in rows if number != _baseline_number(study)])
         chosen = choose_finalists(study, top)

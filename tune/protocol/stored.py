@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.errors import UserError, is_number
+from ppo_jax.errors import UserError, is_number, require_count
 
 
 @contextlib.contextmanager
@@ -52,6 +52,16 @@ def number(value: Any, name: str) -> Any:
     if not is_number(value):
         raise UserError(f"{name} must be a number, but got {_short(value)}")
     return value
+
+
+def count(value: Any, name: str) -> int:
+    """Return `value`.
+
+    Raises:
+      UserError: unless it is a positive integer.
+    """
+    require_count(name, value)
+    return int(value)
 
 
 def numbers(value: Any, name: str) -> np.ndarray:

@@ -154,6 +154,14 @@ def test_they_are_found_again_until_better_trials_come(study, train, tmp_path):
     assert Finalists.load(folder, dataclasses.replace(study, trials=trials)) is None
 
 
+@pytest.mark.parametrize("steps", [[None], [0.5], ["1000"], 1000, [-1]])
+def test_edited_steps_are_named(study, train, tmp_path, steps):
+    train(3)
+    (tmp_path / "finalists.json").write_text(json.dumps({**saved(tmp_path), "steps": steps}))
+    with pytest.raises(UserError, match=r"finalists\.json: steps must be"):
+        Finalists.load(StudyFolder(tmp_path), study)
+
+
 def test_a_study_without_a_complete_trial_has_no_winner(programs, tmp_path):
     programs.returns = lambda hp, step, seed: np.nan
     study = StudyRecord.of(run_optimization(2, output=tmp_path, programs=programs))
