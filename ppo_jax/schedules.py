@@ -389,7 +389,9 @@ class SideBySide:
     @property
     def room(self) -> int:
         """See :class:`Schedule`."""
-        return 0 if self._arrived else self._places.count(None)
+        if self._arrived or any(p and p.placed and not self._left(p) for p in self._places):
+            return 0  # A long rollout passes several checkpoints at once.
+        return self._places.count(None)
 
     def start(self, run: Run, at: int | None = None) -> None:
         """See :class:`Schedule`."""

@@ -174,6 +174,19 @@ def test_stopped_run_makes_room_when_all_of_the_moment_have_been_returned():
     assert schedule.room == 3
 
 
+def test_checkpoints_that_a_rollout_passes_together_are_of_one_moment():
+    schedule = SideBySide(lane_programs())
+    once = Run(keys(2), SMALL, (SMALL.n_steps,))
+    twice = Run(keys(2), SMALL, (SMALL.n_steps // 2, SMALL.n_steps))
+    schedule.start(once)
+    schedule.start(twice)
+    rooms = {}
+    for _ in range(3):
+        run, checkpoint = schedule.next()
+        rooms[run, checkpoint.step] = schedule.room
+    assert list(rooms.values()) == [0, 0, 3]
+
+
 def test_diverged_lane_is_told_and_disturbs_no_other():
     broken = dataclasses.replace(SMALL, learning_rate=1.0, max_grad_norm=1e6, value_coef=1e6)
     state = lane_programs().init(keys())

@@ -16,12 +16,6 @@ from tune.search.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 
-SMALL = (
-    *("--total-steps", "4096", "--eval-every", "2048", "--eval-episodes", "4", "--seeds", "3"),
-    *("--pruner-startup-trials", "1", "--validate-steps", "8192", "--validate-seeds", "4"),
-)
-
-
 TINY = (
     *("--num-envs", "4", "--hidden-sizes", "4", "--total-steps", "1024", "--eval-every", "512"),
     *("--eval-episodes", "2", "--seeds", "2", "--finalists", "2"),
@@ -81,21 +75,22 @@ def test_small_study_from_start_to_end(command, tmp_path):
 @pytest.mark.slow
 def test_the_same_command_says_the_same_and_gives_the_same_scores_elsewhere(command, tmp_path):
     output = tmp_path / "out"
-    done = command("tune.run", "--trials", 4, "--output", output, *SMALL)
+    done = command("tune.run", "--trials", 4, "--output", output, *TINY)
     assert done.returncode == 0, done.stderr
     last = verdict(done.stdout)
     results = json.loads((output / "optimization_results.json").read_text())
     validation = (output / "validation.json").read_text()
 
     # Nothing is left to do.
-    again = command("tune.run", "--trials", 4, "--output", output, *SMALL)
+    again = command("tune.run", "--trials", 4, "--output", output, *TINY)
     assert again.returncode == 0, again.stderr
     assert verdict(again.stdout) == last
     assert (output / "validation.json").read_text() == validation
     after = json.loads((output / "optimization_results.json").read_text())
     assert after["programs_compiled"] == results["programs_compiled"]
 
-    command("tune.run", "--trials", 4, "--output", tmp_path / "twin", *SMALL)
+    twin = ("--output", tmp_path / "twin", *TINY, "--validate-steps", 0)
+    assert command("tune.run", "--trials", 4, *twin).returncode == 0
     scores = [
         [trial["per_seed_returns"] for trial in json.loads((o / "all_trials.json").read_text())]
         for o in (output, tmp_path / "twin")
@@ -106,7 +101,7 @@ def test_the_same_command_says_the_same_and_gives_the_same_scores_elsewhere(comm
 @pytest.mark.slow
 def test_killed_study_continues_to_the_exact_total(tmp_path):
     arguments = [sys.executable, "-m", "tune.run", "--trials", "6", "--output", str(tmp_path)]
-    arguments += [*SMALL, "--validate-steps", "0"]
+    arguments += [*TINY, "--validate-steps", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         arguments, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -127,7 +122,8 @@ def test_killed_study_continues_to_the_exact_total(tmp_path):
 @pytest.mark.slow
 def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command, tmp_path):
     """Finalists and validation too, and the same numbers with and without the kill."""
-    arguments = ("tune.run", "--trials", 20, "--lanes", 4, *SMALL)
+    tiny = (*TINY, "--pruner-startup-trials", 1)
+    arguments = ("tune.run", "--trials", 12, "--lanes", 4, *tiny)
     whole = command(*arguments, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"
@@ -141,7 +137,7 @@ def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command
     finished = 0
     for line in process.stdout:
         finished += line.startswith("trial ")
-        if finished == 9:
+        if finished == 6:
             break
     process.kill()
     process.communicate()
@@ -160,7 +156,7 @@ def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command
         )
 
     assert outcome(killed) == outcome(tmp_path / "whole")
-    assert len(states(killed)) == 20
+    assert len(states(killed)) == 12
 
 
 def cpu_seconds(pid):

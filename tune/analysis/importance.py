@@ -5,6 +5,7 @@ space, and PED-ANOVA among the best trials. Both come with bootstrap intervals o
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Collection, Sequence
@@ -89,16 +90,19 @@ def importances_and_interactions(
     study = _study_of(scored)
     shares, ped = surrogate.shares(), _ped_anova(study, names, range(len(scored)))
     rng = np.random.default_rng(seed)
-    resampled: list[np.ndarray] = []
-    ped_resampled: list[np.ndarray] = []
+
+    @functools.cache  # Of few trials the same are drawn often.
+    def shares_of(drawn: frozenset[int]) -> tuple[np.ndarray, np.ndarray]:
+        refitted = Surrogate.fit(axes, [scored[i] for i in sorted(drawn)], surrogate.kernel)
+        return refitted.shares(), _ped_anova(study, names, drawn)
+
+    resampled: list[tuple[np.ndarray, np.ndarray]] = []
     while len(resampled) < resamples:
         # A trial that is drawn twice counts once: it has the same noise both times.
-        drawn = set(rng.integers(len(scored), size=len(scored)).tolist())
-        once = [scored[i] for i in sorted(drawn)]
-        if len({trial.score for trial in once}) > 1:
-            resampled.append(Surrogate.fit(axes, once, surrogate.kernel).shares())
-            ped_resampled.append(_ped_anova(study, names, drawn))
-    intervals, ped_intervals = _percentiles(resampled), _percentiles(ped_resampled)
+        drawn = frozenset(rng.integers(len(scored), size=len(scored)).tolist())
+        if len({scored[i].score for i in drawn}) > 1:
+            resampled.append(shares_of(drawn))
+    intervals, ped_intervals = (_percentiles(found) for found in zip(*resampled, strict=True))
 
     def at(bounds: np.ndarray, *index: int) -> Interval:
         low, high = (bound[index] for bound in bounds)
