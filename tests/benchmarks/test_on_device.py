@@ -83,7 +83,9 @@ def test_static_program_learns():
 
 
 @pytest.mark.slow
-def test_reduced_measurement_writes_tables_and_picture(tmp_path, capsys):
+def test_reduced_measurement_writes_tables_and_picture(tmp_path, capsys, monkeypatch):
+    for size in ("SEEDS", "LANES"):
+        monkeypatch.setattr(on_device, size, 2)
     accelerator.main(
         [
             *("--on-device", "--device-envs", ENV, "--agents", "2", "--steps", "512"),
