@@ -18,7 +18,7 @@ def counts(table):
 
 @pytest.mark.slow
 def test_one_process_survives_kills(tmp_path):
-    arguments = faults.Arguments(kills=1, trials=4, total_steps=8192, validate_steps=16_384)
+    arguments = faults.Arguments(kills=1, trials=3, total_steps=4096, validate_steps=8192)
     found = counts(faults.one_process(arguments, tmp_path))
     assert found["kills survived"] == 1
     assert found["lost trials that had finished"] == 0

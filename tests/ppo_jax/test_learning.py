@@ -11,7 +11,7 @@ from ppo_jax.seeds import TRAINING, seed_keys
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_the_defaults_solve_cartpole():
-    programs = Programs(TrainConfig(), seeds=4)
-    (checkpoint,) = programs.run(seed_keys(0, TRAINING, 4), Hyperparameters(), [500_000])
+    programs = Programs(TrainConfig(), seeds=2)
+    (checkpoint,) = programs.run(seed_keys(0, TRAINING, 2), Hyperparameters(), [500_000])
     assert checkpoint.returns.mean() >= 475, checkpoint.returns
     assert checkpoint.state.finite.all()

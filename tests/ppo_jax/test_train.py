@@ -61,8 +61,8 @@ def policy_bytes(folder):
 def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command, wait_until):
     """SIGKILL in the middle, after a checkpoint; then the same command."""
     arguments = (
-        *("ppo_jax.train", "--total-steps", 40_960, "--eval-every", 4096, "--seeds", 3),
-        *("--n-steps", 512, "--batch-size", 64, "--eval-episodes", 4, "--hidden-sizes", 16),
+        *("ppo_jax.train", "--total-steps", 20_480, "--eval-every", 4096, "--seeds", 3),
+        *("--n-steps", 512, "--batch-size", 128, "--eval-episodes", 4, "--hidden-sizes", 16),
         "--anneal-learning-rate",
     )
     whole = command(*arguments, "--output", tmp_path / "whole")
@@ -87,7 +87,7 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
     assert done.returncode == 0, done.stderr
     passed = int(re.search("going on after ([0-9,]+) steps", done.stdout)[1].replace(",", ""))
     rest = sum("steps  return" in line for line in done.stdout.splitlines())
-    assert 0 < rest == (40_960 - passed) // 4096
+    assert 0 < rest == (20_480 - passed) // 4096
     assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
     results = [
         json.loads((tmp_path / n / "training.json").read_text()) for n in ("halves", "whole")
