@@ -45,9 +45,9 @@ def returns_of_seeds(returns: Sequence[float] | np.ndarray, episodes: int) -> di
     }
 
 
-def is_ours(text: str) -> bool:
-    """Return whether a README is a card that :func:`render` made, which may be replaced."""
-    return text.startswith(_BEGINNING)
+def may_be_replaced(text: str) -> bool:
+    """Return whether a README is a card that :func:`render` made, or what a power loss left."""
+    return text.startswith(_BEGINNING) or not text.strip("\0")
 
 
 def render(description: Mapping[str, Any]) -> str:

@@ -171,16 +171,18 @@ class Policy:
             temporary.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         write_json(folder / _DESCRIPTION, {**self.description, "sha256": digest})
-        self._write_card(folder / model_card.FILE)
+        self.write_card(folder)
 
-    def _write_card(self, path: Path) -> None:
+    def write_card(self, folder: Path) -> None:
+        """Write the model card of the policy, unless `folder` holds it or a text of another."""
+        path, card = folder / model_card.FILE, model_card.render(self.description)
         try:
-            mine = not path.exists() or model_card.is_ours(read_text(path, 2**20))
+            found = read_text(path, 2**20) if path.exists() else ""
         except UserError:
             return
-        if mine:
+        if found != card and model_card.may_be_replaced(found):
             with replacing(path) as temporary, disk_errors(path):
-                temporary.write_text(model_card.render(self.description), encoding="utf-8")
+                temporary.write_text(card, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         about = self.description

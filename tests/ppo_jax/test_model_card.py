@@ -9,7 +9,7 @@ from scipy import stats
 
 from ppo_jax.config import AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.model_card import is_ours, render, returns_of_seeds
+from ppo_jax.model_card import may_be_replaced, render, returns_of_seeds
 
 DESCRIPTION = {
     "environment": {"name": "CartPole-v1", "kwargs": {"max_steps_in_episode": 100}},
@@ -70,8 +70,9 @@ def test_what_is_not_known_is_left_out():
     text = render(known)
     assert "model-index" not in metadata(text)
     assert "ppo_jax.train" not in text
-    assert is_ours(text)
-    assert not is_ours("# Mine")
+    assert may_be_replaced(text)
+    assert may_be_replaced("\0" * len(text)), "as a power loss leaves it"
+    assert not may_be_replaced("# Mine")
 
 
 def test_names_cannot_break_the_metadata():

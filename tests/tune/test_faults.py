@@ -9,14 +9,16 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ppo_jax import files, policy
+from ppo_jax.environments import make
 from ppo_jax.errors import UserError
-from ppo_jax.files import read_json, replacing, write_json
+from ppo_jax.files import read_json, write_json
+from ppo_jax.networks import make_network
+from ppo_jax.programs import Weights
 from tune import session
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
@@ -33,24 +35,16 @@ DAMAGES = {
 
 
 @pytest.fixture
-def policies(monkeypatch):
-    """Policies whose weights are a line of text."""
+def policies(monkeypatch, random_params):
+    """Policies of random weights, which the stand-in for training has not."""
+    save = policy.save
 
-    def save(folder, config, weights, **extra):
-        folder.mkdir(exist_ok=True)
-        with replacing(folder / "model.safetensors") as temporary:
-            temporary.write_text("the weights of a policy")
-        write_json(folder / "policy.json", extra)
-
-    def load(folder):
-        path = folder / "model.safetensors"
-        if not path.exists() or path.read_bytes() != b"the weights of a policy":
-            raise UserError("cannot read model.safetensors")
-        return SimpleNamespace(description=read_json(folder / "policy.json"))
+    def save_random(folder, config, weights, **extra):
+        network = make_network(config.agent, make(config.env, config.env_kwargs).spaces)
+        save(folder, config, Weights(random_params(network, (4,)), None), **extra)
 
     monkeypatch.setattr("tune.session.make_films", lambda *_: None)
-    monkeypatch.setattr(policy, "save", save)
-    monkeypatch.setattr(policy, "load", load)
+    monkeypatch.setattr(policy, "save", save_random)
 
 
 def contents(folder):
@@ -88,7 +82,7 @@ def test_every_file_of_a_study_that_is_damaged_is_written_again(programs, tmp_pa
     )
     whole = session.run(plan, programs, progress)
     before = contents(folder.path)
-    assert len(before) == 11
+    assert len(before) == 12
     for place, name in enumerate(before):
         for way in range(place, place + ways):
             damage = list(DAMAGES.values())[way % 3]

@@ -332,7 +332,9 @@ def _save_policy(
         "final_return": curve.final[seed],
         "best_of": curve.seeds,
     }
-    if _has_policy(folder, candidate, training):
+    saved = _saved_policy(folder, candidate, training)
+    if saved is not None:
+        saved.write_card(folder)
         return
     best = next((best for best in run.best if best.seed == seed), None)
     if best is None:  # The seed was trained by an earlier process.
@@ -428,20 +430,23 @@ def _stored_curve(
         )
 
 
-def _has_policy(folder: Path, candidate: Candidate, training: Mapping[str, Any]) -> bool:
-    """Return whether `folder` holds this configuration's policy, undamaged."""
+def _saved_policy(
+    folder: Path, candidate: Candidate, training: Mapping[str, Any]
+) -> policy.Policy | None:
+    """Return this configuration's policy if `folder` holds it, undamaged."""
     try:
-        found = policy.load(folder, candidate.agent.network).description
+        saved = policy.load(folder, candidate.agent.network)
         names = ("hyperparameters", "agent")
-        stored = {**{name: found[name] for name in names}, **found["training"]}
+        found = {name: saved.description[name] for name in names}
+        found |= saved.description["training"]
     except (UserError, KeyError, TypeError):
-        return False
+        return None
     asked = {
         "hyperparameters": candidate.hyperparameters.to_dict(),
         "agent": candidate.agent.to_dict(),
         **training,
     }
-    return first_difference(stored, asked) is None
+    return saved if first_difference(found, asked) is None else None
 
 
 def _to_dict(candidate: Candidate) -> dict[str, Any]:

@@ -32,7 +32,8 @@ PATIENCE = 300.0
 OPENING_PATIENCE = 20.0
 """Seconds for which a database that is not there when a study is opened is waited for.
 
-It may be about to start; but where the address is wrong, the user should hear of it.
+It may be about to start; but where the address is wrong, the user should hear of it. Where one
+has answered and goes away while the study is opened, the address is right.
 """
 
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
@@ -177,8 +178,11 @@ def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
             if _lost_race(error) and races < _MOST_RACES:
                 races += 1
                 time.sleep(random.uniform(0.1, 1.0))
-            elif not (_may_come(error) and waiting.again(error)):
-                raise
+            else:
+                if _has_answered(error):
+                    waiting.patience = max(patience, PATIENCE)
+                if not (_may_come(error) and waiting.again(error)):
+                    raise
 
 
 _MOST_RACES = 4
@@ -195,21 +199,28 @@ def _may_come(error: Exception) -> bool:
     A driver blames the connection also for a wrong password, database or host.
     """
     text = f"{error} {_origin(error)}".lower()
+    nobody = any(sign in text for sign in ("refused", "timed out", "timeout"))
+    return _is_away(error) and (nobody or _has_answered(error))
+
+
+def _has_answered(error: Exception) -> bool:
+    """Return whether there has been a database at the address, which then went away."""
+    text = f"{error} {_origin(error)}".lower()
     return _is_away(error) and any(
         sign in text
         for sign in (
-            "refused", "timed out", "timeout", "closed the connection", "connection is closed",
-            "reset", "broken pipe", "lost connection", "gone away", "starting up",
-            "shutting down", "recovery mode", "terminat", "too many",
+            "closed the connection", "connection is closed", "reset", "broken pipe",
+            "lost connection", "gone away", "starting up", "shutting down", "recovery mode",
+            "terminat", "too many",
         )
     )  # fmt: skip
 
 
 class _Wait:
-    """Waits for a storage that does not answer, in pauses that grow."""
+    """Waits for a storage that does not answer, in pauses that grow, for `patience` seconds."""
 
     def __init__(self, address: str, patience: float) -> None:
-        self._address, self._patience = address, patience
+        self._address, self.patience = address, patience
         self._start, self._pause = time.monotonic(), 0.5
 
     @property
@@ -219,14 +230,14 @@ class _Wait:
 
     def again(self, error: Exception) -> bool:
         """Return, after a pause, whether to try once more."""
-        if self.waited > self._patience:
+        if self.waited > self.patience:
             return False
         if self._pause == 0.5:
             _log.warning(
                 "the storage %s does not answer (%s); trying again for %.0f s",
                 without_secrets(self._address),
                 _reason(error, self._address),
-                self._patience,
+                self.patience,
             )
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, 10.0)

@@ -232,6 +232,14 @@ def test_database_that_is_away_while_it_is_opened_is_waited_for(monkeypatch, cap
     storage._open_database("postgresql://u:secret@host/db", storage.OPENING_PATIENCE)
     assert pauses == [0.5, 1.0]
     assert "postgresql://host/db does not answer (connection refused)" in caplog.text
+    # The address may be wrong, unless somebody has answered there.
+    errors[:] = [OperationalError("connection refused")] * 4
+    with pytest.raises(OperationalError):
+        storage._open_database("postgresql://u:secret@host/db", 0.0)
+    assert len(errors) == 3
+    errors[:0] = [OperationalError("server closed the connection unexpectedly")]
+    storage._open_database("postgresql://u:secret@host/db", 0.0)
+    assert not errors
     errors[:] = [OperationalError("password authentication failed")] * 2
     with pytest.raises(OperationalError):
         storage._open_database("postgresql://u:secret@host/db", storage.OPENING_PATIENCE)
