@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -83,6 +84,34 @@ def test_sigint_while_a_command_imports_is_one_line(module, tmp_path):
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        # With little more the compiler aborts, and with less an import never ends.
+        (
+            resource.RLIMIT_AS,
+            3 * 2**29,
+            "the address space of this process is limited to 1,610,612,736 bytes, but JAX needs "
+            "at least 3,221,225,472: ulimit -v unlimited",
+        ),
+        (
+            resource.RLIMIT_NOFILE,
+            20,
+            "this process may open 20 files, but needs at least 64: ulimit -n 1024",
+        ),
+    ],
+)
+def test_limits_that_leave_no_room_are_one_line(kind, limit, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "tune.run", "--help"],
+        preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
 def test_second_sigint_ends_at_once():
