@@ -14,6 +14,9 @@ from ppo_jax.errors import UserError, require_package
 from ppo_jax.playback.film import Film
 from ppo_jax.policy import Policy
 
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode of an environment without a time limit counts as endless."""
+
 
 class Gymnasium:
     """An environment that Gymnasium registers, played by a policy.
@@ -34,6 +37,8 @@ class Gymnasium:
             f"Gymnasium's {name}", environment.observation_space, environment.action_space
         )
         environment.close()
+        limit = None if environment.spec is None else environment.spec.max_episode_steps
+        self._longest = limit or LONGEST_EPISODE
         if spaces != policy.spaces:
             raise UserError(
                 f"Gymnasium's {name} has {_text(spaces)}, but the policy has {_text(policy.spaces)}"
@@ -49,6 +54,9 @@ class Gymnasium:
 
         Returns:
           Undiscounted returns, float64, and lengths, ``[episodes]``.
+
+        Raises:
+          UserError: where an episode does not end.
         """
         environments = self._made(
             lambda gymnasium: gymnasium.make_vec(
@@ -66,6 +74,7 @@ class Gymnasium:
             returns += np.where(running, reward, 0.0)
             lengths += running
             running &= ~(terminated | truncated)
+            self._require_end(bool(running.any()), int(lengths.max()))
         environments.close()
         return returns, lengths
 
@@ -86,10 +95,18 @@ class Gymnasium:
                 action, memory = self._act(observation, memory, seed, step, sample)
                 observation, _, terminated, truncated, _ = environment.step(action)
                 ended, step = terminated or truncated, step + 1
+                self._require_end(not ended, step)
                 yield environment.render()
             environment.close()
 
         return Film(environment.metadata.get("render_fps", 30), frames())
+
+    def _require_end(self, runs: bool, steps: int) -> None:
+        if runs and steps >= self._longest:
+            raise UserError(
+                f"Gymnasium's {self.name}: an episode has not ended after {steps:,} steps; "
+                "register it with max_episode_steps"
+            )
 
     def _act(
         self, observation: Any, memory: Any, seed: int, step: int, sample: bool

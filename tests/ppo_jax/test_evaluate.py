@@ -1,6 +1,7 @@
 """``python -m ppo_jax.evaluate``, as a user runs it, and in the real Gymnasium."""
 
 import json
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.networks import make_network
 from ppo_jax.normalization import RunningStatistics
+from ppo_jax.playback.gymnasium import Gymnasium
 from ppo_jax.programs import Weights
 from ppo_jax.statistics import t_interval
 
@@ -144,6 +146,44 @@ def test_sampled_actions_follow_the_seed(tmp_path, run, random_policy):
 def test_one_episode_has_no_interval(tmp_path, run, capsys):
     run(balancing_policy(tmp_path / "policy"), "--episodes", 1, "--gymnasium", "CartPole-v1")
     assert capsys.readouterr().out.count("no interval from a single episode") == 3
+
+
+@pytest.fixture
+def endless():
+    """Register a cart pole that never falls, without a time limit, and return its name."""
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Endless(gymnasium.Env):
+        metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 50}
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(4, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(4, np.float32), 1.0, False, False, {}
+
+        def render(self):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    gymnasium.register("Endless-v0", Endless)
+    yield "Endless-v0"
+    del gymnasium.registry["Endless-v0"]
+
+
+def test_an_episode_that_never_ends_is_one_line(tmp_path, endless, monkeypatch):
+    monkeypatch.setattr("ppo_jax.playback.gymnasium.LONGEST_EPISODE", 50)
+    played = Gymnasium(endless, policy.load(balancing_policy(tmp_path / "policy")))
+    message = r"Endless-v0: an episode has not ended after 50 steps; register it with max_"
+    with pytest.raises(UserError, match=message):
+        played.play(3, seed=0, sample=False)
+    with pytest.raises(UserError, match=message):
+        list(played.frames(seed=0, sample=False).frames)
 
 
 def test_intervals_cover_as_often_as_they_say():
