@@ -95,22 +95,32 @@ def test_quality_is_measured_on_configurations_held_out(path, monkeypatch):
     assert quality(shuffled, SETTINGS)["randomised trees"]["r2"] < 0.5
 
 
+@pytest.fixture(scope="module")
+def surrogates(path):
+    """Return surrogates of the seeds for tuning and for judging."""
+    records = Records.load(path)
+    return [
+        Surrogate(
+            records,
+            Settings(sampler="random"),
+            seeds,
+            regressors(0)["randomised trees"].set_params(n_estimators=20),
+        )
+        for seeds in halves(records)
+    ]
+
+
 @pytest.mark.parametrize("winner", WINNERS)
-def test_studies_spend_what_they_may_and_no_more(path, winner):
-    records, spent = Records.load(path), []
-    tuning, judging = halves(records)
-    settings = Settings(sampler="random")
-    model, judge = (
-        Surrogate(records, settings, seeds, regressors(0)["randomised trees"])
-        for seeds in (tuning, judging)
-    )
+def test_studies_spend_what_they_may_and_no_more(surrogates, winner, monkeypatch):
+    settings, spent = Settings(sampler="random"), []
+    model, judge = surrogates
     draw = model.draw
 
     def counted(hyperparameters, seeds):
         spent.append(seeds)
         return draw(hyperparameters, seeds)
 
-    model.draw = counted
+    monkeypatch.setattr(model, "draw", counted)
     outcome = samplers.run_study(settings, model, judge, 20_000_000, winner)
     trials = (20_000_000 - (8_000_000 if winner == "rerun" else 0)) // 800_000
     assert outcome.trials >= trials - 1
