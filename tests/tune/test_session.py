@@ -413,7 +413,9 @@ def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
     monkeypatch.setattr(
         policy,
         "load",
-        lambda folder, network: SimpleNamespace(description=read_json(folder / "policy.json")),
+        lambda folder, network: SimpleNamespace(
+            description=read_json(folder / "policy.json"), write_card=lambda folder: None
+        ),
     )
 
     def trained(gamma, steps=100_000, **kwargs):

@@ -227,7 +227,7 @@ EDITED = [
     ("finalists", ["finalists", 0], [], r"finalists\[0\] must be a table"),
     ("finalists", ["finalists"], {}, "finalists must be a list"),
     ("finalists", ["seeds"], [1], "seeds must be a table"),
-    ("finalists", ["steps", 0], "50000", "steps must be numbers"),
+    ("finalists", ["steps", 0], "50000", "steps must be an integer of at least 1"),
     ("finalists", ["config"], [], "config must be a table"),
     ("validation", ["winner", "returns", 0], "1", "returns must be"),
     ("validation", ["winner", "returns", 0], [1.0], "returns must be a list of lists of one l"),
