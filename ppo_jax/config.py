@@ -114,6 +114,11 @@ class AgentConfig:
         """Whether the network remembers; see :class:`ppo_jax.networks.RecurrentActorCritic`."""
         return self.network in RECURRENT
 
+    @property
+    def row_size(self) -> int:
+        """Transitions that minibatches keep together: a sequence of a recurrent network, else 1."""
+        return self.sequence_length if self.recurrent else 1
+
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes; strict JSON."""
         values = dataclasses.asdict(self)
@@ -259,7 +264,7 @@ class TrainConfig:
             _require_sizes(name, sizes)
             if not sizes:
                 raise UserError(f"{name} must name at least one size, but got {sizes!r}")
-        length = self.row_size
+        length = self.agent.row_size
         for n_steps in self.n_steps_choices:
             if n_steps % self.agent.num_envs:
                 raise UserError(
@@ -287,11 +292,6 @@ class TrainConfig:
     def max_n_steps(self) -> int:
         """Transitions the rollout buffer of one seed can hold."""
         return max(self.n_steps_choices)
-
-    @property
-    def row_size(self) -> int:
-        """Transitions that minibatches keep together: a sequence of a recurrent network, else 1."""
-        return self.agent.sequence_length if self.agent.recurrent else 1
 
     @property
     def block_size(self) -> int:

@@ -341,7 +341,7 @@ def _chunk(
     share = micro / batch_size.astype(jnp.float32)
 
     order = shuffle_rollout(config, jax.random.fold_in(key, lane.epoch), rates.n_steps)
-    rows = _row(order.reshape(-1, config.block_size // config.row_size), lane.chunk)
+    rows = _row(order.reshape(-1, config.block_size // config.agent.row_size), lane.chunk)
     batches = jax.tree.map(lambda x: x[rows].reshape(ticks, -1, *x.shape[1:]), experience)
     advantages = _normalized(config, batches.advantage, rates)
 

@@ -210,7 +210,7 @@ def _run_epochs(
     block_size = config.minibatch_block(batch_size)
     batches_per_block = block_size // batch_size
     n_blocks = hyperparameters.n_steps // block_size
-    rows_used = config.max_n_steps // block_size * block_size // config.row_size
+    rows_used = config.max_n_steps // block_size * block_size // config.agent.row_size
 
     def batch_of(rows: jax.Array) -> tuple[Experience, jax.Array]:
         batch = jax.tree.map(lambda x: x[rows], experience)
@@ -233,7 +233,9 @@ def _run_epochs(
     def epoch(loop: _Carry) -> _Carry:
         index, _, carry = loop
         order = shuffle_rollout(config, jax.random.fold_in(key, index), hyperparameters.n_steps)
-        order = order[:rows_used].reshape(-1, batches_per_block, batch_size // config.row_size)
+        order = order[:rows_used].reshape(
+            -1, batches_per_block, batch_size // config.agent.row_size
+        )
 
         def block(index: jax.Array, carry: _Carry) -> _Carry:
             # A static scan inside the traced loop: a GPU pays for every traced iteration.
@@ -261,12 +263,12 @@ def shuffle_rollout(config: TrainConfig, key: jax.Array, n_steps: jax.Array | in
 
     One branch a rollout size, so that a short rollout does not pay for sorting a long one.
     """
-    all_rows = config.max_n_steps // config.row_size
+    all_rows = config.max_n_steps // config.agent.row_size
 
     def branch(size: int) -> Callable[[jax.Array], jax.Array]:
         return lambda key: jnp.pad(shuffle(key, size), (0, all_rows - size))
 
-    branches = [branch(size // config.row_size) for size in config.n_steps_choices]
+    branches = [branch(size // config.agent.row_size) for size in config.n_steps_choices]
     rows: jax.Array = jax.lax.switch(index_of(n_steps, config.n_steps_choices), branches, key)
     return rows
 

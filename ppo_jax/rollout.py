@@ -298,7 +298,7 @@ def collect_block(
         truncated,
         state_value(network, params, seen, remembered),
         state_value(network, params, final, remembered_then),
-        jax.tree.map(lambda x: x[:: config.row_size], remembered),
+        jax.tree.map(lambda x: x[:: config.agent.row_size], remembered),
     )
     return actors, totals.plus(terminated | truncated, returns, lengths), collected
 
@@ -340,5 +340,5 @@ def empty_buffer(config: TrainConfig, environment: Environment, network: ActorCr
         truncated=flag,
         value=number,
         next_value=number,
-        memory=network.fresh_memory((shape[0] // config.row_size, shape[1])),
+        memory=network.fresh_memory((shape[0] // config.agent.row_size, shape[1])),
     )

@@ -231,8 +231,8 @@ def prepare(
     experience = experience._replace(starts=jnp.roll(ended, 1, axis=0).at[0].set(False))
 
     def sequences(x: jax.Array) -> jax.Array:
-        by_sequence = x.reshape(-1, config.row_size, *x.shape[1:]).swapaxes(1, 2)
-        return by_sequence.reshape(-1, config.row_size, *x.shape[2:])
+        by_sequence = x.reshape(-1, config.agent.row_size, *x.shape[1:]).swapaxes(1, 2)
+        return by_sequence.reshape(-1, config.agent.row_size, *x.shape[2:])
 
     memory = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.memory)
     return jax.tree.map(sequences, experience)._replace(memory=memory), explained_variance

@@ -160,8 +160,10 @@ class Settings:
         n_steps = self.space.choices("n_steps") if like is None else like.n_steps_choices
         batch_sizes = self.space.choices("batch_size") if like is None else like.batch_size_choices
         if "num_envs" in self.space.tuned_agent:  # Others are repaired by the space.
-            n_steps = tuple(n for n in n_steps if n % agent.num_envs == 0) or n_steps
-            batch_sizes = tuple(b for b in batch_sizes if any(n % b == 0 for n in n_steps))
+            together = agent.num_envs * agent.row_size
+            n_steps = tuple(n for n in n_steps if n % together == 0) or n_steps
+            rows = [b for b in batch_sizes if b % agent.row_size == 0]
+            batch_sizes = tuple(b for b in rows if any(n % b == 0 for n in n_steps)) or batch_sizes
         return TrainConfig(
             env=self.env,
             env_kwargs=self.env_kwargs,

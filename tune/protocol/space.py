@@ -38,7 +38,7 @@ it does not name stay as they are. ::
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -524,12 +524,17 @@ class SearchSpace:
 
         Only what is tuned changes, and only to another of its choices.
         """
-        tuned, changed = dict(self.tuned), {}
-        for name in ("num_envs", "batch_size"):
+        tuned, changed, n_steps = dict(self.tuned), {}, values["n_steps"]
+        memory = {name: values[name] for name in ("network", "sequence_length")}
+        row = dataclasses.replace(self.fixed_agent, **memory).row_size
+        go_together: dict[str, Callable[[Any], bool]] = {
+            "num_envs": lambda num_envs: n_steps % (num_envs * row) == 0,
+            "batch_size": lambda batch_size: n_steps % batch_size == 0 == batch_size % row,
+        }
+        for name, goes in go_together.items():
             parameter = tuned.get(name)
-            if isinstance(parameter, Choices) and values["n_steps"] % values[name]:
-                choices: tuple[Any, ...] = parameter.values
-                working = tuple(c for c in choices if values["n_steps"] % c == 0)
+            if isinstance(parameter, Choices) and not goes(values[name]):
+                working = tuple(choice for choice in parameter.values if goes(choice))
                 if working:
                     changed[name] = Choices(working).nearest(values[name])
         return changed

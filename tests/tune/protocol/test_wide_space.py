@@ -72,6 +72,16 @@ def test_sizes_that_do_not_go_together_become_the_nearest_that_do():
         assert n_steps % found.hyperparameters.batch_size == 0
 
 
+@pytest.mark.parametrize("sequence_length", [1, 16, 64])
+def test_sizes_go_together_with_the_sequences_of_a_network_that_remembers(sequence_length):
+    agent = AgentConfig(network="gru", sequence_length=sequence_length)
+    settings = Settings(space=WIDE, agent=agent)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(50):
+        found = settings.space.suggest(study.ask())
+        settings.config_of(found.agent).check(found.hyperparameters)
+
+
 def test_the_sampler_proposes_what_is_trained():
     """A point that the space repairs would be drawn again and again for the same one."""
     settings = Settings(space=WIDE, sampler_startup_trials=4, total_steps=100, eval_every=50)

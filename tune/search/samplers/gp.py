@@ -149,7 +149,8 @@ class GPSampler(BaseSampler):
                 zero = axis.to_unit(parameter.encode(0.0))
                 below = points[:, column] < axis.to_unit(parameter.low)
                 points[below, column] = zero
-        sizes = [n for n in ("n_steps", "num_envs", "batch_size") if keys.get(n) in place]
+        known = ("n_steps", "num_envs", "batch_size", "network", "sequence_length")
+        sizes = [name for name in known if keys.get(name) in place]
         if len(sizes) < 2:
             return points
         columns = [place[keys[name]] for name in sizes]
