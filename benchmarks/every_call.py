@@ -627,6 +627,7 @@ def _outcome(output: Path) -> dict[str, Any]:
         "policy": (output / "policy" / "model.safetensors").read_bytes(),
         "page": (output / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>"),
         "trials": _trials(output),
+        "schema": _schema(output / "study.db"),
         "files": sorted(str(path.relative_to(output)) for path in output.rglob("*")),
     }
 
@@ -662,6 +663,14 @@ def _trials(output: Path) -> dict[int, Any]:
     trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
     return {trial.number: (trial.state.name, trial.value, trial.params) for trial in finished}
+
+
+def _schema(database: Path) -> list[Any]:
+    """Return tables and indexes of a database; what is missing would only tell later."""
+    if not database.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return sorted(connection.execute("SELECT type, name, tbl_name FROM sqlite_master"))
 
 
 def _read(base: Path) -> dict[str, bytes | None]:

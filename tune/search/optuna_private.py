@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.storages import _CachedStorage as CachedStorage
+from optuna.storages._rdb.models import BaseModel
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial
 
@@ -22,6 +23,7 @@ __all__ = [
     "GridSampler",
     "QMCSampler",
     "all_trials",
+    "create_missing_indexes",
     "enqueued_params",
     "grid_point",
     "release_grid_point",
@@ -58,6 +60,17 @@ def all_trials(study: optuna.Study) -> list[FrozenTrial]:
     returns the trials of one bracket.
     """
     return storage_of(study).get_all_trials(study._study_id, deepcopy=False)
+
+
+def create_missing_indexes(storage: optuna.storages.RDBStorage) -> None:
+    """Make the indexes that a process had not come to that was killed while it made the tables.
+
+    SQLAlchemy makes them with their tables, and not later. Without the one of their names, a study
+    that is opened again is made a second time.
+    """
+    for table in BaseModel.metadata.tables.values():
+        for index in table.indexes:
+            index.create(storage.engine, checkfirst=True)
 
 
 def resume_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:

@@ -23,6 +23,7 @@ from ppo_jax.errors import UserError
 from tune.search.optuna_private import (
     BaseJournalFileLock,
     CachedStorage,
+    create_missing_indexes,
     silence_read_errors,
 )
 
@@ -172,7 +173,9 @@ def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
     races = 0
     while True:
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+            create_missing_indexes(storage)
+            return storage
         except Exception as error:
             # Several processes may create the tables at the same moment; one of them succeeds.
             if _lost_race(error) and races < _MOST_RACES:
@@ -189,7 +192,7 @@ _MOST_RACES = 4
 
 
 def _lost_race(error: Exception) -> bool:
-    text = f"{error} {error.__cause__}".lower()
+    text = str(_origin(error)).lower()  # Without the statement.
     return any(word in text for word in ("already exists", "duplicate", "unique", "locked"))
 
 
@@ -198,14 +201,14 @@ def _may_come(error: Exception) -> bool:
 
     A driver blames the connection also for a wrong password, database or host.
     """
-    text = f"{error} {_origin(error)}".lower()
+    text = str(_origin(error)).lower()
     nobody = any(sign in text for sign in ("refused", "timed out", "timeout"))
     return _is_away(error) and (nobody or _has_answered(error))
 
 
 def _has_answered(error: Exception) -> bool:
     """Return whether there has been a database at the address, which then went away."""
-    text = f"{error} {_origin(error)}".lower()
+    text = str(_origin(error)).lower()
     return _is_away(error) and any(
         sign in text
         for sign in (

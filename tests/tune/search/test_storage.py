@@ -1,9 +1,11 @@
 """Addresses of storages, and storages that fail."""
 
+import contextlib
 import fcntl
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -213,6 +215,24 @@ def replace_sleep(monkeypatch, sleep):
     monkeypatch.setattr(storage, "time", clock)
 
 
+def test_indexes_that_a_killed_process_has_not_made_are_made(tmp_path):
+    """Without that of the names, a study that is opened again would be made a second time."""
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    open_storage(address)
+
+    def indexes():
+        with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE '% INDEX %'")
+            return sorted(name for (name,) in found)
+
+    before = indexes()
+    assert "ix_studies_study_name" in before
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("DROP INDEX ix_studies_study_name")
+    open_storage(address)
+    assert indexes() == before
+
+
 class OperationalError(Exception):
     """As database drivers name it."""
 
@@ -229,6 +249,7 @@ def test_database_that_is_away_while_it_is_opened_is_waited_for(monkeypatch, cap
         return opened
 
     monkeypatch.setattr(optuna.storages, "RDBStorage", open_database)
+    monkeypatch.setattr(storage, "create_missing_indexes", lambda _: None)
     storage._open_database("postgresql://u:secret@host/db", storage.OPENING_PATIENCE)
     assert pauses == [0.5, 1.0]
     assert "postgresql://host/db does not answer (connection refused)" in caplog.text
