@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks import lives
+from benchmarks import lives, postgres
 from benchmarks.measuring import Table
 from ppo_jax.devices import usable_cores
 
@@ -97,7 +97,7 @@ class Proxy:
       operations: of every message so far.
     """
 
-    def __init__(self, server: int, fault: Fault | None) -> None:
+    def __init__(self, server: "Server", fault: Fault | None) -> None:
         self.operations: list[str] = []
         self._server, self._fault = server, fault
         self._selector = selectors.DefaultSelector()
@@ -162,7 +162,7 @@ class Proxy:
     def _accept(self) -> None:
         assert self._listener is not None
         client, _ = self._listener.accept()
-        server = socket.create_connection(("127.0.0.1", self._server))
+        server = socket.create_connection(("127.0.0.1", self._server.port))
         for one, other, kind in ((client, server, "client"), (server, client, "server")):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._peers[one] = other
@@ -190,12 +190,13 @@ class Proxy:
 
     def _count(self, source: socket.socket, data: bytes) -> None:
         statement = data
-        if data[:1] == b"P":  # PostgreSQL: a statement that is prepared.
-            name, _, rest = data[5:].partition(b"\0")
-            self._prepared[source, name] = rest
-        elif data[:1] == b"B":
-            name = data[5:].split(b"\0")[1]
-            statement = self._prepared.get((source, name), data)
+        if self._server.name == postgres.NAME:
+            if data[:1] == b"P":  # A statement that is prepared.
+                name, _, rest = data[5:].partition(b"\0")
+                self._prepared[source, name] = rest
+            elif data[:1] == b"B":  # And is executed.
+                name = data[5:].split(b"\0")[1]
+                statement = self._prepared.get((source, name), data)
         previous = self.operations[-1] if self.operations else "open"
         self.operations.append(operation(statement.decode(errors="replace"), previous))
 
@@ -313,13 +314,16 @@ def _live(server: Server, folder: Path, fault: Fault | None) -> tuple[Found, lis
     name = f"life_{name}_{os.getpid()}".replace(".", "_")
     output = folder / name
     with server.database(server.address, name) as address:
-        proxy = Proxy(server.port, fault)
+        proxy = Proxy(server, fault)
         own = address.replace(f":{server.port}/", f":{proxy.port}/")
         process = lives.fork(_work, own, output, proxy)
         away = 0.0 if fault is None else fault.seconds
-        proxy.serve(process, time.monotonic() + LONGEST_LIFE + away)
-        process.join()
-        proxy.close()
+        try:
+            proxy.serve(process, time.monotonic() + LONGEST_LIFE + away)
+        finally:
+            process.kill()  # It has ended, unless the proxy has failed.
+            process.join()
+            proxy.close()
         # A message that another thread has sent in between may have moved the fault.
         seen = proxy.operations
         at = len(seen) if fault is None else min(fault.message, len(seen))

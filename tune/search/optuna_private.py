@@ -29,7 +29,7 @@ __all__ = [
     "release_grid_point",
     "remember_suggestion",
     "resume_trial",
-    "silence_read_errors",
+    "silence_lost_connections",
     "storage_of",
     "suggestion",
     "trial_id",
@@ -119,16 +119,24 @@ def remember_suggestion(study: optuna.Study, trial: FrozenTrial, params: Mapping
     storage_of(study).set_trial_system_attr(trial_id(trial), _SUGGESTION, dict(params))
 
 
-def silence_read_errors() -> None:
-    """Do not log that a read of trials has failed: a dozen lines, with the statement in them.
+_TOLD_OTHERWISE = {
+    "optuna.storages._rdb.storage": "Caught an error from sqlalchemy",
+    "sqlalchemy.pool.impl.QueuePool": "Exception during reset or similar",
+}
+"""Logger -> the beginning of what it says of a connection that has died."""
 
-    The read is tried once more, and where that fails as well, the storage's own line says so.
+
+def silence_lost_connections() -> None:
+    """Do not log that a connection has died: a dozen lines, with the statement or a traceback.
+
+    The call is tried once more, and where that fails as well, the storage's own line says so.
     """
-    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_read_error)
+    for logger in _TOLD_OTHERWISE:
+        logging.getLogger(logger).addFilter(_is_told_here)
 
 
-def _is_no_read_error(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("Caught an error from sqlalchemy")
+def _is_told_here(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_TOLD_OTHERWISE[record.name])
 
 
 class QMCSampler(optuna.samplers.QMCSampler):

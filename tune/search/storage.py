@@ -24,7 +24,7 @@ from tune.search.optuna_private import (
     BaseJournalFileLock,
     CachedStorage,
     create_missing_indexes,
-    silence_read_errors,
+    silence_lost_connections,
 )
 
 PATIENCE = 300.0
@@ -168,7 +168,7 @@ def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         if url.startswith("postgresql"):  # Notice a vanished host within a minute.
             options["connect_args"] |= {"keepalives_idle": 20, "tcp_user_timeout": 60_000}
-    silence_read_errors()
+    silence_lost_connections()
     waiting = _Wait(address, patience)
     races = 0
     while True:

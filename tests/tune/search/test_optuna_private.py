@@ -2,9 +2,12 @@
 
 import abc
 import inspect
+import logging
+import sqlite3
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -147,3 +150,31 @@ def test_journal_takes_a_lock_with_these_two_methods(tmp_path):
     backend = JournalFileBackend(str(tmp_path / "j"), lock_obj=Lock())
     optuna.create_study(storage=optuna.storages.JournalStorage(backend))
     assert calls[:2] == ["acquire", "release"], CHANGED + "BaseJournalFileLock"
+
+
+def test_a_connection_that_has_died_is_not_logged(caplog):
+    class Dying(sqlite3.Connection):
+        dies = False
+
+        def rollback(self):
+            if self.dies:
+                raise sqlite3.OperationalError("Lost connection")
+
+    def close_one():
+        caplog.clear()
+        engine = sqlalchemy.create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(":memory:", factory=Dying),
+            poolclass=sqlalchemy.QueuePool,
+        )
+        connection = engine.connect()
+        connection.connection.driver_connection.dies = True
+        connection.close()
+        return [record.getMessage() for record in caplog.records]
+
+    logger = logging.getLogger("sqlalchemy.pool.impl.QueuePool")
+    for known in list(logger.filters):
+        logger.removeFilter(known)
+    assert close_one() == ["Exception during reset or similar"], CHANGED + "_TOLD_OTHERWISE"
+    optuna_private.silence_lost_connections()
+    assert close_one() == []
