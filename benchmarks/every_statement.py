@@ -9,6 +9,7 @@ are a stand-in; everything that it asks of the database is asked by the study's 
 import contextlib
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import os
 import random
@@ -359,6 +360,8 @@ def _judge(found: Found, address: str, told: Sequence[int]) -> None:
     found.doubled = (
         max(0, len(finished) - TRIALS) + len(finished) - len(different) + max(0, baselines - 1)
     )
+    del storage  # And its connection: a server has a limited number of them.
+    gc.collect()
     left = [trial for trial in trials if trial.state.name in ("RUNNING", "WAITING")]
     found.unfinished = max(0, TRIALS - len(whole)) + len(left) + (baselines == 0)
 
