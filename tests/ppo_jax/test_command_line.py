@@ -104,9 +104,12 @@ def test_sigint_while_a_command_imports_is_one_line(module, tmp_path):
     ],
 )
 def test_limits_that_leave_no_room_are_one_line(kind, limit, message):
+    script = (
+        f"import resource, runpy; resource.setrlimit({kind}, ({limit}, {limit}))\n"
+        "runpy.run_module('tune.run', run_name='__main__')"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "tune.run", "--help"],
-        preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
