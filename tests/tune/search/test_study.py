@@ -95,9 +95,9 @@ def test_another_protocol_is_refused(programs, tmp_path):
 
 
 def test_an_agent_that_does_not_fit_is_refused_before_the_first_trial(programs, tmp_path):
-    agent = AgentConfig(network="gru", sequence_length=3)
+    agent = AgentConfig(network="gru", sequence_length=128)
     wide = Settings(space=SearchSpace.named("wide"), agent=agent)
-    with pytest.raises(UserError, match=r"sequence_length must divide .* sequence_length=3 with"):
+    with pytest.raises(UserError, match=r"sequence_length must divide .* and num_envs=64"):
         run_optimization(1, wide, output=tmp_path / "out", programs=programs)
     assert not (tmp_path / "out").exists()
 
