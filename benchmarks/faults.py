@@ -161,7 +161,7 @@ def one_process(arguments: Arguments, folder: Path) -> Table:
     expected = outcome(reference)
 
     moments, random_moment = Counter[str](), random.Random(arguments.seed)
-    lost, differing, studies, left_over, kills = 0, 0, 0, 0, 0
+    lost, other_total, differing, studies, left_over, kills = 0, 0, 0, 0, 0, 0
     while kills < arguments.kills:
         output = folder / f"killed-{studies}"
         shutil.rmtree(output, ignore_errors=True)
@@ -180,6 +180,7 @@ def one_process(arguments: Arguments, folder: Path) -> Table:
         studies += 1
         found = outcome(output)
         lost += sum(found["trials"].get(number) != trial for number, trial in before.items())
+        other_total += len(found["trials"]) != options["--trials"]
         differing += found != expected
         left_over += len(temporary_files(output))
     table = Table("One process and SIGKILL", ("", "count"))
@@ -189,6 +190,7 @@ def one_process(arguments: Arguments, folder: Path) -> Table:
     table.add("studies", studies)
     table.add("trials of each", options["--trials"])
     table.add("lost trials that had finished", lost)
+    table.add("other total than asked for", other_total)
     table.add("other results than an uninterrupted study", differing)
     table.add("lost temporary files", left_over)
     return table

@@ -22,6 +22,7 @@ def test_one_process_survives_kills(tmp_path):
     found = counts(faults.one_process(arguments, tmp_path))
     assert found["kills survived"] == 1
     assert found["lost trials that had finished"] == 0
+    assert found["other total than asked for"] == 0
     assert found["other results than an uninterrupted study"] == 0
     assert found["lost temporary files"] == 0
 

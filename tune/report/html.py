@@ -116,8 +116,9 @@ class TrialRow:
     seconds: float | None
 
 
-def render_html(results: StudyResults) -> str:
-    """Return the page that shows `results`."""
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """Return the templates; what has been compiled of them serves later pages of this process."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tune.report"),
         autoescape=True,
@@ -135,38 +136,47 @@ def render_html(results: StudyResults) -> str:
         text.plural,
     ):
         environment.filters[convert.__name__] = convert
+    return environment
+
+
+def render_html(results: StudyResults) -> str:
+    """Return the page that shows `results`."""
     settings, validation, finalists = results.settings, results.validation, results.finalists
-    return environment.get_template("report.html").render(
-        results=results,
-        settings=settings,
-        analysis=results.analysis,
-        outcome=_outcome(validation),
-        next_steps=advice.next_steps(results),
-        tiles=_tiles(results),
-        chosen_name=_chosen(results)[0],
-        configuration=_configuration(results),
-        validation=validation,
-        validated=[] if validation is None else _validated_rows(validation),
-        comparisons=[] if validation is None else _comparisons(validation),
-        validation_figures=[] if validation is None else _validation_figures(validation),
-        finalist_rows=[] if finalists is None else _finalist_rows(finalists),
-        finalists=finalists,
-        study_figures=_study_figures(results),
-        legend=_legend(results),
-        glyphs={name: _glyph(mark) for name, mark in MARKS.items()},
-        films={name: _data_uri(gif) for name, gif in results.films.items()},
-        recommended=None if results.recommendation is None else results.recommendation.name,
-        interaction_figures=_interaction_figures(results),
-        slice_figures=_slice_figures(results),
-        trials=_trial_rows(results),
-        tuned=[name for name, _ in settings.space.tuned],
-        protocol=describe_protocol(settings),
-        agent=settings.config.agent.to_dict(),
-        search_space=settings.space.to_tables(),
-        seed_groups=_seed_groups(results),
-        made_with=results.made_with,
-        median_seconds=_median_seconds(results.finished),
-        proof_steps=_proof_steps(results),
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            results=results,
+            settings=settings,
+            analysis=results.analysis,
+            outcome=_outcome(validation),
+            next_steps=advice.next_steps(results),
+            tiles=_tiles(results),
+            chosen_name=_chosen(results)[0],
+            configuration=_configuration(results),
+            validation=validation,
+            validated=[] if validation is None else _validated_rows(validation),
+            comparisons=[] if validation is None else _comparisons(validation),
+            validation_figures=[] if validation is None else _validation_figures(validation),
+            finalist_rows=[] if finalists is None else _finalist_rows(finalists),
+            finalists=finalists,
+            study_figures=_study_figures(results),
+            legend=_legend(results),
+            glyphs={name: _glyph(mark) for name, mark in MARKS.items()},
+            films={name: _data_uri(gif) for name, gif in results.films.items()},
+            recommended=None if results.recommendation is None else results.recommendation.name,
+            interaction_figures=_interaction_figures(results),
+            slice_figures=_slice_figures(results),
+            trials=_trial_rows(results),
+            tuned=[name for name, _ in settings.space.tuned],
+            protocol=describe_protocol(settings),
+            agent=settings.config.agent.to_dict(),
+            search_space=settings.space.to_tables(),
+            seed_groups=_seed_groups(results),
+            made_with=results.made_with,
+            median_seconds=_median_seconds(results.finished),
+            proof_steps=_proof_steps(results),
+        )
     )
 
 

@@ -182,9 +182,9 @@ def _open_database(address: str, patience: float) -> optuna.storages.RDBStorage:
                 races += 1
                 time.sleep(random.uniform(0.1, 1.0))
             else:
-                if _has_answered(error):
+                if _says(error, _WENT_AWAY):
                     waiting.patience = max(patience, PATIENCE)
-                if not (_may_come(error) and waiting.again(error)):
+                if not (_says(error, _NOBODY + _WENT_AWAY) and waiting.again(error)):
                     raise
 
 
@@ -196,27 +196,19 @@ def _lost_race(error: Exception) -> bool:
     return any(word in text for word in ("already exists", "duplicate", "unique", "locked"))
 
 
-def _may_come(error: Exception) -> bool:
-    """Return whether a database that cannot be opened may yet answer.
+_NOBODY = ("refused", "timed out", "timeout")
+_WENT_AWAY = (
+    "closed the connection", "connection is closed", "reset", "broken pipe", "lost connection",
+    "gone away", "starting up", "shutting down", "recovery mode", "terminat", "too many",
+)  # fmt: skip
+"""What databases and drivers say when nobody answers, and when one has answered and then ended the
+connection. A driver blames the connection also for a wrong password, database or host."""
 
-    A driver blames the connection also for a wrong password, database or host.
-    """
+
+def _says(error: Exception, signs: tuple[str, ...]) -> bool:
+    """Return whether a database that could not be opened is away, with one of `signs`."""
     text = str(_origin(error)).lower()
-    nobody = any(sign in text for sign in ("refused", "timed out", "timeout"))
-    return _is_away(error) and (nobody or _has_answered(error))
-
-
-def _has_answered(error: Exception) -> bool:
-    """Return whether there has been a database at the address, which then went away."""
-    text = str(_origin(error)).lower()
-    return _is_away(error) and any(
-        sign in text
-        for sign in (
-            "closed the connection", "connection is closed", "reset", "broken pipe",
-            "lost connection", "gone away", "starting up", "shutting down", "recovery mode",
-            "terminat", "too many",
-        )
-    )  # fmt: skip
+    return _is_away(error) and any(sign in text for sign in signs)
 
 
 class _Wait:
