@@ -3,6 +3,7 @@
 A command imports for a second or two before it can do anything, so nothing heavy is imported here.
 """
 
+import gc
 import importlib
 import os
 import resource
@@ -26,8 +27,18 @@ def start(module: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     _require_room()
+    collect_seldom()
     importlib.import_module(module).main()
     raise SystemExit
+
+
+def collect_seldom() -> None:
+    """Have Python look for unreachable objects less often than by default.
+
+    Tracing makes hundreds of thousands of objects that stay. Looking through them takes a tenth of
+    the CPU time of a short study, and finds nothing.
+    """
+    gc.set_threshold(100_000, 20, 20)
 
 
 def train() -> NoReturn:

@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from ppo_jax.scripts import collect_seldom
+
 ROOT = Path(__file__).parent.parent
 
 # Test processes share the cores, and threads of small matrices only wait for each other: in
@@ -43,6 +45,13 @@ os.environ["PYTHONWARNINGS"] = ",".join(
         ),
     )
 )
+
+collect_seldom()
+
+# Threads that compile would each keep a heap of their own.
+if sys.platform == "linux":
+    ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
+os.environ["MALLOC_ARENA_MAX"] = "2"
 
 # Before anything starts the backend: sharding is tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -235,6 +235,7 @@ def test_what_is_not_run_is_there():
         assert sum(line in text for text in texts) == 1, line
 
 
+AGENT_SIZES = ("num_envs", "hidden_sizes", "activation")  # Each combination is a program.
 TINY = {"total_steps": 4096, "eval_every": 2048, "eval_episodes": 2, "seeds": 2}
 PROOF = {"finalists": 0, "validate_steps": 4096, "validate_seeds": 2}
 
@@ -249,7 +250,11 @@ def small(monkeypatch):
         return train(env, **{**options, **TINY})
 
     def small_study(n_trials, settings=None, **options):
-        settings = dataclasses.replace(settings or tune.Settings(), env="CartPole-v1", **TINY)
+        settings = settings or tune.Settings()
+        sizes = {name: {"drop": True} for name in AGENT_SIZES if name in dict(settings.space.tuned)}
+        settings = dataclasses.replace(
+            settings, env="CartPole-v1", space=settings.space.changed_by(sizes), **TINY
+        )
         return run_study(min(n_trials, 2), settings, **{**options, **PROOF})
 
     def small_validation(params, num_steps=4096, **options):

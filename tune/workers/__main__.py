@@ -10,10 +10,12 @@ import sys
 import threading
 
 from ppo_jax import command_line
+from ppo_jax.scripts import collect_seldom
 
 
 def main() -> None:
     """Entry point of ``python -m tune.workers``."""
+    collect_seldom()
     parser = argparse.ArgumentParser(prog="python -m tune.workers", description=__doc__)
     parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
     cores = parser.parse_args().cores
