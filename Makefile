@@ -14,13 +14,16 @@ QUICK ?= --total-steps 20k --eval-every 5k --validate-steps 40k --validate-seeds
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-# Bytecode is made of what is imported, then; of all that is installed it takes as long as the rest.
+# A shell may forbid Python to write bytecode. Without any, a command takes seconds more to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 # The stamp is as new as the last install, so that a changed dependency is installed anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # As pip does on one core.
 	@touch $@
 
 install: $(VENV)/.installed  ## Make a virtual environment and install everything into it
