@@ -31,23 +31,24 @@ install: $(VENV)/.installed  ## Make a virtual environment and install everythin
 tune: install  ## Run the 20-trial study on CartPole-v1; ARGS="--env Acrobot-v1" passes options
 	$(BIN)/python -m tune.run --trials 20 $(ARGS)
 
+PYTEST := python -m pytest --numprocesses $(PROCESSES)
 # By file, because the tests of a file share compiled programs; the longest files come first.
-PYTEST := python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 test: install  ## Run the tests that are quick, in PROCESSES (2); ARGS passes options to pytest
-	$(BIN)/$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/$(PYTEST) $(BY_FILE) -m "not slow" $(ARGS)
 
 test-slow: install  ## Run the tests that take long: whole studies, killed studies, learning
-	$(BIN)/$(PYTEST) -m slow $(ARGS)
+	$(BIN)/$(PYTEST) --dist worksteal -m slow $(ARGS)
 
 # Measuring takes a quarter of the time on Python 3.11.
 coverage: install  ## Run the quick tests and print which lines of each file they leave out
-	$(BIN)/$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/$(PYTEST) $(BY_FILE) -m "not slow" --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-oldest:  ## Run the quick tests with the oldest allowed versions, in a virtual environment beside
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python $(PIP_INSTALL) --constraint constraints-oldest.txt --editable '.[test]'
-	.venv-oldest/bin/$(PYTEST) -m "not slow" -W default $(ARGS)
+	.venv-oldest/bin/$(PYTEST) $(BY_FILE) -m "not slow" -W default $(ARGS)
 
 test-suites:  ## Test all suites of environments, in a virtual environment beside
 	$(PYTHON) -m venv .venv-suites

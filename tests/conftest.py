@@ -94,12 +94,12 @@ hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let all test processes, and the commands that they run, share what they compile."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # Each has a folder below the run's.
-        root = root.parent
-    cache = str(root / "compilation-cache")
+def _compilation_cache(request: pytest.FixtureRequest) -> None:
+    """Let all test processes, and the commands that they run, share what they compile.
+
+    It stays until `--cache-clear`: the slow tests begin with what the quick ones have compiled.
+    """
+    cache = str(request.config.cache.mkdir("compilation"))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     jax.config.update("jax_compilation_cache_dir", cache)
 
