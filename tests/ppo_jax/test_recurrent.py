@@ -242,6 +242,6 @@ def test_only_networks_that_remember_solve_a_task_of_memory(network, succeeds):
     )
     hyperparameters = Hyperparameters(n_steps=1024, learning_rate=2e-3)
     programs = Programs(config, seeds=2)
-    (last,) = programs.run(seed_keys(0, TRAINING, 2), hyperparameters, [50_000])
+    (last,) = programs.run(seed_keys(0, TRAINING, 2), hyperparameters, [40_000])
     # 1 for the right answer, -1 for the wrong one.
     assert (last.returns > 0.95).all() if succeeds else (np.abs(last.returns) < 0.5).all()

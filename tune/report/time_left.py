@@ -7,8 +7,9 @@ checkpoints report, from the first one on and compilation apart; what comes on t
 suggesting, storing and the report, from the clock. Finalists and validation begin with what trials
 have taken, each configuration with what its own trial has, and correct it as they go on.
 
-How many validation seeds it takes is known only at the end, so what is left is an interval: up to
-the next look at the validation, and up to the last.
+Whether a trial beats the baseline is known only before the validation, and how many seeds that
+takes only at its end. So what is left is an interval: up to the next look at the validation of the
+baseline alone, and up to the last one of both.
 """
 
 import dataclasses
@@ -321,12 +322,18 @@ class Job:
         for phase in self.phases[self.phases.index(self.phase) :]:
             if phase == TRIALS or self.plan is None:
                 continue
-            runs: Sequence[str] = list(self._runs)
+            certain: Sequence[str] = list(self._runs)
+            possible: Sequence[str] = certain
             if phase != self.phase:
-                runs = [_BEST] * (self.plan.finalists if phase == FINALISTS else 1) + [_BASELINE]
+                others = [_BEST] * (self.plan.finalists if phase == FINALISTS else 1)
+                possible = [*others, _BASELINE]
+                # Where no trial beats the baseline, it is validated alone, up to the first look.
+                certain = [_BASELINE] if phase == VALIDATION else possible
             nearest, last = self._groups_of(phase)
-            whole = sum(map(cost, runs)) * self.plan.validate_steps
-            low, high = low + nearest * whole, high + last * whole
+            if len(possible) == 1:
+                last = nearest
+            low += nearest * sum(map(cost, certain)) * self.plan.validate_steps
+            high += last * sum(map(cost, possible)) * self.plan.validate_steps
         if self._is_proof:
             done = sum(group.step * cost(name) for (name, _), group in self._groups.items())
             low, high = max(0.0, low - done), max(0.0, high - done)
