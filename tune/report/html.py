@@ -142,6 +142,7 @@ def _templates() -> jinja2.Environment:
 def render_html(results: StudyResults) -> str:
     """Return the page that shows `results`."""
     settings, validation, finalists = results.settings, results.validation, results.finalists
+    chosen_name, chosen = _chosen(results)
     return (
         _templates()
         .get_template("report.html")
@@ -152,8 +153,8 @@ def render_html(results: StudyResults) -> str:
             outcome=_outcome(validation),
             next_steps=advice.next_steps(results),
             tiles=_tiles(results),
-            chosen_name=_chosen(results)[0],
-            configuration=_configuration(results),
+            chosen_name=None if chosen is None else chosen_name,
+            configuration=_configuration(results, chosen),
             validation=validation,
             validated=[] if validation is None else _validated_rows(validation),
             comparisons=[] if validation is None else _comparisons(validation),
@@ -225,18 +226,25 @@ def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) 
 
 
 def _chosen(results: StudyResults) -> tuple[str, Configuration | None]:
-    """Return the configuration to show beside the baseline, with its name."""
+    """Return the configuration to show beside the baseline, with its name; none if it is that."""
     for proof in (results.validation, results.finalists):
         if proof is not None:
-            return "winner", proof.winner.configuration
+            return "winner", None if proof.winner.is_baseline else proof.winner.configuration
     best = results.best
-    return "best on tuning seeds", None if best is None else best.configuration(results.settings)
+    found = None if best is None or best.is_baseline else best.configuration(results.settings)
+    return "best on tuning seeds", found
 
 
-def _configuration(results: StudyResults) -> list[HyperparameterRow]:
-    """Return a row for each hyperparameter, the tuned ones first."""
+def _configuration(
+    results: StudyResults, configuration: Configuration | None
+) -> list[HyperparameterRow]:
+    """Return a row for each hyperparameter, the tuned ones first.
+
+    Args:
+      results: of the study.
+      configuration: to show beside the baseline, if any.
+    """
     space, analysis = results.settings.space, results.analysis
-    _, configuration = _chosen(results)
     chosen = {} if configuration is None else configuration.to_dict()
     keys, rows = space.keys, []
     for name, baseline in results.settings.baseline.to_dict().items():

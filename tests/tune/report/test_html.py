@@ -117,3 +117,4 @@ def test_winner_that_is_the_default(programs, tmp_path):
     page = read(tmp_path)
     assert "No trial beat the baseline, which reaches" in page
     assert "winner − baseline" not in page
+    assert "★" not in page, "it would stand beside itself"
