@@ -62,7 +62,8 @@ def plot_optimization(results: StudyResults, path: Path) -> None:
         )
         _title(figure, f"{settings.env}, {study}", results.verdict, width=125)
         draw_history(history, results)
-        draw_importances(importance, results.analysis.importances)
+        doubt = "" if results.analysis.warning is None else ": too uncertain to trust"
+        draw_importances(importance, results.analysis.importances, f"Importance{doubt}")
         draw_slice(left, results, "learning_rate")
         draw_slice(right, results, "clip_epsilon")
         draw_legend(figure)
