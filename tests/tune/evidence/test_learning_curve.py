@@ -8,7 +8,6 @@ from tune.evidence.learning_curve import (
     SeedGroup,
     training_steps,
 )
-from tune.protocol.purposes import TUNING, VALIDATION
 from tune.protocol.settings import Settings
 
 
@@ -23,7 +22,8 @@ def test_keys_of_a_group_are_of_its_purpose_and_of_what_it_is_drawn_for():
         asked = jax.random.key_data(seed_keys(7, purpose, 3))
         return np.array_equal(jax.random.key_data(group.keys), asked)
 
-    config = Settings().config
-    assert same(SeedGroup(config, TUNING_SEEDS, 7, 3, [1]), TUNING)
-    assert same(SeedGroup(config, VALIDATION_SEEDS, 7, 3, [1]), VALIDATION)
-    assert same(SeedGroup(config, VALIDATION_SEEDS, 7, 3, [1], 42), (VALIDATION, 42))
+    # The numbers themselves: with others, a study would not be continued but mixed.
+    config, tuning, validation = Settings().config, 0, 1
+    assert same(SeedGroup(config, TUNING_SEEDS, 7, 3, [1]), tuning)
+    assert same(SeedGroup(config, VALIDATION_SEEDS, 7, 3, [1]), validation)
+    assert same(SeedGroup(config, VALIDATION_SEEDS, 7, 3, [1], 42), (validation, 42))
