@@ -1,5 +1,6 @@
 """How a training run goes, as lines: for the command, and for functions that are asked for it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,20 +8,24 @@ from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from ppo_jax.programs import Checkpoint
-    from ppo_jax.training import Training
 
 
 class PrintedProgress:
-    """Prints a line a checkpoint of `run`."""
+    """Prints a line a checkpoint of a training run.
 
-    def __init__(self, run: "Training") -> None:
-        self._run = run
+    Args:
+      env: name of the environment.
+      seeds: trained at once.
+      steps: nominal environment steps of the checkpoints.
+    """
+
+    def __init__(self, env: str, seeds: int, steps: Sequence[int]) -> None:
+        self._env, self._seeds, self._steps = env, seeds, steps
         self._taken = 0
 
     def started(self) -> None:
         """Say what is trained."""
-        run = self._run
-        print(f"{run.env}: {run.seeds} seeds × {run.total_steps:,} steps", flush=True)
+        print(f"{self._env}: {self._seeds} seeds × {self._steps[-1]:,} steps", flush=True)
 
     def resumed(self, passed: int, taken: int) -> None:
         """Say where an earlier process has stopped.
@@ -30,7 +35,7 @@ class PrintedProgress:
           taken: environment steps of each seed so far.
         """
         self._taken = taken
-        print(f"going on after {self._run.steps[passed - 1]:,} steps", flush=True)
+        print(f"going on after {self._steps[passed - 1]:,} steps", flush=True)
 
     def checkpoint(self, checkpoint: "Checkpoint") -> None:
         """Report a checkpoint."""

@@ -103,7 +103,8 @@ def _run(arguments: Arguments) -> None:
 
     programs = run.prepare(output)
     start = time.perf_counter()
-    result = run.run(programs, output, progress=PrintedProgress(run), tracking=arguments.tracking)
+    progress = PrintedProgress(run.env, run.seeds, run.steps)
+    result = run.run(programs, output, progress=progress, tracking=arguments.tracking)
     total = result.environment_steps * run.seeds
     print(
         f"{total:,} steps in {time.perf_counter() - start:.1f} s, "

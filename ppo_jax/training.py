@@ -481,5 +481,5 @@ def train(
     if callback is not None and not callable(callback):
         raise UserError(f"callback must be a function of a checkpoint, but got {callback!r:.80}")
     set_up_process()
-    lines = PrintedProgress(training) if progress else None
+    lines = PrintedProgress(training.env, seeds, training.steps) if progress else None
     return training.run(training.prepare(folder), folder, callback, progress=lines)

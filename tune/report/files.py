@@ -18,6 +18,7 @@ from tune.protocol.trials import StudyRecord
 from tune.report.figures import plot_optimization, plot_validation
 from tune.report.films import load_films
 from tune.report.html import render_html
+from tune.report.notebook import ShownResults
 from tune.report.results import StudyResults
 from tune.report.summary import describe_study, describe_trial
 
@@ -57,7 +58,7 @@ def load_results(
     """
     record = StudyRecord.of(study)
     finalists = Finalists.load(folder, record)
-    make = StudyResults.of if analysed else StudyResults.without_analysis
+    make = ShownResults.of if analysed else ShownResults.without_analysis
     results = make(record, finalists, Validation.load(folder, record, finalists))
     if results.validation is None:
         return results

@@ -11,11 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from ppo_jax.notebook import card
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis, analyse
 from tune.evidence.candidate import Candidate
@@ -26,7 +23,6 @@ from tune.evidence.statistics import Estimate, difference_of_means
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
 from tune.protocol.trials import StudyRecord, TrialRecord
-from tune.report.text import score
 
 NOT_VALIDATED = "Not validated on fresh seeds."
 """What stands in place of a verdict before there is one."""
@@ -187,34 +183,11 @@ class StudyResults:
         return here | dict(self.study.compilations[-1]) if self.study.compilations else here
 
     def __repr__(self) -> str:
-        return f"<StudyResults {self._title}; {self.verdict or NOT_VALIDATED}>"
-
-    def _repr_html_(self) -> str:
-        from tune.report.figures import draw_history, draw_validation_curves
-        from tune.report.marks import draw_legend
-
-        rows: dict[str, object] = {
-            "best on tuning seeds": score(self.best_score),
-            "baseline on tuning seeds": score(self.baseline_score),
-        }
-        if self.recommendation is not None:
-            rows["recommended"] = f"the {self.recommendation.name}"
-            rows |= self.recommendation.changes
-            rows["command"] = self.recommendation.command
-        validation = self.validation
-
-        def draw(axes: Axes) -> None:
-            if validation is None:
-                draw_history(axes, self)
-            else:
-                draw_validation_curves(axes, validation)
-            assert isinstance(axes.figure, Figure)
-            draw_legend(axes.figure)
-
-        return card(self._title, rows, text=self.verdict or NOT_VALIDATED, draw=draw)
+        return f"<StudyResults {self.title}; {self.verdict or NOT_VALIDATED}>"
 
     @property
-    def _title(self) -> str:
+    def title(self) -> str:
+        """Name of the study, and how many trials it has."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items())
         return f"{self.name}: {counts or 'no'} trials"
 

@@ -12,7 +12,8 @@ from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.report.files import load_results, write_report
-from tune.report.results import StudyResults, shown_score
+from tune.report.notebook import ShownResults
+from tune.report.results import shown_score
 from tune.report.stored import read_study
 from tune.search.study import run_optimization
 from tune.session import train_best_config
@@ -27,7 +28,7 @@ def trial(number, state=TrialState.COMPLETE, **changes):
 
 
 def results_of(*trials, compilations=()):
-    return StudyResults.of(StudyRecord("mine", Settings(), trials, compilations))
+    return ShownResults.of(StudyRecord("mine", Settings(), trials, compilations))
 
 
 def test_counts_and_sums_are_of_all_trials():
