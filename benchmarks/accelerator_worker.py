@@ -1,4 +1,4 @@
-"""Compiles the programs for a device that is not there. Started by :mod:`benchmarks.accelerator`.
+"""Compiles the programs for a device that is not there. Started by :mod:`benchmarks.prediction`.
 
 Runs in the environment that has the compilers. Reads one line of JSON, writes one for each
 program.

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from benchmarks import accelerator, hlo, measuring
-from benchmarks.accelerator import DEFAULT, Compiled, Costs
+from benchmarks import hlo, measuring, prediction
 from benchmarks.measuring import Report, Spread, Table
+from benchmarks.prediction import DEFAULT, Compiled, Costs
 from ppo_jax import command_line
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
-    from benchmarks.accelerator import Arguments
     from ppo_jax.schedules import LanePrograms
 
 SEEDS = 4
@@ -296,7 +295,7 @@ def predictions(device: jax.Device, rounds: int) -> list[Prediction]:
     from benchmarks.parts import Parts
     from ppo_jax.schedules import LanePrograms
 
-    config = accelerator.CONFIG
+    config = prediction.CONFIG
     parts = Parts(config, SEEDS, Hyperparameters(), [device])
     measured = {}
     for name in ("rollout", "updates", "iteration"):
@@ -304,10 +303,10 @@ def predictions(device: jax.Device, rounds: int) -> list[Prediction]:
         measured[name] = min(parts.time(name) for _ in range(rounds))
     alone = Costs.of({"training": _body(parts.programs, "training")})
     found = [
-        Prediction("rollout", _maybe(accelerator.rollout, alone, DEFAULT[0]), measured["rollout"]),
-        Prediction("epochs", _maybe(accelerator.update, alone, DEFAULT), measured["updates"]),
+        Prediction("rollout", _maybe(prediction.rollout, alone, DEFAULT[0]), measured["rollout"]),
+        Prediction("epochs", _maybe(prediction.update, alone, DEFAULT), measured["updates"]),
         Prediction(
-            "iteration", _maybe(accelerator.iteration, alone, DEFAULT), measured["iteration"]
+            "iteration", _maybe(prediction.iteration, alone, DEFAULT), measured["iteration"]
         ),
     ]
 
@@ -337,12 +336,12 @@ def predictions(device: jax.Device, rounds: int) -> list[Prediction]:
     found += [
         Prediction(
             f"a block of {LANES} lanes",
-            _maybe(accelerator.block_of_lanes, together),
+            _maybe(prediction.block_of_lanes, together),
             min(collecting),
         ),
         Prediction(
             f"ticks of a block of {LANES} lanes",
-            _maybe(accelerator.chunk_of_lanes, together),
+            _maybe(prediction.chunk_of_lanes, together),
             chunk,
         ),
     ]
@@ -361,50 +360,71 @@ def _maybe(predict: Callable[..., float], *arguments: Any) -> float | None:
         return None
 
 
-def measure(arguments: "Arguments") -> None:
-    """Measure everything, print tables and write results."""
+def measure(
+    *,
+    envs: Sequence[str],
+    agents: Sequence[int],
+    steps: int,
+    rounds: int,
+    study_trials: Sequence[int],
+    study_lanes: Sequence[int],
+    study_steps: int,
+    output: Path,
+) -> None:
+    """Measure everything, print tables and write results.
+
+    Args:
+      envs: to train many agents on.
+      agents: numbers of agents that train at once.
+      steps: of each agent in a timed call.
+      rounds: timed calls.
+      study_trials: trials of the studies.
+      study_lanes: lanes of the studies; 0 for auto.
+      study_steps: environment steps of each seed of a trial.
+      output: folder for the results.
+    """
     command_line.start_backend()
     console = measuring.make_console()
     device = jax.local_devices()[0]
-    setting = measuring.setting(steps=arguments.steps, rounds=arguments.rounds)
+    setting = measuring.setting(steps=steps, rounds=rounds)
     measuring.print_setting(setting, console)
     if device.platform == "cpu":
         console.print("no accelerator here: these are the times of a CPU core", soft_wrap=True)
 
     speeds: list[Speed] = []
-    jobs = [(env, agents) for env in arguments.device_envs for agents in arguments.agents]
+    jobs = [(env, count) for env in envs for count in agents]
     if importlib.util.find_spec("brax") is None:
         console.print("brax is not installed: its ant is left out")
     else:
-        jobs += [("brax/ant", agents) for agents in arguments.agents if agents <= SEEDS]
+        jobs += [("brax/ant", count) for count in agents if count <= SEEDS]
     contenders = list(CONTENDERS)
     if importlib.util.find_spec("rejax") is None:
         console.print("rejax is not installed: it is left out")
         contenders.remove("rejax")
-    for env, agents in jobs:
+    for env, count in jobs:
         for contender in contenders:
-            job = Job(env, agents, arguments.steps, device)
-            with console.status(f"{env}: {agents} agents, {contender}"):
-                speeds.append(speed(job, contender, arguments.rounds))
+            job = Job(env, count, steps, device)
+            with console.status(f"{env}: {count} agents, {contender}"):
+                speeds.append(speed(job, contender, rounds))
     studies = []
-    for trials in arguments.study_trials:
-        for lanes in arguments.study_lanes:
+    for trials in study_trials:
+        for lanes in study_lanes:
             with console.status(f"a study of {trials} trials, {lanes or 'auto'} lanes"):
-                studies.append(study(trials, lanes, arguments.study_steps))
+                studies.append(study(trials, lanes, study_steps))
     with console.status("predictions"):
-        compared = predictions(device, arguments.rounds)
+        compared = predictions(device, rounds)
 
     tables = [
         speed_table(speeds),
-        study_table(studies, arguments.study_steps),
+        study_table(studies, study_steps),
         prediction_table(compared),
     ]
     for table in tables:
         table.print(console)
-    console.print(accelerator.ASSUMPTIONS, soft_wrap=True)
+    console.print(prediction.ASSUMPTIONS, soft_wrap=True)
     results = {
         **setting,
-        "assumptions": accelerator.ASSUMPTIONS,
+        "assumptions": prediction.ASSUMPTIONS,
         "speeds": [dataclasses.asdict(s) for s in speeds],
         "studies": [dataclasses.asdict(s) for s in studies],
         "predictions": [dataclasses.asdict(p) for p in compared],
@@ -416,7 +436,7 @@ def measure(arguments: "Arguments") -> None:
         sections=[table.markdown() for table in tables],
         results=results,
         draw=lambda path: draw(speeds, path),
-    ).write(arguments.output, console)
+    ).write(output, console)
 
 
 def speed_table(speeds: Sequence[Speed]) -> Table:

@@ -4,8 +4,8 @@ from functools import cache
 
 import pytest
 
-from benchmarks import accelerator, hlo
-from benchmarks.accelerator import Costs, one_after_another, role, side_by_side
+from benchmarks import hlo, prediction
+from benchmarks.prediction import Costs, one_after_another, role, side_by_side
 
 TEXT = """\
 HloModule jit_training, is_scheduled=true
@@ -106,9 +106,9 @@ LIMITS = {
 
 @cache
 def compiled(env, lanes):
-    if accelerator.interpreter() is None:
+    if prediction.interpreter() is None:
         pytest.skip("the compilers are not installed; `make test-accelerator` does it")
-    return accelerator.compile_for("h100", env, lanes=lanes)
+    return prediction.compile_for("h100", env, lanes=lanes)
 
 
 def launches(env, lanes):
@@ -138,5 +138,5 @@ SECONDS = {1: (0.9, 25), 8: (None, 10), 20: (None, 6)}
 @pytest.mark.parametrize("lanes", SECONDS)
 def test_predicted_seconds_of_a_gpu_stay_within_limits(lanes):
     costs = Costs.of(compiled("CartPole-v1", lanes))
-    for predicted, limit in zip(accelerator.predict(costs, lanes), SECONDS[lanes], strict=True):
+    for predicted, limit in zip(prediction.predict(costs, lanes), SECONDS[lanes], strict=True):
         assert predicted is None or 0 < predicted <= limit
