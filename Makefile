@@ -17,13 +17,14 @@ help:  ## Show this list
 # A shell may forbid Python to write bytecode. Without any, a command takes seconds more to start.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Bytecode is made after it, on all cores; pip takes one.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 # The stamp is as new as the last install, so that a changed dependency is installed anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # As pip does on one core.
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	@touch $@
 
 install: $(VENV)/.installed  ## Make a virtual environment and install everything into it

@@ -153,7 +153,7 @@ def render_html(results: StudyResults) -> str:
             outcome=_outcome(validation),
             next_steps=advice.next_steps(results),
             tiles=_tiles(results),
-            chosen_name=None if chosen is None else chosen_name,
+            chosen_name=chosen_name,
             configuration=_configuration(results, chosen),
             validation=validation,
             validated=[] if validation is None else _validated_rows(validation),
@@ -225,14 +225,16 @@ def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) 
     return Tile(name, value, f"{confidence_text(found.confidence)}: {ends}")
 
 
-def _chosen(results: StudyResults) -> tuple[str, Configuration | None]:
-    """Return the configuration to show beside the baseline, with its name; none if it is that."""
+def _chosen(results: StudyResults) -> tuple[str | None, Configuration | None]:
+    """Return what to show beside the baseline, its name and itself; nothing if it is that."""
     for proof in (results.validation, results.finalists):
         if proof is not None:
-            return "winner", None if proof.winner.is_baseline else proof.winner.configuration
+            winner = proof.winner
+            return (None, None) if winner.is_baseline else ("winner", winner.configuration)
     best = results.best
-    found = None if best is None or best.is_baseline else best.configuration(results.settings)
-    return "best on tuning seeds", found
+    if best is None or best.is_baseline:
+        return None, None
+    return "best on tuning seeds", best.configuration(results.settings)
 
 
 def _configuration(

@@ -322,8 +322,7 @@ class Job:
         for phase in self.phases[self.phases.index(self.phase) :]:
             if phase == TRIALS or self.plan is None:
                 continue
-            certain: Sequence[str] = list(self._runs)
-            possible: Sequence[str] = certain
+            certain = possible = list(self._runs)
             if phase != self.phase:
                 others = [_BEST] * (self.plan.finalists if phase == FINALISTS else 1)
                 possible = [*others, _BASELINE]

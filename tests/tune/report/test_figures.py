@@ -60,6 +60,20 @@ def test_draws_whatever_was_tuned(tmp_path, params):
     assert path.stat().st_size > 10_000
 
 
+def test_overview_says_which_importances_are_too_uncertain(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        "tune.report.figures.draw_importances", lambda _axes, _found, title: titles.append(title)
+    )
+    doubtful = results(trials(("learning_rate", "clip_epsilon")))
+    sound = dataclasses.replace(
+        doubtful, analysis=dataclasses.replace(doubtful.analysis, warning=None)
+    )
+    for found in (doubtful, sound):
+        plot_optimization(found, tmp_path / "picture.png")
+    assert titles == ["Importance: too uncertain to trust", "Importance"]
+
+
 def test_draws_an_empty_study(tmp_path):
     plot_optimization(results([]), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
