@@ -17,6 +17,7 @@ transaction, once SQLite has brought each of them back.
 import contextlib
 import dataclasses
 import errno
+import faulthandler
 import functools
 import hashlib
 import json
@@ -326,6 +327,7 @@ class _Study:
 
     def _run(self, parent: socket.socket, ask: bool) -> None:
         lives.print_to(self.work)
+        faulthandler.dump_traceback_later(0.9 * LONGEST_LIFE, file=sys.stderr)
         if ask:
             syscalls.ask_before_calls(parent)
         parent.close()
@@ -551,7 +553,7 @@ def _fail_at(study: _Study, mode: Mode, place: _Place) -> _Failed:
         losses.lives += 1
         if life.status is None:
             losses.blocked += 1
-            losses.examples.append(f"{place}: takes more than {LONGEST_LIFE:.0f} s")
+            losses.examples.append(f"{place}: {_where_it_stands(life.errors)}")
         elif life.has_traceback:
             losses.tracebacks += 1
             losses.examples.append(f"{place}: ends with {life.status}: {_last_line(life.errors)}")
@@ -588,7 +590,8 @@ def _finish(
         return losses
     if life.status != 0:
         losses.blocked += 1
-        losses.examples.append(f"{name}: blocked: {_last_line(life.errors)}")
+        why = _where_it_stands(life.errors) if life.status is None else _last_line(life.errors)
+        losses.examples.append(f"{name}: blocked: {why}")
         losses.tracebacks += life.has_traceback
         return losses
     if life.has_traceback:
@@ -606,6 +609,14 @@ def _finish(
     left = [path for path in outcome["files"] if path not in expected["files"]]
     losses.temporary += len(left)
     return losses
+
+
+def _where_it_stands(errors: str) -> str:
+    """Return where a process that was killed for its length was, by what it printed before."""
+    _, _, stack = errors.rpartition("(most recent call first):")  # The main thread is the last.
+    calls = re.findall(r'File "(.+)", line (\d+) in (\S+)', stack)[:4]
+    places = " < ".join(f"{Path(file).name}:{line} {name}" for file, line, name in calls)
+    return f"takes more than {LONGEST_LIFE:.0f} s, in {places or 'no call of Python'}"
 
 
 def _last_line(text: str) -> str:

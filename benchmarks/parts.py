@@ -184,7 +184,7 @@ class Parts:
             "rollout": self._compile(rollouts, state),
             "advantages": self._compile(advantages, buffer),
             "updates": self._compile(updates, state, experience),
-            "iteration": self._train,
+            "iteration": lambda: self._train(REPEATS),
             "evaluation": lambda: self.programs.evaluate(self.state, 0),
             "call": lambda: self._train(0),
         }
@@ -202,7 +202,7 @@ class Parts:
         jax.block_until_ready(self.loops[name]())
         return (time.perf_counter() - start) / self.repeats.get(name, REPEATS)
 
-    def _train(self, iterations: int = REPEATS) -> TrainState:
+    def _train(self, iterations: int) -> TrainState:
         self.trained += iterations * self.hyperparameters.n_steps
         self.state, _ = self.programs.train_until(
             self.state, self.hyperparameters, self.trained, 2**31

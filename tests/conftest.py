@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from threadpoolctl import threadpool_limits
 
 from ppo_jax.scripts import collect_seldom
@@ -53,7 +55,9 @@ if sys.platform == "linux":
     ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 os.environ["MALLOC_ARENA_MAX"] = "2"
 
-# Before anything starts the backend: sharding is tested on any machine.
+# Before anything starts the backend: sharding is tested on any machine, also in commands, whose
+# results are compared with those of this process.
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 jax.config.update("jax_num_cpu_devices", 2)
 
 
@@ -121,31 +125,54 @@ def command():
 
 
 @pytest.fixture
-def refusal(monkeypatch, capsys):
-    """Return a function that gives a command wrong arguments and returns its one line of errors.
+def in_process(monkeypatch, capsys):
+    """Return a function that runs a command in this process.
 
-    It runs in this process, because another one takes seconds to start, and puts back what a
-    command line changes.
+    It need not start, and shares what is compiled and traced; what a command line changes in the
+    process is put back. The same is returned as of :func:`command`.
     """
     monkeypatch.setattr("ppo_jax.command_line.start_backend", lambda: None)  # It has started.
+    monkeypatch.setenv("COLUMNS", "200")
 
-    def run(module: str, *arguments: object) -> str:
+    def run(module: str, *arguments: object, cwd: Path | None = None) -> SimpleNamespace:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        cache = jax.config.jax_enable_compilation_cache
-        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+        settings = {name: getattr(jax.config, name) for name in names}
+        for owner, name in ((sys, "unraisablehook"), (warnings, "showwarning")):
+            monkeypatch.setattr(owner, name, getattr(owner, name))
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+            monkeypatch.syspath_prepend(cwd)
+        capsys.readouterr()
+        status: str | int | None = 0
         try:
-            with pytest.raises(SystemExit) as stop:
-                importlib.import_module(module).main([str(argument) for argument in arguments])
+            importlib.import_module(module).main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            jax.config.update("jax_enable_compilation_cache", cache)
+            if settings != {name: getattr(jax.config, name) for name in names}:
+                for name, value in settings.items():
+                    jax.config.update(name, value)
+                compilation_cache.reset_cache()  # It would go on with the folder that it knows.
         printed = capsys.readouterr()
-        assert stop.value.code == 2
-        assert printed.out == ""
-        assert printed.err.startswith("error: ")
-        assert printed.err.count("\n") == 1
-        return printed.err
+        return SimpleNamespace(returncode=status, stdout=printed.out, stderr=printed.err)
+
+    return run
+
+
+@pytest.fixture
+def refusal(in_process):
+    """Return a function that gives a command wrong arguments and returns its one line of errors."""
+
+    def run(module: str, *arguments: object) -> str:
+        done = in_process(module, *arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        return str(done.stderr)
 
     return run
 

@@ -83,6 +83,7 @@ def test_static_program_learns():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_parts")
 def test_reduced_measurement_writes_tables_and_picture(tmp_path, capsys, monkeypatch):
     for size in ("SEEDS", "LANES"):
         monkeypatch.setattr(on_device, size, 2)

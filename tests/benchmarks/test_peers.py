@@ -128,8 +128,8 @@ def test_a_failed_installation_is_reported_and_tried_again(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_ours_alone_from_the_command_line(command, tmp_path):
-    done = command(
+def test_ours_alone_from_the_command_line(in_process, tmp_path):
+    done = in_process(
         *("benchmarks.peers", "--peers", OURS, "--envs", "CartPole-v1", "--seeds", 1),
         *("--steps", 2048, "--rounds", 1, "--output", tmp_path),
     )

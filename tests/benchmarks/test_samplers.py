@@ -158,10 +158,10 @@ def test_long_training_of_too_few_is_not_judged(tmp_path):
 
 
 @pytest.mark.slow
-def test_command(path, tmp_path, command):
+def test_command(path, tmp_path, in_process):
     for env in ("CartPole-v1", "Acrobot-v1"):
         (tmp_path / f"trials_{env}.npz").write_bytes(path.read_bytes())
-    done = command(
+    done = in_process(
         *("benchmarks.samplers", "--records", tmp_path, "--studies", 5, "--trials", 6),
         *("--env", "CartPole-v1", "Acrobot-v1", "--samplers", "random", "grid", "--no-changes"),
         *("--output", tmp_path / "out"),

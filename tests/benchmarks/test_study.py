@@ -1,21 +1,28 @@
 """The benchmark of whole studies; nothing here depends on how fast they are."""
 
 import json
+import time
 from pathlib import Path
 
+import jax
 import pytest
 from rich.console import Console
 
-from benchmarks import peers, study
+from benchmarks import peers, study, study_worker
 from benchmarks.processes import ProcessError
 from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
 
+SHORT = {"total_steps": 2048, "eval_every": 1024}
 TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
 
 
 @pytest.mark.slow
-def test_every_strategy_does_the_same_work(command, tmp_path: Path):
-    done = command(
+def test_every_strategy_does_the_same_work(in_process, monkeypatch, tmp_path: Path):
+    def ask(what, cache, **request):
+        return getattr(study_worker, what)({"started": time.monotonic(), **request})
+
+    monkeypatch.setattr(study, "ask", ask)
+    done = in_process(
         "benchmarks.study", *TINY, "--starts", 1, "--zoo-trials", 0, "--output", tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -37,6 +44,13 @@ def test_every_strategy_does_the_same_work(command, tmp_path: Path):
         assert results["starts"][event]["ratio"]["median"] == pytest.approx(ratio)
     assert results["rl_zoo"] is None
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_worker_starts_a_study_and_answers():
+    cache = jax.config.jax_compilation_cache_dir
+    marks = study.ask("start", cache, settings={"env": "CartPole-v1", "seeds": 2, **SHORT})
+    assert 0 < marks["first_step"] < marks["first_checkpoint"]
 
 
 def test_a_tuner_that_cannot_be_installed_is_reported(monkeypatch):

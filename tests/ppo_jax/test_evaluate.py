@@ -77,10 +77,10 @@ def run(monkeypatch):
 
 
 @pytest.mark.slow
-def test_plays_here_and_in_gymnasium_and_films_it(command, tmp_path):
+def test_plays_here_and_in_gymnasium_and_films_it(in_process, tmp_path):
     folder = balancing_policy(tmp_path / "policy")
     film, results = tmp_path / "films" / "cartpole.gif", tmp_path / "results.json"
-    done = command(
+    done = in_process(
         *("ppo_jax.evaluate", folder, "--episodes", 30, "--gymnasium", "CartPole-v1"),
         *("--record", film, "--json", results),
     )

@@ -174,10 +174,10 @@ def test_the_export_says_what_it_cannot_do_with_it(folder, refusal):
 
 
 @pytest.mark.slow
-def test_the_commands_train_and_evaluate_with_it(command, tmp_path):
+def test_the_commands_train_and_evaluate_with_it(in_process, tmp_path):
     sizes = ("--total-steps", 4096, "--seeds", 2, "--output", tmp_path)
-    trained = command("ppo_jax.train", "--network", NAME, *sizes, cwd=tmp_path)
+    trained = in_process("ppo_jax.train", "--network", NAME, *sizes, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     evaluate = ("ppo_jax.evaluate", tmp_path / "policy", "--episodes", 4, "--network", NAME)
-    played = command(*evaluate, cwd=tmp_path)
+    played = in_process(*evaluate, cwd=tmp_path)
     assert played.returncode == 0, played.stderr

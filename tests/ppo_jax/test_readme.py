@@ -74,9 +74,9 @@ def test_a_policy_acts_from_numpy_alone(tmp_path, random_params, name, agent):
 
 
 @pytest.mark.slow
-def test_an_environment_of_ones_own_trains(tmp_path, command):
+def test_an_environment_of_ones_own_trains(tmp_path, in_process):
     copied(tmp_path, "my_package/my_module.py")
-    done = command(
+    done = in_process(
         *("ppo_jax.train", "--env", "my_package.my_module:Line", "--env-kwargs", "step_size=0.5"),
         *("--total-steps", 20480, "--eval-every", 10240, "--seeds", 2, "--hidden-sizes", 16),
         *("--n-steps", 512, "--batch-size", 128, "--learning-rate", 3e-3, "--output", "out"),
@@ -87,7 +87,7 @@ def test_an_environment_of_ones_own_trains(tmp_path, command):
     assert results["config"]["env_kwargs"] == {"step_size": 0.5}
     # From -1 it takes four steps of 0.5, of 0.1 it would take twenty.
     assert np.min(results["returns"][-1]) >= -0.4 - 1e-5
-    done = command(
+    done = in_process(
         *("ppo_jax.evaluate", "out/policy", "--episodes", 10),
         *("--env", "my_package.my_module:Line"),
         cwd=tmp_path,

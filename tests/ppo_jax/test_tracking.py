@@ -160,9 +160,9 @@ def test_a_missing_package_is_named_before_anything_starts(monkeypatch, options,
 
 
 @pytest.mark.slow
-def test_a_training_writes_both(command, tmp_path, monkeypatch):
+def test_a_training_writes_both(in_process, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    done = command(
+    done = in_process(
         *("ppo_jax.train", "--total-steps", 2048, "--eval-every", 1024, "--seeds", 2),
         *("--n-steps", 512, "--batch-size", 128, "--hidden-sizes", 8, "--eval-episodes", 4),
         *("--output", "out", "--tensorboard", "--wandb", "mine"),

@@ -58,14 +58,14 @@ def policy_bytes(folder):
 
 
 @pytest.mark.slow
-def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command, wait_until):
+def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, in_process, wait_until):
     """SIGKILL in the middle, after a checkpoint; then the same command."""
     arguments = (
         *("ppo_jax.train", "--total-steps", 20_480, "--eval-every", 4096, "--seeds", 3),
         *("--n-steps", 512, "--batch-size", 128, "--eval-episodes", 4, "--hidden-sizes", 16),
         "--anneal-learning-rate",
     )
-    whole = command(*arguments, "--output", tmp_path / "whole")
+    whole = in_process(*arguments, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
 
     halves = tmp_path / "halves"
@@ -83,7 +83,7 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
         if not (halves / "policy").exists():
             break
         shutil.rmtree(halves)  # On a busy machine it can end before it is killed.
-    done = command(*arguments, "--output", halves)
+    done = in_process(*arguments, "--output", halves)
     assert done.returncode == 0, done.stderr
     passed = int(re.search("going on after ([0-9,]+) steps", done.stdout)[1].replace(",", ""))
     rest = sum("steps  return" in line for line in done.stdout.splitlines())
@@ -95,14 +95,14 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, command
     assert results[0]["returns"] == results[1]["returns"]
 
     # Nothing is left to do.
-    again = command(*arguments, "--output", halves)
+    again = in_process(*arguments, "--output", halves)
     assert again.returncode == 0, again.stderr
     assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")
     # Another run is refused, whether it has ended or was stopped.
     for ended in (True, False):
         if not ended:
             (halves / "training.json").unlink()
-        other = command(*arguments, "--gamma", 0.9, "--output", halves)
+        other = in_process(*arguments, "--gamma", 0.9, "--output", halves)
         assert other.returncode == 2
         assert "a run with hyperparameters.gamma = 0.99, but got 0.9" in other.stderr
         assert policy_bytes(halves) == policy_bytes(tmp_path / "whole")

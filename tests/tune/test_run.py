@@ -74,17 +74,17 @@ def test_small_study_from_start_to_end(command, tmp_path):
 
 @pytest.mark.slow
 def test_the_same_command_says_the_same_and_gives_the_same_scores_elsewhere(
-    command, tmp_path, monkeypatch
+    command, in_process, tmp_path, monkeypatch
 ):
     output = tmp_path / "out"
-    done = command("tune.run", "--trials", 4, "--output", output, *TINY)
+    done = in_process("tune.run", "--trials", 4, "--output", output, *TINY)
     assert done.returncode == 0, done.stderr
     last = verdict(done.stdout)
     results = json.loads((output / "optimization_results.json").read_text())
     validation = (output / "validation.json").read_text()
 
     # Nothing is left to do.
-    again = command("tune.run", "--trials", 4, "--output", output, *TINY)
+    again = in_process("tune.run", "--trials", 4, "--output", output, *TINY)
     assert again.returncode == 0, again.stderr
     assert verdict(again.stdout) == last
     assert (output / "validation.json").read_text() == validation
@@ -108,11 +108,11 @@ def test_the_same_command_says_the_same_and_gives_the_same_scores_elsewhere(
 
 
 @pytest.mark.slow
-def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command, tmp_path):
+def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(in_process, tmp_path):
     """Finalists and validation too, and the same numbers with and without the kill."""
     tiny = (*TINY, "--pruner-startup-trials", 1)
     arguments = ("tune.run", "--trials", 12, "--lanes", 4, *tiny)
-    whole = command(*arguments, "--output", tmp_path / "whole")
+    whole = in_process(*arguments, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"
     process = subprocess.Popen(
@@ -129,7 +129,7 @@ def test_study_side_by_side_from_start_to_end_and_once_more_after_a_kill(command
             break
     process.kill()
     process.communicate()
-    done = command(*arguments, "--output", killed)
+    done = in_process(*arguments, "--output", killed)
     assert done.returncode == 0, done.stderr
     assert verdict(done.stdout) == verdict(whole.stdout)
     results = json.loads((tmp_path / "whole" / "optimization_results.json").read_text())

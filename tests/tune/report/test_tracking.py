@@ -21,8 +21,8 @@ def check(folder):
 
 
 @pytest.mark.slow
-def test_every_trial_is_a_run(command, tmp_path):
-    done = command("tune.run", *SMALL, "--output", tmp_path, "--tensorboard")
+def test_every_trial_is_a_run(in_process, tmp_path):
+    done = in_process("tune.run", *SMALL, "--output", tmp_path, "--tensorboard")
     assert done.returncode == 0, done.stderr
     check(tmp_path / "tensorboard")
 
