@@ -142,7 +142,7 @@ from pathlib import Path
 from benchmarks.every_call import every_call
 
 if __name__ == "__main__":
-    table, examples = every_call(Path(sys.argv[1]), at_most=2)
+    table, examples = every_call(Path(sys.argv[1]), at_most=3)
     for row in table.rows:
         print(*row[1:])
     print(*examples, sep="\\n", file=sys.stderr)
