@@ -158,15 +158,6 @@ class Life:
         expected = 0 if self.status == 0 else 1
         return "Traceback" in self.errors or (self.status is not None and len(lines) != expected)
 
-    @property
-    def waits_for_jax(self) -> bool:
-        """Whether it was killed for its length while it waited for a thread of JAX.
-
-        No process that was forked has these; see :func:`benchmarks.lives.prepare`. On a busy
-        machine one of thousands wants one all the same, which no command of a user does.
-        """
-        return self.status is None and "in _value" in self.errors
-
 
 MODES = KILLS + ERRORS + POWER_LOSSES
 
@@ -560,8 +551,6 @@ def _fail_at(study: _Study, mode: Mode, place: _Place) -> _Failed:
         fault = _Fault(base, mode, place)
         life = study.live(fault)
         losses.lives += 1
-        if life.waits_for_jax:
-            continue
         if life.status is None:
             losses.blocked += 1
             losses.examples.append(f"{place}: {_where_it_stands(life.errors)}")
@@ -594,8 +583,6 @@ def _finish(
     """
     life = study.live()
     losses.lives += 1
-    if life.waits_for_jax:
-        life = study.live()
     if may_refuse and life.status == 2 and not life.has_traceback:
         if str(study.output) not in life.errors:
             losses.blocked += 1

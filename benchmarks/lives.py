@@ -69,14 +69,12 @@ def prepare(folder: Path, options: Mapping[str, Any]) -> None:
     }.items():
         mock.patch(name, stand_in).start()
     os.environ["JAX_NUM_CPU_DEVICES"] = "1"
-    flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false"
-    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    jax.config.update("jax_num_cpu_devices", 1)  # The variable has been read.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     with _states_in_memory():
         for _ in range(2):  # The second continues what the first has saved.
             with tempfile.TemporaryDirectory(dir=folder) as place, _printing_to(Path(place)):
                 run({**options, "--output": Path(place) / "study"})
-    jax.block_until_ready(jax.live_arrays())  # A life would wait for those that come too late.
     gc.collect()
     gc.freeze()  # A life's collections do not go through all of this once more.
 
