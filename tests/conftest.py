@@ -136,7 +136,10 @@ def in_process(monkeypatch, capsys):
 
     def run(module: str, *arguments: object, cwd: Path | None = None) -> SimpleNamespace:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+        names = (
+            *("jax_enable_compilation_cache", "jax_compilation_cache_dir"),
+            "jax_persistent_cache_min_compile_time_secs",
+        )
         settings = {name: getattr(jax.config, name) for name in names}
         for owner, name in ((sys, "unraisablehook"), (warnings, "showwarning")):
             monkeypatch.setattr(owner, name, getattr(owner, name))
