@@ -65,7 +65,7 @@ TASKS: Mapping[str, Settings] = {
     "MountainCar-v0": _short("MountainCar-v0", _NORMALIZED, total_steps=50_000, eval_episodes=32),
     "MountainCarContinuous-v0": _short("MountainCarContinuous-v0", _NORMALIZED, eval_episodes=3),
     "Breakout-MinAtar": _short("Breakout-MinAtar", _MINATAR, total_steps=65_536),
-    "Asterix-MinAtar": _short("Asterix-MinAtar", _MINATAR, total_steps=65_536),
+    "SpaceInvaders-MinAtar": _short("SpaceInvaders-MinAtar", _MINATAR, total_steps=65_536),
     "Catch-bsuite": _short("Catch-bsuite", total_steps=16_384),
     "Pendulum-v1-wide": _short("Pendulum-v1", space=_ONE_PROGRAM, total_steps=49_152),
     "CartPole-v1-wide": _short("CartPole-v1", space=_ONE_PROGRAM),
