@@ -128,8 +128,8 @@ def command():
 def in_process(monkeypatch, capsys):
     """Return a function that runs a command in this process.
 
-    It need not start, and shares what is compiled and traced; what a command line changes in the
-    process is put back. The same is returned as of :func:`command`.
+    Nothing has to start, and what is traced and compiled is shared. What a command line changes in
+    the process is put back. The result is that of :func:`command`.
     """
     monkeypatch.setattr("ppo_jax.command_line.start_backend", lambda: None)  # It has started.
     monkeypatch.setenv("COLUMNS", "200")
@@ -137,7 +137,8 @@ def in_process(monkeypatch, capsys):
     def run(module: str, *arguments: object, cwd: Path | None = None) -> SimpleNamespace:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         names = (
-            *("jax_enable_compilation_cache", "jax_compilation_cache_dir"),
+            "jax_enable_compilation_cache",
+            "jax_compilation_cache_dir",
             "jax_persistent_cache_min_compile_time_secs",
         )
         settings = {name: getattr(jax.config, name) for name in names}

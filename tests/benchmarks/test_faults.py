@@ -1,6 +1,7 @@
 """The benchmark of faults, in small: it counts losses, and there are none."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def test_one_process_survives_kills(tmp_path, in_process, monkeypatch):
         done = in_process("tune.run", *words, "--output", output)
         assert done.returncode == 0, done.stderr
 
-    monkeypatch.setattr(faults, "run_study", run_study)  # Only those that are killed need one.
+    monkeypatch.setattr(faults, "run_study", run_study)  # Only what is killed needs a process.
     arguments = faults.Arguments(kills=1, trials=3, total_steps=4096, validate_steps=8192)
     found = counts(faults.one_process(arguments, tmp_path))
     assert found["kills survived"] == 1
@@ -136,6 +137,25 @@ def test_folder_that_goes_while_it_is_read_is_no_error(tmp_path, monkeypatch):
     assert every_call._read(tmp_path) == {"file": b"1", "folder": None}
 
 
+STANDING = """
+import faulthandler, threading
+
+def stands_still():
+    threading.Event().wait()
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+faulthandler.dump_traceback_later(0.1, exit=True)
+stands_still()
+"""
+
+
+def test_life_that_stands_still_says_where():
+    done = subprocess.run([sys.executable, "-c", STANDING], capture_output=True, text=True)
+    found = every_call._where_it_stands(done.stderr)
+    assert re.search(r"in threading\.py:\d+ wait < .*<string>:5 stands_still < ", found)
+    assert every_call._where_it_stands("").endswith("in no call of Python")
+
+
 EVERY_CALL = """
 import sys
 from pathlib import Path
@@ -164,5 +184,5 @@ def test_study_that_is_stopped_at_a_call_is_finished_by_the_same_command(tmp_pat
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
 def test_connection_that_dies_at_a_message_ends_no_worker(tmp_path):
     script = "from benchmarks.faults import main; main()"
-    options = "--every-statement --storage postgresql --at-most 2 --away 1 --output"
+    options = "--every-statement --storage postgresql --at-most 3 --away 1 --output"
     assert "in all" in run_script(script, *options.split(), tmp_path)

@@ -12,7 +12,6 @@ from benchmarks import peers, study, study_worker
 from benchmarks.processes import ProcessError
 from benchmarks.study import AT_ONCE, OURS, USUAL, Arguments
 
-SHORT = {"total_steps": 2048, "eval_every": 1024}
 TINY = ("--trials", 2, "--seeds", 2, "--total-steps", 2048, "--eval-every", 1024)
 
 
@@ -49,7 +48,8 @@ def test_every_strategy_does_the_same_work(in_process, monkeypatch, tmp_path: Pa
 @pytest.mark.slow
 def test_a_worker_starts_a_study_and_answers():
     cache = jax.config.jax_compilation_cache_dir
-    marks = study.ask("start", cache, settings={"env": "CartPole-v1", "seeds": 2, **SHORT})
+    settings = {"env": "CartPole-v1", "seeds": 2, "total_steps": 2048, "eval_every": 1024}
+    marks = study.ask("start", cache, settings=settings)
     assert 0 < marks["first_step"] < marks["first_checkpoint"]
 
 
