@@ -7,7 +7,7 @@ is a model of recorded trials (:mod:`benchmarks.surrogate`) or their rows
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tune.protocol.settings import Settings
 
@@ -29,6 +29,9 @@ WINNERS: Mapping[str, str] = {
 }
 """Rule that names the winner of a study -> what it takes. ``rerun`` was once the tuner's own way
 to correct for luck; the model does that without steps."""
+
+CLASSIC: Mapping[str, Any] = {"sampler": "tpe", "sampler_startup_trials": 5, "winner": "rerun"}
+"""What the tuner did before it had a model: settings of a study, and the rule for its winner."""
 
 
 def run_trials(

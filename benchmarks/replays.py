@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from benchmarks import measuring
-from benchmarks.equal_steps import RERUN_SEEDS, candidates, run_trials
+from benchmarks.equal_steps import CLASSIC, RERUN_SEEDS, candidates, run_trials
 from benchmarks.measuring import Report, Table, with_interval
 from benchmarks.records import Records, studied
 from ppo_jax.config import AgentConfig
@@ -285,7 +285,7 @@ def replay(
 
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "gp": {},
-    "tpe, best rerun": {"sampler": "tpe", "sampler_startup_trials": 5, "winner": "rerun"},
+    "tpe, best rerun": CLASSIC,
 }
 """Name -> settings of its studies, and the rule that names the winner; the first is the default."""
 

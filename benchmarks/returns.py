@@ -23,23 +23,25 @@ class Reference(NamedTuple):
       value: mean return; None where no source gives one.
       text: the source's own figure, with its environment steps.
       source: who published it.
+      steps: environment steps after which it was reached.
     """
 
     value: float | None
     text: str
     source: str
+    steps: int | None = None
 
 
 REFERENCES = {
-    "CartPole-v1": Reference(490.0, "490.0 ± 6.1 at 500k", "CleanRL"),
-    "Acrobot-v1": Reference(-78.9, "−78.9 at 500k", "gymnax-blines"),
-    "Pendulum-v1": Reference(-195.0, "−195 at 1M", "gymnax-blines"),
-    "MountainCar-v0": Reference(-118.3, "−118.3 at 240k", "gymnax-blines"),
-    "MountainCarContinuous-v0": Reference(88.3, "88.3 ± 2.6 at 20k, with gSDE", "RL Zoo"),
-    "Asterix-MinAtar": Reference(15.0, "15–17.8 at 10M", "gymnax-blines"),
-    "Breakout-MinAtar": Reference(23.0, "23–43 at 10M", "gymnax-blines"),
-    "Freeway-MinAtar": Reference(57.0, "57–59 at 10M", "gymnax-blines"),
-    "SpaceInvaders-MinAtar": Reference(128.0, "128–132 at 10M", "gymnax-blines"),
+    "CartPole-v1": Reference(490.0, "490.0 ± 6.1 at 500k", "CleanRL", 500_000),
+    "Acrobot-v1": Reference(-78.9, "−78.9 at 500k", "gymnax-blines", 500_000),
+    "Pendulum-v1": Reference(-195.0, "−195 at 1M", "gymnax-blines", 1_000_000),
+    "MountainCar-v0": Reference(-118.3, "−118.3 at 240k", "gymnax-blines", 240_000),
+    "MountainCarContinuous-v0": Reference(88.3, "88.3 ± 2.6 at 20k, with gSDE", "RL Zoo", 20_000),
+    "Asterix-MinAtar": Reference(15.0, "15–17.8 at 10M", "gymnax-blines", 10_000_000),
+    "Breakout-MinAtar": Reference(23.0, "23–43 at 10M", "gymnax-blines", 10_000_000),
+    "Freeway-MinAtar": Reference(57.0, "57–59 at 10M", "gymnax-blines", 10_000_000),
+    "SpaceInvaders-MinAtar": Reference(128.0, "128–132 at 10M", "gymnax-blines", 10_000_000),
 }
 """Environment -> its published return."""
 

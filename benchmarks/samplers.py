@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import measuring
-from benchmarks.equal_steps import RERUN_SEEDS, candidates, run_trials
+from benchmarks.equal_steps import CLASSIC, RERUN_SEEDS, candidates, run_trials
 from benchmarks.measuring import PUBLISHED, Report, Table, mean_of, with_interval
 from benchmarks.records import TASKS, Records, halves, record, records_path, studied
 from ppo_jax import command_line
@@ -66,6 +66,9 @@ class Arguments:
     replays: bool = False
     """Compare the default study with TPE on the rows of recorded tables, and write
     replays.json, replays.npz and replays.png instead."""
+    real: bool = False
+    """Train every trial: compare the default study with TPE in pairs of real studies of Pendulum-v1
+    (--env), and write real.json and real.png instead."""
     lanes: tuple[int, ...] = ()
     """With --replays: compare the default study with itself, so many trials side by side, and write
     lanes.json instead."""
@@ -302,6 +305,9 @@ def _run(arguments: Arguments) -> None:
     measuring.require_counts(arguments, "trials", "record_seeds")
     measuring.require_counts(arguments, "studies", low=5)
     measuring.require_counts(arguments, "record", "record_long", low=0)
+    if arguments.real:
+        _on_real_studies(arguments)
+        return
     recorded = [task for task in TASKS if records_path(arguments.records, task).exists()]
     tables = arguments.env or (recorded if arguments.replays else ON_SURROGATES)
     for table in tables:
@@ -345,6 +351,28 @@ def _run(arguments: Arguments) -> None:
         if arguments.replays
         else _on_surrogates(found, arguments, console)
     )
+    written = report.write(arguments.output, console)
+    if arguments.publish:
+        report.publish(written)
+
+
+def _on_real_studies(arguments: Arguments) -> None:
+    """Compare strategies by training every trial."""
+    if arguments.replays or arguments.lanes or arguments.record:
+        raise UserError("--real trains: it goes with neither --replays, --lanes nor --record")
+    tables = arguments.env or ("Pendulum-v1",)
+    if len(tables) != 1:
+        raise UserError(f"--real is of one table, but got --env {' '.join(tables)}")
+    require_choice("--env", tables[0], TASKS)
+    require_writable(arguments.output)
+    command_line.start_backend()
+    import optuna
+
+    from benchmarks import real
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    console = measuring.make_console()
+    report = real.compare(TASKS[tables[0]], arguments.trials, arguments.studies, console)
     written = report.write(arguments.output, console)
     if arguments.publish:
         report.publish(written)
@@ -427,8 +455,7 @@ def run_studies(
             changes = {"sampler": sampler, "pruner": pruner}
             groups["samplers"].append((f"{sampler}, {pruning}", changes))
     if "tpe" in arguments.samplers:
-        classic = {"sampler": "tpe", "sampler_startup_trials": 5, "winner": "rerun"}
-        groups["samplers"].append(("tpe, pruned, best rerun", classic))
+        groups["samplers"].append(("tpe, pruned, best rerun", {**CLASSIC}))
     if arguments.changes:
         groups["one change from the defaults"] = [("defaults", {})]
         for changes in CHANGES:
