@@ -4,6 +4,7 @@ A sampler may only propose configurations that were recorded and that the study 
 study tunes on one half of the recorded seeds, drawn anew, and its winner is judged on the other.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,13 @@ class Rows:
     def row_of(self, configuration: Configuration) -> int:
         """Return the row of a configuration."""
         return self._rows[configuration]
+
+    def first(self, count: int) -> "Rows":
+        """Return the table as if it had its first rows only."""
+        cut = copy.copy(self)
+        cut.params, cut.points = self.params[:count], self.points[:count]
+        cut.returns, cut.scores = self.returns[:count], self.scores[:count]
+        return cut
 
     def regret(self, score: float) -> float:
         """Return the share of the gap between the median and the best row that `score` lacks."""
