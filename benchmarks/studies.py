@@ -58,8 +58,6 @@ class Arguments:
     """Folder for those of the studies, which are kept: the same command continues."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
-    publish: bool = False
-    """Make these results the ones that the documentation shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +164,7 @@ def _run(arguments: Arguments) -> None:
         found[env] = [run_study(arguments, env, seed, console) for seed in arguments.seeds]
     report = report_of(arguments, found)
     study_table(found).print(console)
-    written = report.write(arguments.output, console)
-    if arguments.publish:
-        report.publish(written)
+    report.write(arguments.output, console)
 
 
 def command(env: str, trials: int, seed: int) -> list[str]:
@@ -186,7 +182,7 @@ def run_study(arguments: Arguments, env: str, seed: int, console: "Console") -> 
       UserError: when it fails.
     """
     folder = arguments.folders / f"{folder_name(env)}-{seed}"
-    if not (folder / "validation.json").exists():
+    if not has_ended(folder, arguments.trials):
         options = command(env, arguments.trials, seed)
         console.print(" ".join(["python -m tune.run", *options]), markup=False, soft_wrap=True)
         try:
@@ -204,6 +200,15 @@ def run_study(arguments: Arguments, env: str, seed: int, console: "Console") -> 
         soft_wrap=True,
     )
     return found
+
+
+def has_ended(folder: Path, trials: int) -> bool:
+    """Return whether a folder holds a verdict on so many trials; `tune.run` continues all others."""
+    results = folder / "optimization_results.json"
+    if not results.exists():
+        return False
+    found = read_json(results)
+    return found["verdict"] is not None and found["n_trials"]["total"] >= trials
 
 
 def report_of(arguments: Arguments, found: Mapping[str, Sequence[Found]]) -> Report:

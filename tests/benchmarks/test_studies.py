@@ -8,14 +8,14 @@ import pytest
 
 from benchmarks import studies
 from benchmarks.processes import ProcessError
-from benchmarks.studies import Found, command, plot, study_table
+from benchmarks.studies import Found, command, has_ended, plot, study_table
 from ppo_jax.config import AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
 
 STEPS = [100_000, 500_000, 750_000, 1_000_000]
 
 
-def write(folder: Path, level: str | None = "improved", recommended: str = "winner", seed: int = 0):
+def write(folder, level="improved", recommended="winner", seed=0, trials=30, verdict="Improved."):
     """Write the files of a validated study: the winner reaches 30, the baseline 25 and diverges."""
     winner = np.outer([10.0, 20.0, 30.0, 40.0], [0.5, 1.5])
     difference = {"value": 5.0, "interval": [1.0, 9.0]}
@@ -35,7 +35,7 @@ def write(folder: Path, level: str | None = "improved", recommended: str = "winn
             "seeds_trained": 2,
             "steps": STEPS,
         },
-        "optimization_results": {"n_trials": {"total": 30}},
+        "optimization_results": {"n_trials": {"total": trials}, "verdict": verdict},
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -97,6 +97,16 @@ def test_studies_are_run_once_by_the_command_of_a_user(tmp_path, monkeypatch, in
     assert [len(found) for found in results["studies"].values()] == [2, 2]
     in_process("benchmarks.studies", *small, *places)
     assert len(ran) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "ended"),
+    [({}, True), ({"trials": 29}, False), ({"verdict": None}, False), ({"trials": 31}, True)],
+)
+def test_a_study_has_ended_with_a_verdict_on_all_trials(changes, ended, tmp_path):
+    assert not has_ended(tmp_path, 30)
+    write(tmp_path, **changes)
+    assert has_ended(tmp_path, 30) == ended
 
 
 def test_a_study_that_fails_is_named(tmp_path, monkeypatch, in_process):
