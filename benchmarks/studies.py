@@ -203,7 +203,7 @@ def run_study(arguments: Arguments, env: str, seed: int, console: "Console") -> 
 
 
 def has_ended(folder: Path, trials: int) -> bool:
-    """Return whether a folder holds a verdict on so many trials; `tune.run` continues all others."""
+    """Return whether a folder holds a verdict on so many trials; all others go on."""
     results = folder / "optimization_results.json"
     if not results.exists():
         return False
