@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import measuring
 from benchmarks.equal_steps import CLASSIC, RERUN_SEEDS, candidates, run_trials
 from benchmarks.measuring import Report, Table, with_interval
+from ppo_jax.files import make_folder, read_json
 from ppo_jax.seeds import seed_keys
 from tune.evidence.learning_curve import mean_of_finite
 from tune.evidence.statistics import summarize
@@ -154,27 +155,42 @@ def ended_within(study: StudyRecord, seconds: float) -> StudyRecord:
     return dataclasses.replace(study, trials=kept)
 
 
-def compare(settings: Settings, trials: int, studies: int, console: "Console") -> Report:
+def compare(
+    settings: Settings, trials: int, studies: int, folder: Path, console: "Console"
+) -> Report:
     """Run real studies of every strategy and print what their winners reach.
 
     Args:
       settings: of the default study.
       trials: of a default study that prunes none; all spend its environment steps.
       studies: of each strategy.
+      folder: for ``real.json``, which is written after each seed; those in it are not run again.
       console: prints a line a seed, and the table.
     """
     measured_with = measuring.setting(env=settings.env, studies=studies, trials=trials)
     measuring.print_setting(measured_with, console)
+    make_folder(folder)
+    path = folder / "real.json"
+    found = known_studies(path, measured_with)[:studies]
     pool = ProgramPool(settings)
     long_pool = ProgramPool(dataclasses.replace(settings, seeds=max(JUDGING_SEEDS, RERUN_SEEDS)))
-    for programs in (pool, long_pool):  # Compiled before anything is timed.
-        Training(settings, programs, _RERUNS).curve(settings.baseline)
     budget = trials * settings.seeds * settings.total_steps
     real = Studies(settings, pool, long_pool, budget)
-    found = []
+
+    def results() -> dict[str, Any]:
+        rows = [{name: dataclasses.asdict(one[name]) for name in one} for one in found]
+        return {**measured_with, "judging_seeds": long_pool.seeds, "studies": rows}
+
+    if len(found) < studies:
+        for programs in (pool, long_pool):  # Compiled before anything is timed.
+            Training(settings, programs, _RERUNS).curve(settings.baseline)
     for seed in range(studies):
-        found.append(real.of_seed(seed))
-        texts = [f"{name} {one.score:.1f} ({one.seconds:.0f} s)" for name, one in found[-1].items()]
+        if seed == len(found):
+            found.append(real.of_seed(seed))
+            measuring.write_results(path, results())
+        texts = [
+            f"{name} {one.score:.1f} ({one.seconds:.0f} s)" for name, one in found[seed].items()
+        ]
         console.print(f"seed {seed}: {', '.join(texts)}", markup=False, soft_wrap=True)
     table = outcome_table(settings.env, found)
     table.print(console)
@@ -185,16 +201,22 @@ def compare(settings: Settings, trials: int, studies: int, console: "Console") -
         f"{settings.seeds} seeds × {settings.total_steps:,} steps, everything included.",
         "What the winners of real studies reach",
         [table.markdown()],
-        {
-            **measured_with,
-            "judging_seeds": long_pool.seeds,
-            "studies": [
-                {name: dataclasses.asdict(outcome) for name, outcome in one.items()}
-                for one in found
-            ],
-        },
+        results(),
         lambda path: plot(settings.env, found, path),
     )
+
+
+def known_studies(path: Path, measured_with: Mapping[str, Any]) -> list[dict[str, Outcome]]:
+    """Return the outcomes that an earlier call has written of the same studies, by seed."""
+    if not path.exists():
+        return []
+    stored = read_json(path)
+    for key, asked in measured_with.items():
+        if {**stored.get(key, {}), "studies": None} != {**asked, "studies": None}:
+            return []  # Another machine, other versions or sizes.
+    return [
+        {name: Outcome(**one[name]) for name in STRATEGIES} for one in stored.get("studies", [])
+    ]
 
 
 def outcome_table(env: str, found: Sequence[Mapping[str, Outcome]]) -> Table:

@@ -297,7 +297,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m benchmarks.samplers``."""
     arguments = command_line.parse(Arguments, "python -m benchmarks.samplers", args)
     command_line.run(
-        lambda: _run(arguments), "; recorded trials are kept, the same command continues"
+        lambda: _run(arguments),
+        "; what has ended is kept, the same command continues",
     )
 
 
@@ -372,7 +373,8 @@ def _on_real_studies(arguments: Arguments) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = measuring.make_console()
-    report = real.compare(TASKS[tables[0]], arguments.trials, arguments.studies, console)
+    sizes = arguments.trials, arguments.studies
+    report = real.compare(TASKS[tables[0]], *sizes, arguments.output, console)
     written = report.write(arguments.output, console)
     if arguments.publish:
         report.publish(written)

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import real
 from benchmarks.equal_steps import RERUN_SEEDS, RERUN_TOP
 from benchmarks.real import JUDGING_SEEDS, Outcome, Studies, Training, ended_within, outcome_table
+from ppo_jax.errors import UserError
 from ppo_jax.programs import Checkpoint
 from tune.protocol.settings import Settings
 from tune.search.pool import ProgramPool
@@ -125,6 +126,31 @@ def test_what_is_found_is_said_and_written(tmp_path, in_process, monkeypatch):
     results = json.loads((tmp_path / "real.json").read_text())
     assert [list(study) for study in results["studies"]] == [list(real.STRATEGIES)] * 5
     assert (tmp_path / "real.png").exists()
+
+
+def test_what_has_ended_is_not_run_again(tmp_path, in_process, monkeypatch):
+    ran = []
+
+    def of_seed(self, seed):
+        ran.append(seed)
+        if len(ran) == 4:
+            raise UserError("no memory is left")
+        return {name: Outcome(9, 1.0, -seed, -seed, (-seed,) * 2) for name in real.STRATEGIES}
+
+    monkeypatch.setattr(real, "ProgramPool", Pool)
+    monkeypatch.setattr(Studies, "of_seed", of_seed)
+    run = ("benchmarks.samplers", "--real", "--output", tmp_path, "--trials", 12, "--studies")
+    stopped = in_process(*run, 5)
+    assert stopped.returncode == 2
+    whole = in_process(*run, 6)
+    assert whole.returncode == 0
+    assert ran == [0, 1, 2, 3, 3, 4, 5]
+    assert [line.split(":")[0] for line in whole.stdout.splitlines() if "seed " in line[:6]] == [
+        f"seed {seed}" for seed in range(6)
+    ]
+    other = ("benchmarks.samplers", "--real", "--output", tmp_path, "--trials", 13, "--studies", 5)
+    in_process(*other)
+    assert ran[7:] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
