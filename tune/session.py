@@ -265,12 +265,15 @@ def _prove(
     write_report(results, folder)  # There is much to look at while the winner is proved.
     if results.best is None or not plan.validate_steps:
         return results
+    seeds = plan.validate_seeds
     if budget is not None:
-        plan = _fitted(plan, results, budget, progress)
+        plan = _fitted(plan, seconds_per_step(results.finished), budget, progress)
     finalists = _train_finalists(plan, results, programs, progress)
     if budget is not None and finalists is not None:
         speeds = [c.finals.seconds / c.finals.steps[-1] for c in finalists.candidates]
-        plan = budget.fitted(plan, max(speeds), steps_are_fixed=True)
+        # What the finalists have not taken is time for more seeds than were thought to fit.
+        plan = dataclasses.replace(plan, validate_seeds=seeds)
+        plan = _fitted(plan, max(speeds), budget, progress, steps_are_fixed=True)
     validation = _prove_winner(plan, results.study, finalists, programs, progress, budget)
     record_compilations(study, programs.compile_log)
     record = dataclasses.replace(results.study, compilations=compilations(study))
@@ -286,9 +289,16 @@ def _prove(
     return results
 
 
-def _fitted(plan: Plan, results: StudyResults, budget: Budget, progress: SessionProgress) -> Plan:
+def _fitted(
+    plan: Plan,
+    per_step: float,
+    budget: Budget,
+    progress: SessionProgress,
+    *,
+    steps_are_fixed: bool = False,
+) -> Plan:
     """Return the plan with a proof that fits into what is left of the budget."""
-    fitted = budget.fitted(plan, seconds_per_step(results.finished))
+    fitted = budget.fitted(plan, per_step, steps_are_fixed=steps_are_fixed)
     if fitted != plan:
         progress.line(
             f"{max(budget.left, 0):.0f} s of the budget are left: the proof takes "

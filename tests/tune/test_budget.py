@@ -83,44 +83,68 @@ def test_the_proof_fits_into_what_is_left(plan, left):
     assert budget.fitted(plan, 1e-9) == plan
 
 
-@pytest.mark.parametrize("speed", [pytest.param(2, marks=pytest.mark.slow), 11])
-def test_a_command_ends_with_a_verdict_in_its_time(tmp_path, monkeypatch, speed):
-    """`speed` is how many seconds the programs take for a checkpoint of 50,000 steps."""
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Return a function that runs a study with a budget of ten minutes, on a clock of its own.
+
+    It takes the seconds of a checkpoint of 50,000 steps, of trials and of what is longer, and
+    returns the results, the lines that were printed and the seconds that were taken.
+    """
     clock = Clock()
     monkeypatch.setattr("ppo_jax.policy.save", lambda *_, **__: None)
     monkeypatch.setattr("tune.session.write_report", lambda *_: None)
     monkeypatch.setattr("tune.report.results.analyse", Analysis.skipped)
+    # What a trial has taken by the same clock.
+    monkeypatch.setattr(
+        "tune.protocol.trials.TrialRecord.seconds",
+        property(lambda record: (record.training_seconds or 0.0) + 1),
+    )
 
     class Slow(FakePrograms):
+        def __init__(self, of_trials, of_proof):
+            super().__init__()
+            self.of_trials, self.of_proof = of_trials, of_proof
+
         def run(self, keys, hyperparameters, checkpoints, *further):
-            before = 0
+            before, speed = 0, self.of_trials if checkpoints[-1] == 200_000 else self.of_proof
             for checkpoint in super().run(keys, hyperparameters, checkpoints, *further):
                 seconds = speed * (checkpoint.step - before) / 50_000
                 clock.now += seconds
                 before = checkpoint.step
                 yield checkpoint._replace(training_seconds=seconds, evaluation_seconds=0.0)
 
-    # What a trial has taken by the same clock.
-    monkeypatch.setattr(
-        "tune.protocol.trials.TrialRecord.seconds",
-        property(lambda record: (record.training_seconds or 0.0) + 1),
-    )
-    settings = Settings()
-    plan = Arguments(search=Search(budget="10m", trials=25), place=Place(output=tmp_path)).plan()
-    assert plan.settings == settings
-    programs = Slow()
-    progress = SimpleNamespace(
-        **dict.fromkeys(
-            ("study_started", "trial_started", "checkpoint", "trial_finished",
-             "seeds_checkpoint", "proof_started", "line"), lambda *_: None,
+    def run(of_trials, of_proof):
+        lines = []
+        silent = ("study_started", "trial_started", "checkpoint", "trial_finished")
+        proof = ("seeds_checkpoint", "proof_started")
+        progress = SimpleNamespace(
+            **dict.fromkeys((*silent, *proof), lambda *_: None), line=lines.append
         )
-    )  # fmt: skip
-    results = session.run(plan, programs, progress, Budget(600, clock, 0.0))
+        search = Search(budget="10m", trials=25)
+        plan = Arguments(search=search, place=Place(output=tmp_path)).plan()
+        assert plan.settings == Settings()
+        clock.now = 0.0
+        budget = Budget(600, clock, 0.0)
+        results = session.run(plan, Slow(of_trials, of_proof), progress, budget)
+        return results, lines, clock.now
+
+    return run
+
+
+@pytest.mark.parametrize("speed", [pytest.param(2, marks=pytest.mark.slow), 11])
+def test_a_command_ends_with_a_verdict_in_its_time(command, speed):
+    results, _, taken = command(speed, speed)
     assert results.validation is not None
     assert 1 <= len(results.finished) <= 25
-    assert 300 < clock.now <= 600
-    finished = len(results.finished)
-    clock.now = 0.0
-    again = session.run(plan, programs, progress, Budget(600, clock, 0.0))
-    assert len(again.finished) >= finished  # The same command goes on.
-    assert clock.now <= 600
+    assert 300 < taken <= 600
+    again, _, taken = command(speed, speed)
+    assert len(again.finished) >= len(results.finished)  # The same command goes on.
+    assert taken <= 600
+
+
+def test_time_that_finalists_have_not_taken_is_for_more_seeds(command):
+    results, lines, taken = command(4, 1)
+    (planned,) = (line for line in lines if "of the budget are left" in line and "8 seeds" in line)
+    assert "up to 8 seeds" in planned
+    assert results.validation.verdict.looks[-1] == 20
+    assert taken <= 600
