@@ -58,13 +58,13 @@ def _run(arguments: Arguments) -> None:
     measuring.require_counts(arguments, "resamples", low=2)
     paths = {task: records_path(arguments.records, task) for task in TASKS}
     tables = {task: Rows(Records.load(path)) for task, path in paths.items() if path.exists()}
-    if len(alike(tables)) < 2:
+    together = alike(tables)
+    if len(together) < 2:
         raise UserError(f"--records {arguments.records} holds fewer than two tables to compare")
     require_writable(arguments.output)
     console = measuring.make_console()
     measured_with = measuring.setting(tables=len(tables), resamples=arguments.resamples)
     measuring.print_setting(measured_with, console)
-    together = alike(tables)
     lost, chosen = compare(list(together.values()))
     analyses = {}
     with console.status("") as status:
