@@ -252,7 +252,9 @@ def test_version_needs_no_other_argument(capsys):
 
 
 @pytest.mark.parametrize("package", ["ppo_jax", "tune"])
-def test_packages_list_their_commands(package, capsys):
+def test_packages_list_their_commands(package, capsys, monkeypatch):
+    # Another test in this process may have imported it, of which runpy would warn.
+    monkeypatch.delitem(sys.modules, f"{package}.__main__", raising=False)
     runpy.run_module(package, run_name="__main__")
     shown = capsys.readouterr().out
     for module in re.findall(r"python -m (\S+)", shown):
