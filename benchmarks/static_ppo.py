@@ -71,11 +71,13 @@ def make_train(
         optax.clip_by_global_norm(h.max_grad_norm), optax.adam(h.learning_rate, eps=h.adam_epsilon)
     )
     reset = jax.vmap(environment.reset)
+    # With jaxlib 0.10 a batched QR, which orthogonal initialisation is made of, can hang on CPU.
+    init = jax.custom_batching.sequential_vmap(network.init)
 
     def train(key: jax.Array) -> Trained:
         key, network_key, reset_key = jax.random.split(key, 3)
         env_state, observation = reset(jax.random.split(reset_key, num_envs))
-        params = network.init(network_key, observation[0])
+        params = init(network_key, observation[0])
 
         def update(carry: _Carry, _: None) -> tuple[_Carry, None]:
             # Collect trajectories
