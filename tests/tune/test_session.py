@@ -526,16 +526,24 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("space", "added"),
+    [
+        ("standard", ": faster learning, normalisation, number of environments, network"),
+        ({"base": "wide", "hidden_sizes": {"drop": True}}, ": network"),
+        ({"base": "wide", "gamma": {"value": 0.99}}, ""),
+    ],
+)
 def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
-    programs, tmp_path, monkeypatch
+    space, added, programs, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(policy, "save", lambda *_, **__: None)
     programs.returns = lambda hyperparameters, step, seed: -200.0
     programs.untrained = -200.0
-    settings = Settings(env="MountainCar-v0", matmul_precision="high")
+    settings = Settings(env="MountainCar-v0", matmul_precision="high", space=space)
     results = run_study(3, settings, output=tmp_path, validate_seeds=4, programs=programs)
-    hints = " ".join(advice.next_steps(results))
-    assert "Nothing was learned" in hints
+    hints = advice.next_steps(results)
+    assert any("Nothing was learned" in hint for hint in hints)
     options = "--env MountainCar-v0 --space wide --matmul-precision high --trials 30"
-    assert f"python -m tune.run {options} goes on" in hints
+    assert f"python -m tune.run {options} goes on in the wide space{added}" in hints
     assert "--matmul-precision high" in results.recommendation.command

@@ -28,7 +28,7 @@ from tune.evidence.statistics import summarize
 from tune.protocol.settings import Settings
 from tune.protocol.stored import count, items, named, number, table
 from tune.protocol.study_folder import StudyFolder
-from tune.protocol.trials import StudyRecord, learning_area
+from tune.protocol.trials import StudyRecord, TrialRecord, learning_area
 from tune.search.model import ranked_by_model
 from tune.search.pool import ProgramPool
 
@@ -144,11 +144,32 @@ def train_finalists(
 
 
 def choose_finalists(study: StudyRecord, top: int) -> list[Candidate]:
-    """Return the `top` trials that most is expected of, the baseline apart, and the baseline."""
+    """Return the `top` trials that most is expected of, the baseline apart, and the baseline.
+
+    Of trials that have trained exactly alike one will do: the others come last.
+    """
     order = ranked_by_model(study.trials, study.settings)
-    best = [trial for trial in order if not trial.is_baseline][:top]
     baselines = [trial for trial in order if trial.is_baseline]
+    others = [trial for trial in order if not trial.is_baseline]
+    copies = _copies([*baselines, *others])
+    best = sorted(others, key=lambda trial: trial.number in copies)[:top]
     return [Candidate.of_trial(trial, study.settings) for trial in best + baselines]
+
+
+def _copies(trials: Sequence[TrialRecord]) -> set[int]:
+    """Return the numbers of the trials with the very returns of an earlier one in the sequence.
+
+    What they differ in has had no effect: a norm of gradients, say, that none ever reaches.
+    Returns that never vary are no evidence of that.
+    """
+    seen: set[tuple[float, ...]] = set()
+    copies = set()
+    for trial in trials:
+        returns = tuple(float(value) for row in trial.returns.values() for value in row)
+        if len(set(returns)) > 1 and returns in seen:
+            copies.add(trial.number)
+        seen.add(returns)
+    return copies
 
 
 def finalist_name(candidate: Candidate) -> str:

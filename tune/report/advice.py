@@ -16,6 +16,14 @@ from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration, SearchSpace
 from tune.report.results import StudyResults
 
+_WIDE_ADDS = {
+    "learning_rate": "faster learning",
+    "normalize_observations": "normalisation",
+    "num_envs": "number of environments",
+    "hidden_sizes": "network",
+}
+"""Parameter of the wide space -> what it brings to a study that lacks it."""
+
 
 def before(settings: Settings) -> list[str]:
     """Return what a user may want to know before the first trial."""
@@ -118,10 +126,9 @@ def _wider(results: StudyResults) -> str:
     if name != settings.env:
         words += ["--study-name", name]
     words += ["--trials", str(2 * max(len(results.trials), 15))]
-    return (
-        f"{shlex.join(words)} {why}: faster learning, normalisation, number of environments, "
-        f"network"
-    )
+    present, wide = (dict(space.tuned) for space in (settings.space, _wide_space(settings)))
+    added = [text for name, text in _WIDE_ADDS.items() if present.get(name) != wide.get(name)]
+    return f"{shlex.join(words)} {why}" + (f": {', '.join(added)}" if added else "")
 
 
 def _nothing_learned(verdict: Verdict) -> bool:

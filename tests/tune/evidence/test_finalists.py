@@ -49,6 +49,33 @@ def test_the_best_trials_and_the_baseline_are_finalists(study):
         assert trials == [*order[:top], study.trials[0]]
 
 
+@pytest.mark.parametrize("constant", [False, True])
+def test_of_trials_that_trained_alike_one_is_a_finalist(study, constant, monkeypatch):
+    def order(trials, settings=None):
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def numbers(changed, top=3):
+        """Return the finalists where some trials, by number, have other returns."""
+        trials = [
+            dataclasses.replace(trial, returns=changed.get(trial.number, trial.returns))
+            for trial in study.trials
+        ]
+        chosen = choose_finalists(dataclasses.replace(study, trials=trials), top)
+        return [candidate.number for candidate in chosen]
+
+    monkeypatch.setattr("tune.evidence.finalists.ranked_by_model", order)
+    default, first, *_ = (trial.returns for trial in study.trials)
+    if constant:  # 500 in CartPole, for one, is what different policies reach.
+        default, first = (
+            {step: np.full_like(row, 500.0) for step, row in rows.items()}
+            for rows in (default, first)
+        )
+    assert numbers({1: first, 2: first}) == ([1, 2, 3, 0] if constant else [1, 3, 4, 0])
+    assert numbers({0: default, 1: default}) == ([1, 2, 3, 0] if constant else [2, 3, 4, 0])
+    # They are finalists where there is nobody else.
+    assert set(numbers({1: first, 2: first}, 7)) == set(range(8))
+
+
 def test_who_is_best_in_the_end_wins_and_not_who_was_quickest(programs, study, train, tmp_path):
     second = choose_finalists(study, 3)[1]
     gamma = second.hyperparameters.gamma
