@@ -62,8 +62,9 @@ def mean_of(values: np.ndarray) -> "Estimate":
     return estimate([finite(values)], np.mean)
 
 
-def with_interval(estimate: "Estimate", form: str = ".1f") -> str:
+def with_interval(estimate: "Estimate", form: str | None = None) -> str:
     """Return an estimate as text, its interval in parentheses."""
+    form = form or f".{estimate.decimals}f"
     if estimate.interval is None:
         return f"{estimate.value:{form}}"
     low, high = estimate.interval

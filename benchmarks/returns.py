@@ -11,6 +11,7 @@ from benchmarks import measuring
 from benchmarks.measuring import Report, Table, mean_of, with_interval
 from ppo_jax import command_line, presets
 from ppo_jax.errors import UserError, nearest
+from ppo_jax.text import decimals
 
 if TYPE_CHECKING:
     from tune.evidence.statistics import Estimate
@@ -235,18 +236,20 @@ def returns_table(results: Sequence[Result]) -> Table:
         reference = REFERENCES.get(result.env, Reference(None, "", ""))
         steps = f"{result.steps[-1]:,}" + (" (reduced)" if result.reduced else "")
         final = result.final
-        interval = "" if final.interval is None else "{:.1f} … {:.1f}".format(*final.interval)
+        untrained, random = result.untrained.mean(), result.random.mean()
+        form = f".{decimals(final.value, untrained, random)}f"
+        ends = " … ".join(f"{end:{form}}" for end in final.interval or ())
         table.add(
             result.env,
             steps,
             result.returns.shape[1],
-            f"{final.value:.1f}",
-            interval,
+            f"{final.value:{form}}",
+            ends,
             reference.text,
             reference.source,
             "" if result.reduced else standing(final, reference),
-            f"{result.untrained.mean():.1f}",
-            f"{result.random.mean():.1f}",
+            f"{untrained:{form}}",
+            f"{random:{form}}",
         )
     return table
 

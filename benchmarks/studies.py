@@ -20,7 +20,7 @@ from ppo_jax.config import AgentConfig, changed
 from ppo_jax.errors import UserError, require_choice
 from ppo_jax.files import folder_name, make_folder, read_json, require_writable
 from ppo_jax.hyperparameters import Hyperparameters
-from ppo_jax.text import fixed
+from ppo_jax.text import decimals, fixed
 from tune.evidence.learning_curve import mean_of_finite
 
 if TYPE_CHECKING:
@@ -248,7 +248,9 @@ def study_table(found: Mapping[str, Sequence[Found]]) -> Table:
         for one in studies:
             difference = "defaults won"
             if one.difference is not None:
-                value, low, high = (fixed(number, signed=True) for number in one.difference)
+                value, low, high = (
+                    fixed(number, decimals(*one.levels), signed=True) for number in one.difference
+                )
                 difference = f"{value} ({low} … {high})"
             there = reference and reference.steps and one.at(reference.steps)
             tenth = one.at(one.steps[-1] // 10)

@@ -185,16 +185,16 @@ def _summary(returns: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 
 def _print_summary(results: dict[str, Any]) -> None:
     found, length = results["return"], results["length"]
-    extremes = interval_text((found["min"], found["max"]), 2)
+    extremes = interval_text((found["min"], found["max"]))
     print(
         f"  return  {_estimate(found['mean'], found['interval'])} (Student t)\n"
-        f"          median {fixed(found['median'], 2)}, {extremes}\n"
+        f"          median {fixed(found['median'])}, {extremes}\n"
         f"  length  {length['mean']:.1f} steps, {length['min']} to {length['max']}"
     )
 
 
 def _estimate(value: float, interval: tuple[float, float] | None, *, signed: bool = False) -> str:
-    return estimate_text(value, interval, 2, signed=signed, unit="episode")
+    return estimate_text(value, interval, signed=signed, unit="episode")
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:

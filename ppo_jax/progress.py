@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppo_jax.text import decimals, fixed
+
 if TYPE_CHECKING:
     from ppo_jax.programs import Checkpoint
 
@@ -39,9 +41,11 @@ class PrintedProgress:
 
     def checkpoint(self, checkpoint: "Checkpoint") -> None:
         """Report a checkpoint."""
+        digits = decimals(*checkpoint.returns)
+        per_seed = " ".join(fixed(value, digits) for value in checkpoint.returns)
         print(
-            f"{checkpoint.step:>12,} steps  return {_mean(checkpoint.returns):8.1f}"
-            f"  per seed {' '.join(f'{value:.1f}' for value in checkpoint.returns)}"
+            f"{checkpoint.step:>12,} steps  return {fixed(_mean(checkpoint.returns), digits):>8}"
+            f"  per seed {per_seed}"
             f"  |  {self._training(checkpoint)}",
             flush=True,
         )

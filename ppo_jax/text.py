@@ -1,5 +1,7 @@
 """Numbers and intervals as text, worded alike in every message, table and picture."""
 
+import math
+
 
 def printable(text: str) -> str:
     r"""Return `text` with escapes for characters that a terminal obeys or does not show.
@@ -21,21 +23,37 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def fixed(value: float, digits: int = 1, *, signed: bool = False) -> str:
-    """Return `value` with `digits` decimals; a zero has no minus sign.
+def decimals(*values: float) -> int:
+    """Return how many decimals numbers of one kind need: more, the smaller the largest of them.
 
-    >>> fixed(499.96), fixed(-0.04), fixed(0.456, 2), fixed(28.6, signed=True)
-    ('500.0', '0.0', '0.46', '+28.6')
+    Tasks may have returns of hundreds, or of 0 and 1.
+
+    >>> decimals(499.8, -0.3), decimals(-3.5), decimals(0.98, 0.02), decimals(0.0, math.nan)
+    (1, 2, 3, 1)
     """
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 1 if largest >= 10 or largest == 0 else 2 if largest >= 2 else 3
+
+
+def fixed(value: float, digits: int | None = None, *, signed: bool = False) -> str:
+    """Return `value` with `digits` decimals, or as many as it needs; a zero has no minus sign.
+
+    >>> fixed(499.96), fixed(-0.04, 1), fixed(0.456), fixed(28.6, signed=True)
+    ('500.0', '0.0', '0.456', '+28.6')
+    """
+    digits = decimals(value) if digits is None else digits
     return f"{value:{'+' if signed else ''}z.{digits}f}"
 
 
-def interval_text(interval: tuple[float, float], digits: int = 1, *, signed: bool = False) -> str:
+def interval_text(
+    interval: tuple[float, float], digits: int | None = None, *, signed: bool = False
+) -> str:
     """Return the two ends of an interval.
 
-    >>> interval_text((-0.99, 0.38), signed=True)
-    '-1.0 to +0.4'
+    >>> interval_text((-0.99, 10.38), signed=True)
+    '-1.0 to +10.4'
     """
+    digits = decimals(*interval) if digits is None else digits
     low, high = (fixed(end, digits, signed=signed) for end in interval)
     return f"{low} to {high}"
 
@@ -43,7 +61,7 @@ def interval_text(interval: tuple[float, float], digits: int = 1, *, signed: boo
 def estimate_text(
     value: float,
     interval: tuple[float, float] | None,
-    digits: int = 1,
+    digits: int | None = None,
     *,
     signed: bool = False,
     unit: str = "seed",
@@ -54,16 +72,17 @@ def estimate_text(
     Args:
       value: the estimate.
       interval: None if the sample is a single `unit`, which gives no interval.
-      digits: decimals.
+      digits: decimals, as many as needed if not given.
       signed: write a plus sign.
       unit: what the sample consists of.
       confidence: of the interval.
 
     >>> estimate_text(9.9, (6.7, 13.1), signed=True)
     '+9.9, 95% interval +6.7 to +13.1'
-    >>> estimate_text(9.9, None, unit="episode")
-    '9.9, no interval from a single episode'
+    >>> estimate_text(0.51, None, unit="episode")
+    '0.510, no interval from a single episode'
     """
+    digits = decimals(value, *(interval or ())) if digits is None else digits
     text = fixed(value, digits, signed=signed)
     if interval is None:
         return f"{text}, no interval from a single {unit}"

@@ -24,6 +24,7 @@ from ppo_jax.config import AgentConfig
 from ppo_jax.files import folder_name
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.progress import PrintedProgress
+from ppo_jax.text import fixed
 from ppo_jax.tracking import TrackingConfig
 from ppo_jax.training import Training
 
@@ -118,6 +119,6 @@ def _run(arguments: Arguments) -> None:
     if diverged:
         print(f"diverged and left out of the means: seeds {', '.join(map(str, diverged))}")
     print(
-        f"final return {result.mean_returns[-1]:.1f}; policy of seed {result.best_seed} and "
+        f"final return {fixed(result.mean_returns[-1])}; policy of seed {result.best_seed} and "
         f"results in {output}"
     )

@@ -32,7 +32,7 @@ from ppo_jax.identity import first_difference
 from ppo_jax.model_card import returns_of_seeds
 from ppo_jax.notebook import card, changes
 from ppo_jax.progress import PrintedProgress
-from ppo_jax.text import plural
+from ppo_jax.text import fixed, plural
 from ppo_jax.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:  # What follows starts a backend, or may only be imported after it.
@@ -330,7 +330,7 @@ class TrainingResult:
 
         run, diverged = self.training, self.diverged_seeds
         rows = {
-            "final return": f"{self.mean_returns[-1]:.1f}, mean over seeds",
+            "final return": f"{fixed(self.mean_returns[-1])}, mean over seeds",
             "hyperparameters": changes(run.hyperparameters),
             "agent": changes(run.agent),
             "environment steps": f"{self.steps[-1]:,} for each seed",
@@ -348,7 +348,7 @@ class TrainingResult:
     def __repr__(self) -> str:
         return (
             f"<TrainingResult {self._title} × "
-            f"{self.steps[-1]:,} steps, final return {self.mean_returns[-1]:.1f}>"
+            f"{self.steps[-1]:,} steps, final return {fixed(self.mean_returns[-1])}>"
         )
 
 

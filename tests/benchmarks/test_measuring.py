@@ -86,5 +86,7 @@ def test_published_results_are_short():
 
 def test_an_estimate_as_text():
     assert with_interval(Estimate(1.25, (-0.5, 3.0)), "+.1f") == "+1.2 (-0.5 … +3.0)"
-    assert with_interval(Estimate(2.0)) == "2.0"
+    assert with_interval(Estimate(0.5, (-12.0, 13.0))) == "0.5 (-12.0 … 13.0)"
+    assert with_interval(Estimate(0.5, (0.25, 0.75))) == "0.500 (0.250 … 0.750)"
+    assert with_interval(Estimate(2.0)) == "2.00"
     assert mean_of(np.array([1.0, np.nan, 3.0])).value == 2.0

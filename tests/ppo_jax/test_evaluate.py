@@ -86,8 +86,8 @@ def test_plays_here_and_in_gymnasium_and_films_it(in_process, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert done.stdout.count("return  500.00, 95% interval 500.00 to 500.00") == 2
-    assert "Gymnasium − CartPole-v1  +0.00, 95% interval +0.00 to +0.00" in done.stdout
+    assert done.stdout.count("return  500.0, 95% interval 500.0 to 500.0") == 2
+    assert "Gymnasium − CartPole-v1  +0.0, 95% interval +0.0 to +0.0" in done.stdout
     found = json.loads(results.read_text())
     for place in (found, found["gymnasium"]):
         assert place["returns"] == [500.0] * 30
@@ -127,7 +127,7 @@ def test_a_policy_scores_the_same_in_gymnasium(tmp_path, run, random_policy, nam
 def test_parameters_are_those_of_training_and_can_be_overridden(tmp_path, run, capsys):
     folder = balancing_policy(tmp_path / "policy", max_steps_in_episode=70)
     run(folder, "--episodes", 3)
-    assert "return  70.00" in capsys.readouterr().out
+    assert "return  70.0" in capsys.readouterr().out
     run(folder, "--episodes", 3, "--env-kwargs", "max_steps_in_episode=40")
     assert "length  40.0 steps, 40 to 40" in capsys.readouterr().out
 

@@ -20,7 +20,7 @@ from ppo_jax.statistics import (
     welch_interval,
     welch_test,
 )
-from ppo_jax.text import estimate_text
+from ppo_jax.text import decimals, estimate_text
 from tune.evidence.looks import SINGLE_LOOK, Look
 
 RESAMPLES = 9_999
@@ -45,6 +45,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return estimate_text(self.value, self.interval, confidence=self.confidence)
+
+    @property
+    def decimals(self) -> int:
+        """How many it needs to be read with its interval."""
+        return decimals(self.value, *(self.interval or ()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_jax.text import estimate_text, fixed
+from ppo_jax.text import decimals, estimate_text, fixed
 from tune.evidence.candidate import Candidate
 from tune.evidence.learning_curve import VALIDATION_SEEDS, LearningCurve
 from tune.evidence.looks import LEVEL_ERROR, SPEED_ERROR, Look, look_at, repeated
@@ -271,16 +271,19 @@ class Verdict:
         diverged = f"; diverged: {counts[0]} against {counts[1]}" if any(counts) else ""
         conditions = f"{self._conditions()}{diverged}"
         if self.is_faster_only:
-            means = [fixed(finite(curve.over_training).mean()) for curve in self.curves]
+            means = [finite(curve.over_training).mean() for curve in self.curves]
+            digits = decimals(*means)
             assert self.speed.difference is not None, "it has improved"
             return (
-                f"the winner learns faster, {means[0]} on average over training against "
-                f"{means[1]} for the baseline ({_text(self.speed.difference)}; {conditions}), "
-                f"to an equivalent level"
+                f"the winner learns faster, {fixed(means[0], digits)} on average over training "
+                f"against {fixed(means[1], digits)} for the baseline "
+                f"({_text(self.speed.difference, digits)}; {conditions}), to an equivalent level"
             )
+        means = [winner.mean.value, baseline.mean.value]
+        digits = decimals(*means)
         return (
-            f"the winner reaches {fixed(winner.mean.value)} against {fixed(baseline.mean.value)} "
-            f"for the baseline ({_text(difference)}; {conditions})"
+            f"the winner reaches {fixed(means[0], digits)} against {fixed(means[1], digits)} "
+            f"for the baseline ({_text(difference, digits)}; {conditions})"
         )
 
     def _advice(self) -> str:
@@ -299,7 +302,7 @@ class Verdict:
         return fresh if self.repetition == 1 else f"{fresh}, validation {self.repetition} here"
 
 
-def _text(estimate: Estimate) -> str:
+def _text(estimate: Estimate, digits: int | None = None) -> str:
     return estimate_text(
-        estimate.value, estimate.interval, signed=True, confidence=estimate.confidence
+        estimate.value, estimate.interval, digits, signed=True, confidence=estimate.confidence
     )

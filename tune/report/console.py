@@ -299,7 +299,7 @@ def print_summary(
     """
     rows = _score_rows(results)
     if results.validation is not None:
-        rows |= _validation_rows(results.validation)
+        rows |= _validation_rows(results.validation, results.decimals)
     if results.analysis.bounds_hit:
         rows["best at a bound of the space"] = "; ".join(
             f"{name} {text.number(hit.bound)}, try {text.number(hit.widen_to)}"
@@ -425,47 +425,49 @@ def _shown(console: Console, line: str) -> str:
 def _score_rows(results: StudyResults) -> dict[str, str]:
     """Return the scores on tuning seeds, and the reference."""
     best, score, gain = results.best, results.best_score, results.gain
+    digits = results.decimals
+    trial = f" (trial {best.number})" if best else ""
     rows = {
-        "best on tuning seeds": text.score(score) + (f" (trial {best.number})" if best else ""),
-        "baseline on tuning seeds": text.score(results.baseline_score),
-        "gain on tuning seeds": "–" if gain is None else _text(gain, signed=True),
+        "best on tuning seeds": text.score(score, digits) + trial,
+        "baseline on tuning seeds": text.score(results.baseline_score, digits),
+        "gain on tuning seeds": "–" if gain is None else _text(gain, digits, signed=True),
     }
     reference = results.settings.reference_score
     if reference is not None:
-        difference = "" if score is None else text.score(score - reference, signed=True)
+        difference = "" if score is None else text.score(score - reference, digits, signed=True)
         rows["reference"] = f"{reference:g}" + (f" (best {difference})" if difference else "")
     return rows
 
 
-def _validation_rows(validation: Validation) -> dict[str, str]:
+def _validation_rows(validation: Validation, digits: int) -> dict[str, str]:
     """Return the findings of a validation besides its verdict."""
     number = validation.winner.number
     rows = {"winner": "not a trial of the study" if number is None else f"trial {number}"}
     for name, candidate in (("winner", validation.winner), ("baseline", validation.baseline)):
-        rows[f"score of the {name} by seeds"] = _scores(candidate)
+        rows[f"score of the {name} by seeds"] = _scores(candidate, digits)
         if candidate.optimism is not None:
-            rows[f"optimism of the {name}"] = _text(candidate.optimism, signed=True)
+            rows[f"optimism of the {name}"] = _text(candidate.optimism, digits, signed=True)
     verdict = validation.verdict
     if not verdict.is_baseline:
         if verdict.speed.difference is not None:
-            speed = _text(verdict.speed.difference, signed=True)
+            speed = _text(verdict.speed.difference, digits, signed=True)
             rows["winner − baseline over training"] = f"{speed}: {verdict.speed_outcome}"
         chance = verdict.level.probability_of_improvement
-        rows["P(winner beats baseline)"] = _text(chance, digits=2)
+        rows["P(winner beats baseline)"] = _text(chance, 2)
     return rows
 
 
-def _scores(candidate: Candidate) -> str:
+def _scores(candidate: Candidate, digits: int) -> str:
     """Return the mean score on each group of seeds."""
     summaries = {group: summarize(scores) for group, scores in candidate.scores.items()}
     return ", ".join(
-        f"{text.score(summary.mean.value)} {group}"
+        f"{text.score(summary.mean.value, digits)} {group}"
         for group, summary in summaries.items()
         if summary is not None
     )
 
 
-def _text(estimate: Estimate, *, digits: int = 1, signed: bool = False) -> str:
+def _text(estimate: Estimate, digits: int, *, signed: bool = False) -> str:
     return estimate_text(
         estimate.value, estimate.interval, digits, signed=signed, confidence=estimate.confidence
     )

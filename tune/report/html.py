@@ -148,6 +148,7 @@ def render_html(results: StudyResults) -> str:
         .get_template("report.html")
         .render(
             results=results,
+            digits=results.decimals,
             settings=settings,
             analysis=results.analysis,
             outcome=_outcome(validation),
@@ -187,26 +188,26 @@ def _outcome(validation: Validation | None) -> str:
 
 
 def _tiles(results: StudyResults) -> list[Tile]:
-    best = results.best
+    best, digits = results.best, results.decimals
     tiles = [
         Tile(
             "best on tuning seeds",
-            text.score(results.best_score),
+            text.score(results.best_score, digits),
             "no trial is complete" if best is None else f"trial {best.number}",
         )
     ]
     if results.baseline_score is not None:
         tiles.append(
-            Tile("baseline on tuning seeds", text.score(results.baseline_score), "trial 0")
+            Tile("baseline on tuning seeds", text.score(results.baseline_score, digits), "trial 0")
         )
     if results.validation is not None and not results.validation.verdict.is_baseline:
         comparison = results.validation.verdict.level
         if comparison.difference is not None:
             tiles.append(
-                _tile("winner − baseline, fresh seeds", comparison.difference, signed=True)
+                _tile("winner − baseline, fresh seeds", comparison.difference, digits, signed=True)
             )
             chance = comparison.probability_of_improvement
-            tiles.append(_tile("P(winner beats baseline)", chance, digits=2))
+            tiles.append(_tile("P(winner beats baseline)", chance, 2))
     states = ", ".join(f"{count} {state}" for state, count in results.counts.items())
     tiles.append(Tile("trials", str(len(results.trials)), states))
     saved = results.analysis.pruning
@@ -216,7 +217,7 @@ def _tiles(results: StudyResults) -> list[Tile]:
     return tiles
 
 
-def _tile(name: str, found: Estimate, *, digits: int = 1, signed: bool = False) -> Tile:
+def _tile(name: str, found: Estimate, digits: int, *, signed: bool = False) -> Tile:
     """Return an estimate with its interval."""
     value = text.estimate(Estimate(found.value), digits, signed=signed)
     if found.interval is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from ppo_jax.text import decimals
 from ppo_jax.versions import device_description, versions
 from tune.analysis.analysis import Analysis, analyse
 from tune.evidence.candidate import Candidate
@@ -113,6 +114,12 @@ class StudyResults:
     def baseline_score(self) -> float | None:
         """Score of :attr:`baseline`."""
         return None if self.baseline is None else self.baseline.score
+
+    @property
+    def decimals(self) -> int:
+        """How many its scores, and what is compared with them, are shown with."""
+        scores = self.best_score, self.baseline_score
+        return decimals(*(score for score in scores if score is not None))
 
     @functools.cached_property
     def gain(self) -> Estimate | None:

@@ -36,13 +36,15 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def score(value: float | None, *, signed: bool = False) -> str:
-    """Return a return or a score, with one decimal.
+def score(value: float | None, digits: int | None = None, *, signed: bool = False) -> str:
+    """Return a return or a score, with as many decimals as it needs where that is not said.
 
-    >>> score(494.57), score(-0.01), score(None)
-    ('494.6', '0.0', '–')
+    >>> score(494.57), score(-0.5), score(None)
+    ('494.6', '-0.500', '–')
     """
-    return MISSING if value is None or not math.isfinite(value) else fixed(value, signed=signed)
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return fixed(value, digits, signed=signed)
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -54,18 +56,19 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{share:z.{digits}%}"
 
 
-def estimate(found: Estimate | None, digits: int = 1, *, signed: bool = False) -> str:
+def estimate(found: Estimate | None, digits: int | None = None, *, signed: bool = False) -> str:
     """Return an estimate with its interval, for a table; 95% where it says nothing else.
 
     >>> estimate(Estimate(9.9, (6.7, 13.1)), signed=True)
     '+9.9 (+6.7 to +13.1)'
-    >>> estimate(Estimate(9.9, (5.4, 14.4), confidence=0.97))
-    '9.9 (97%: 5.4 to 14.4)'
+    >>> estimate(Estimate(0.5, (0.4, 0.6), confidence=0.97))
+    '0.500 (97%: 0.400 to 0.600)'
     >>> estimate(None)
     '–'
     """
     if found is None:
         return MISSING
+    digits = found.decimals if digits is None else digits
     text = fixed(found.value, digits, signed=signed)
     if found.interval is None:
         return text

@@ -145,6 +145,13 @@ def test_an_inconclusive_verdict_says_how_many_seeds_would_tell():
     assert verdict([500.0] * 8, [400.0] * 8).seeds_to_settle is None
 
 
+def test_all_figures_of_a_sentence_have_the_decimals_that_the_larger_level_needs():
+    small = verdict([0.97, 0.98] * 4, [0.958, 0.968] * 4).sentence
+    assert "reaches 0.975 against 0.963 for the baseline (+0.012, 97% interval +0.0" in small
+    large = verdict([480.0, 490.0] * 4, [479.6, 489.6] * 4).sentence
+    assert "reaches 485.0 against 484.6 for the baseline (+0.4, 97% interval -" in large
+
+
 def test_short_training_that_misled_is_told():
     found = verdict([400.0] * 8, [400.0] * 8, early=([300.0, 301.0] * 4, [100.0, 101.0] * 4))
     assert not found.misled, "the winner is recommended for its speed"

@@ -157,9 +157,10 @@ def test_summary_without_a_validation(programs, tmp_path):
     analysis = dataclasses.replace(results.analysis, bounds_hit={"learning_rate": hit})
     text = summary_of(dataclasses.replace(results, analysis=analysis), tmp_path)
     rows = dict(line.split("  ", 1) for line in text.splitlines() if "  " in line)
-    assert rows["best on tuning seeds"].strip() == "8.0 (trial 1)"
-    assert rows["baseline on tuning seeds"].strip() == "0.0"
-    assert rows["reference"].strip() == "9 (best -1.0)"
+    # As many decimals as the larger score needs, and no minus sign at a zero.
+    assert rows["best on tuning seeds"].strip() == "8.00 (trial 1)"
+    assert rows["baseline on tuning seeds"].strip() == "0.00"
+    assert rows["reference"].strip() == "9 (best -1.00)"
     assert rows["best at a bound of the space"].strip() == "learning_rate 0.001, try 0.003"
     assert rows["trials"].strip() == "3 complete, 0 pruned"
     assert "\nNot validated on fresh seeds.\n" in text
