@@ -68,7 +68,7 @@ def preset_table(study: Path, command: str) -> dict[str, Any]:
                 "seeds": validation["seeds_trained"],
                 "steps": validation["steps"][-1],
                 "trials": results["n_trials"]["total"],
-                "verdict": validation["verdict"],
+                "verdict": results["verdict"],
                 "command": command,
                 "versions": {k: results["versions"][k] for k in ("jax", "optuna", "ppo_jax")},
             },

@@ -20,7 +20,6 @@ from tune.analysis.pruning import Savings, savings
 from tune.analysis.surrogate import MIN_TRIALS, GoodRange, Surrogate, with_expected_scores
 from tune.protocol.axes import common_axes
 from tune.protocol.settings import Settings
-from tune.protocol.space import Range
 from tune.protocol.trials import TrialRecord
 
 TRIALS_PER_PARAMETER = 5
@@ -46,7 +45,7 @@ class Analysis:
       interactions: the largest share first; which pairs is described in
         :func:`tune.analysis.importance.importances_and_interactions`.
       good_ranges: parameter -> good range.
-      bounds_hit: parameter -> bound of the search space that the best trials run into.
+      bounds_hit: hyperparameter -> bound of the search space that the best trials run into.
       pruning: what pruning has saved.
       warning: why importances are missing or unreliable; None if they are sound.
       surrogate: the model behind all of them; None if there are no importances.
@@ -135,18 +134,14 @@ def _analyse(finished: Sequence[TrialRecord], settings: Settings, resamples: int
         surrogate, scored, seed=settings.seed, resamples=resamples
     )
     good = surrogate.good_ranges()
-    tuned = settings.space.tuned
-    zeros = {p.key(name) for name, p in tuned if isinstance(p, Range) and p.zero}
     return Analysis(
         importances=importances,
         interactions=interactions,
         good_ranges=good,
-        bounds_hit={
-            name: hit
-            for name, hit in bounds_hit(axes, good, finished).items()
-            if not (name in zeros and hit.side == "low")  # There is nothing below zero.
-            and _explains(importances[name].fanova_interval)
-        },
+        bounds_hit=bounds_hit(
+            [axis for axis in axes if _explains(importances[axis.name].fanova_interval)],
+            *(good, finished, settings.space),
+        ),
         pruning=saved,
         warning=reliability_warning(len(scored), len(axes), surrogate.loo_r2),
         surrogate=surrogate,

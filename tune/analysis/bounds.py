@@ -10,6 +10,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import DOMAINS
 from tune.analysis.surrogate import GoodRange
 from tune.protocol.axes import Axis
+from tune.protocol.space import Parameter, Range, SearchSpace, complement
 from tune.protocol.trials import TrialRecord
 
 BEST_SHARE = 0.25
@@ -46,24 +47,32 @@ class BoundHit:
 
 
 def bounds_hit(
-    axes: Sequence[Axis], good: Mapping[str, GoodRange], finished: Sequence[TrialRecord]
+    axes: Sequence[Axis],
+    good: Mapping[str, GoodRange],
+    finished: Sequence[TrialRecord],
+    space: SearchSpace,
 ) -> dict[str, BoundHit]:
-    """Return parameter -> bound, for the parameters whose bound is hit.
+    """Return hyperparameter -> bound, for those whose bound is hit.
 
     Args:
-      axes: the parameters.
+      axes: the parameters, as they are drawn.
       good: the good range of each.
       finished: complete and pruned trials.
+      space: whose bounds they are.
     """
     best = best_trials(finished)
     numbers = {trial.number for trial in best}
     others = [trial for trial in finished if trial.number not in numbers]
-    return {
-        axis.name: hit
-        for axis in axes
-        for side in ("low", "high")
-        if (hit := _bound_hit(axis, side, good[axis.name], best, others)) is not None
-    }
+    hyperparameters = {parameter.key(name): (name, parameter) for name, parameter in space.tuned}
+    found = {}
+    for axis in axes:
+        name, parameter = hyperparameters.get(axis.name, (axis.name, None))
+        for side in ("low", "high"):
+            hit = _bound_hit(axis, side, good[axis.name], best, others)
+            told = hit and _of_hyperparameter(hit, name, parameter)
+            if told is not None:
+                found[name] = told
+    return found
 
 
 def best_trials(finished: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -84,7 +93,7 @@ def _bound_hit(
     best: Sequence[TrialRecord],
     others: Sequence[TrialRecord],
 ) -> BoundHit | None:
-    """Return the bound on `side` if the best trials hit it and it can be widened."""
+    """Return the bound on `side` if the best trials hit it."""
     bound = axis.low if side == "low" else axis.high
     if type(bound) not in (int, float):  # Names and switches have no bounds.
         return None
@@ -102,31 +111,41 @@ def _bound_hit(
     at_the_bound = axis.values is None and within(_AT_BOUND, best) > len(best) / 2
     if not (more_than_others or at_the_bound):
         return None
-    widened = _widen(axis, side)
-    return None if widened == bound else BoundHit(side, bound, widened, near, len(best))
+    return BoundHit(side, bound, _widen(axis, side), near, len(best))
+
+
+def _of_hyperparameter(hit: BoundHit, name: str, parameter: Parameter | None) -> BoundHit | None:
+    """Return a hit in terms of the hyperparameter, of which the space may draw the complement.
+
+    None where nothing lies beyond the bound.
+    """
+    if isinstance(parameter, Range):
+        if parameter.zero and hit.side == "low":
+            return None
+        if parameter.log_complement:
+            side = "high" if hit.side == "low" else "low"
+            bound, widen_to = complement(hit.bound), complement(hit.widen_to)
+            hit = dataclasses.replace(hit, side=side, bound=bound, widen_to=widen_to)
+    domain = DOMAINS.get(name)
+    if domain is None:
+        return hit
+    widen_to = round(hit.widen_to) if domain.kind is int else hit.widen_to
+    try:
+        widen_to = domain.check(name, min(max(widen_to, domain.low), domain.high))
+    except UserError:  # The domain is open at this end.
+        return None
+    return None if widen_to == hit.bound else dataclasses.replace(hit, widen_to=widen_to)
 
 
 def _widen(axis: Axis, side: str) -> float:
-    """Return the bound to try next.
+    """Return the bound to try next, wherever the domain of the hyperparameter ends.
 
     A factor of 3 on a log scale, half the width on a linear one, a factor of 2 for a list of
-    choices; never beyond the domain of the hyperparameter.
+    choices.
     """
     sign = -1 if side == "low" else 1
     bound: float = axis.low if side == "low" else axis.high
-    wider: float
     if axis.is_list:
-        wider = bound * 2.0**sign
-    elif axis.is_log:
-        wider = bound * 3.0**sign
-    else:
-        wider = bound + sign * 0.5 * (axis.high - axis.low)
-    domain = DOMAINS.get(axis.name)
-    if domain is None:
-        return wider
-    wider = round(wider) if domain.kind is int else float(f"{wider:.3g}")
-    try:
-        checked: float = domain.check(axis.name, min(max(wider, domain.low), domain.high))
-    except UserError:  # The domain is open at this end.
-        return bound
-    return checked
+        return bound * 2.0**sign
+    wider = bound * 3.0**sign if axis.is_log else bound + sign * 0.5 * (axis.high - axis.low)
+    return float(f"{wider:.3g}")

@@ -56,6 +56,9 @@ Value = bool | int | float | str | tuple[int, ...]
 SHAPES = ("n_steps", "batch_size")
 """Hyperparameters that need a list of choices: each choice is compiled into the program."""
 
+COMPLEMENT = "one_minus_"
+"""What the name in Optuna begins with where the complement of a parameter is drawn."""
+
 AGENT = tuple(field.name for field in dataclasses.fields(AgentConfig))
 """Settings of the agent. A list of choices of one is tuned over several programs."""
 
@@ -131,14 +134,14 @@ class Range:
 
     def key(self, name: str) -> str:
         """Return the name of the parameter in Optuna."""
-        return _key(f"one_minus_{name}" if self.log_complement else name, self.generation)
+        return _key(f"{COMPLEMENT}{name}" if self.log_complement else name, self.generation)
 
     def distribution(self, name: str) -> "BaseDistribution":
         """Return where Optuna draws it from; :meth:`decode` makes a value of what it draws."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
         if self.log_complement:
-            return FloatDistribution(_complement(self.high), _complement(self.low), log=True)
+            return FloatDistribution(complement(self.high), complement(self.low), log=True)
         if DOMAINS[name].kind is int:
             return IntDistribution(int(self.low), int(self.high), log=self.log)
         return FloatDistribution(self._lowest, self.high, log=self.log)
@@ -159,7 +162,7 @@ class Range:
         if not self.low <= value <= self.high:
             return None
         if self.log_complement:
-            low, high = _complement(self.high), _complement(self.low)
+            low, high = complement(self.high), complement(self.low)
             return min(max(1.0 - value, low), high)
         return value
 
@@ -180,7 +183,8 @@ class Range:
         return lowest
 
 
-def _complement(value: float) -> float:
+def complement(value: float) -> float:
+    """Return one minus `value`, which may be close to one."""
     return float(f"{1 - value:.9g}")  # Without rounding errors: 0.0001, not 0.00009999999999.
 
 

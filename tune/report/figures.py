@@ -37,7 +37,7 @@ from tune.report.marks import (
     draw_legend,
 )
 from tune.report.results import StudyResults
-from tune.report.text import percent, plural, steps
+from tune.report.text import parameter, percent, plural, steps
 
 _COLORS = {WINNER: GREEN, BASELINE: DARK}
 _LINES = {WINNER: "-", BASELINE: "--"}
@@ -332,7 +332,7 @@ def draw_importances(
         axes.barh(rows + offset, values, height=0.36, color=color, alpha=0.75, label=label)
         lows, highs = zip(*intervals, strict=True)
         axes.hlines(rows + offset, lows, highs, color=DARK, linewidth=1.2)
-    axes.set_yticks(rows, list(importances))
+    axes.set_yticks(rows, list(map(parameter, importances)))
     axes.set(xlabel="share, with 95% interval over trials", xlim=(0, None))
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower right", fontsize=9)  # Of its own colours, which no other axes have.
@@ -349,11 +349,11 @@ def draw_slice(axes: Axes, results: StudyResults, name: str) -> None:
       results: of the study.
       name: of the parameter.
     """
-    axes.set_title(name)
+    axes.set_title(parameter(name))
     trials, analysis = results.finished, results.analysis
     axis = find_axis(trials, name)
     if axis is None:
-        _write(axes, f"{name} is not tuned in this study")
+        _write(axes, f"{parameter(name)} is not tuned in this study")
         return
     good = analysis.clear_ranges.get(name)
     if good is not None:
@@ -417,7 +417,7 @@ def draw_contour(axes: Axes, results: StudyResults, pair: tuple[str, str]) -> No
         _scale(axes, axis, which)
         ends = np.array([_coordinate(axis, point) for point in (axis.grid(41)[[0, -1]])])
         set_limits(*(ends + ([-0.5, 0.5] if axis.is_list else [0, 0])))
-    axes.set(xlabel=first.name, ylabel=second.name)
+    axes.set(xlabel=parameter(first.name), ylabel=parameter(second.name))
     axes.grid(visible=False)
     assert axes.figure is not None
     axes.figure.colorbar(filled, ax=axes, label="expected score")

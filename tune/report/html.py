@@ -23,7 +23,7 @@ from tune.evidence.finalists import Finalists
 from tune.evidence.learning_curve import TUNING_SEEDS
 from tune.evidence.statistics import Comparison, Estimate, Summary, summarize
 from tune.evidence.validation import Validation
-from tune.protocol.space import AGENT, Configuration
+from tune.protocol.space import AGENT, Configuration, Range
 from tune.protocol.trials import TrialRecord
 from tune.report import advice, text
 from tune.report.figures import (
@@ -130,6 +130,7 @@ def _templates() -> jinja2.Environment:
         text.number,
         text.score,
         text.percent,
+        text.parameter,
         text.estimate,
         text.steps,
         text.duration,
@@ -254,27 +255,32 @@ def _configuration(
         if name in AGENT and name not in keys:
             continue  # The page shows the agent that all trials share.
         key = keys.get(name, name)
-        hit = analysis.bounds_hit.get(key)
+        hit = analysis.bounds_hit.get(name)
         rows.append(
             HyperparameterRow(
                 name=name,
                 chosen=chosen.get(name),
                 baseline=baseline,
                 is_tuned=name in keys,
-                good_range=_good_range(results, key),
-                bound="" if hit is None else text.bound_sentence(key, hit),
+                good_range=_good_range(results, name, key),
+                bound="" if hit is None else text.bound_sentence(name, hit),
             )
         )
     return sorted(rows, key=lambda row: not row.is_tuned)
 
 
-def _good_range(results: StudyResults, name: str) -> str:
-    good, surrogate = results.analysis.clear_ranges.get(name), results.analysis.surrogate
-    if good is None or surrogate is None:
+def _good_range(results: StudyResults, name: str, key: str) -> str:
+    """Return the good values of a hyperparameter, which the space draws as `key`."""
+    good = results.analysis.clear_ranges.get(key)
+    if good is None:
         return text.MISSING
-    (axis,) = (axis for axis in surrogate.axes if axis.name == name)
-    separator = ", " if axis.is_list else " … "
-    return separator.join(map(text.number, good.values))
+    drawn_from = dict(results.settings.space.tuned).get(name)
+    if not isinstance(drawn_from, Range):
+        return ", ".join(map(text.number, good.values))
+    ends = [drawn_from.decode(value) for value in good.values]
+    if drawn_from.log_complement:
+        ends.reverse()
+    return " … ".join(map(text.number, ends))
 
 
 def _validated_rows(validation: Validation) -> list[ValidatedRow]:
@@ -373,7 +379,7 @@ def _interaction_figures(results: StudyResults) -> list[Figure]:
     return [
         _figure(
             functools.partial(draw_contour, results=results, pair=interaction.pair),
-            f"{interaction.pair[0]} × {interaction.pair[1]}: "
+            f"{' × '.join(map(text.parameter, interaction.pair))}: "
             f"{text.percent(interaction.share, 1)} of the variance "
             f"({text.percent(interaction.interval[0], 1)} to "
             f"{text.percent(interaction.interval[1], 1)})",
@@ -388,13 +394,9 @@ def _slice_figures(results: StudyResults) -> list[Figure]:
     figures: list[Figure] = []
     if not results.finished:
         return figures
-    for name in results.settings.space.keys.values():
+    for name, key in results.settings.space.keys.items():
         hit = results.analysis.bounds_hit.get(name)
-        draw = functools.partial(
-            draw_slice,
-            results=results,
-            name=name,
-        )
+        draw = functools.partial(draw_slice, results=results, name=key)
         caption = "" if hit is None else f"{text.bound_sentence(name, hit)}."
         figures.append(_figure(draw, caption, width=4.2, height=3.0))
     return figures

@@ -13,6 +13,7 @@ from ppo_jax.text import confidence_text, fixed, interval_text
 from ppo_jax.text import plural as plural
 from tune.analysis.bounds import BoundHit
 from tune.evidence.statistics import Estimate
+from tune.protocol.space import COMPLEMENT
 
 MISSING = "–"
 
@@ -45,6 +46,15 @@ def score(value: float | None, digits: int | None = None, *, signed: bool = Fals
     if value is None or not math.isfinite(value):
         return MISSING
     return fixed(value, digits, signed=signed)
+
+
+def parameter(name: str) -> str:
+    """Return a parameter as it is drawn.
+
+    >>> parameter("one_minus_gamma"), parameter("learning_rate")
+    ('1 − gamma', 'learning_rate')
+    """
+    return f"1 − {name.removeprefix(COMPLEMENT)}" if name.startswith(COMPLEMENT) else name
 
 
 def percent(share: float, digits: int = 0) -> str:

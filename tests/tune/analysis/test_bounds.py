@@ -41,6 +41,37 @@ def test_largest_choice_is_a_bound(make_trials):
     assert found.bounds_hit["batch_size"].widen_to == 1024
 
 
+def test_bound_of_a_complement_is_told_of_the_hyperparameter(make_trials):
+    table = {"gamma": {"low": 0.8, "high": 0.999, "log_complement": True}}
+    space = SearchSpace.from_tables(table)
+    settings = Settings(space=space)
+
+    def told(sign):
+        def score(params, rng):
+            return sign * np.log10(params["one_minus_gamma"]) + rng.standard_normal() / 100
+
+        found = analyse(make_trials(score, 40, space=space), settings)
+        ((name, hit),) = found.bounds_hit.items()
+        return name, hit.side, hit.bound, hit.widen_to
+
+    assert told(1) == ("gamma", "low", 0.8, 0.4)
+    assert told(-1) == ("gamma", "high", 0.999, 0.999667)
+
+
+def test_no_bound_is_widened_beyond_what_the_hyperparameter_can_be(make_trials):
+    space = SearchSpace.from_tables({"gamma": {"low": 0.3, "high": 0.9, "log_complement": True}})
+    trials = make_trials(lambda p, rng: p["one_minus_gamma"], 40, space=space)
+    hit = analyse(trials, Settings(space=space)).bounds_hit["gamma"]
+    assert (hit.side, hit.bound, hit.widen_to) == ("low", 0.3, 0.0)
+
+
+def test_nothing_lies_below_zero(make_trials):
+    table = {"entropy_coef": {"low": 1e-5, "high": 0.1, "log": True, "zero": True}}
+    space = SearchSpace.from_tables(table)
+    trials = make_trials(lambda p, rng: -np.log(p["entropy_coef"]), 40, space=space)
+    assert "entropy_coef" not in analyse(trials, Settings(space=space)).bounds_hit
+
+
 def test_bound_of_the_domain_is_not_hit(make_trials):
     space = SearchSpace.from_tables({"gae_lambda": {"low": 0.5, "high": 1.0}})
     found = analyse(make_trials(lambda p, rng: p["gae_lambda"], 40, space=space), Settings())

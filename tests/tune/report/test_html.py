@@ -1,5 +1,6 @@
 """What the page says, without a browser; see test_browser.py for how it behaves in one."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -118,3 +119,20 @@ def test_winner_that_is_the_default(programs, tmp_path):
     assert "No trial beat the baseline, which reaches" in page
     assert "winner − baseline" not in page
     assert "★" not in page, "it would stand beside itself"
+
+
+def test_what_is_drawn_as_a_complement_is_told_of_the_hyperparameter(programs, tmp_path, pictures):
+    programs.returns = lambda hp, step, seed: -((math.log10(1 - hp.gamma) + 1.7) ** 2)
+    tables = {name: {"drop": True} for name in SearchSpace().keys}
+    tables["gamma"] = {"low": 0.8, "high": 0.999, "log_complement": True}
+    space = SearchSpace.from_tables(tables)
+    settings = Settings(sampler="random", pruner="none", space=space)
+    save_optimization_results(
+        run_optimization(40, settings, output=tmp_path, programs=programs), tmp_path
+    )
+    text = read(tmp_path)
+    assert "one_minus" not in text
+    assert "1 − gamma" in text
+    row = re.search(r'<tr><td class="text">gamma</td>.*?</tr>', text)
+    good = re.search(r"(0\.\d+) … (0\.\d+)", row[0])
+    assert 0.95 < float(good[1]) < 0.98 < float(good[2]) < 0.995
