@@ -20,6 +20,14 @@ def test_the_interval_says_how_a_mean_stands(interval, expected):
     assert standing(Estimate(90.0, interval), Reference(90.0, "", "")) == expected
 
 
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [((1.16, 1.2), "above"), ((1.0, 1.04), "below"), ((1.06, 1.07), "equal")],
+)
+def test_a_rounded_figure_is_met_within_its_rounding(interval, expected):
+    assert standing(Estimate(1.1, interval), Reference(1.1, "", "", tolerance=0.05)) == expected
+
+
 def test_a_row_holds_both_means_and_a_reduced_budget_is_not_compared():
     full, reduced = returns_table([result(), result(reduced=True)]).rows
     assert full[0] == "CartPole-v1"
