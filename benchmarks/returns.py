@@ -254,7 +254,7 @@ def returns_table(results: Sequence[Result]) -> Table:
         steps = f"{result.steps[-1]:,}" + (" (reduced)" if result.reduced else "")
         final = result.final
         untrained, random = result.untrained.mean(), result.random.mean()
-        form = f".{decimals(final.value, untrained, random)}f"
+        form = f"z.{decimals(final.value, untrained, random)}f"
         ends = " … ".join(f"{end:{form}}" for end in final.interval or ())
         table.add(
             result.env,
