@@ -27,7 +27,8 @@ from tune.evidence.statistics import summarize
 from tune.protocol.settings import Settings
 from tune.protocol.trials import TrialRecord
 
-DEFAULT, TOGETHER, OWN = CHOICES = ("defaults", "best together", "best of its own")
+TOGETHER, OWN = "best together", "best of its own"
+CHOICES = "defaults", TOGETHER, OWN
 """Configurations that are compared on every task."""
 
 

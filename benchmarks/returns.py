@@ -122,6 +122,13 @@ class Result:
         """Mean return at the end of training over seeds, with its 95% interval."""
         return mean_of(self.returns[-1])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, returns with three decimals."""
+        return {
+            name: np.round(value.astype(float), 3) if isinstance(value, np.ndarray) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m benchmarks.returns``."""
@@ -165,7 +172,7 @@ def _run(arguments: Arguments) -> None:
         f"{arguments.eval_episodes} episodes each.",
         "Returns of the presets",
         [table.markdown()],
-        {**measured_with, "results": [dataclasses.asdict(result) for result in results]},
+        {**measured_with, "results": [result.to_dict() for result in results]},
         lambda path: plot(results, path),
     )
     paths = report.write(arguments.output, console)

@@ -71,7 +71,8 @@ def make_train(
         optax.clip_by_global_norm(h.max_grad_norm), optax.adam(h.learning_rate, eps=h.adam_epsilon)
     )
     reset = jax.vmap(environment.reset)
-    # With jaxlib 0.10 a batched QR, which orthogonal initialisation is made of, can hang on CPU.
+    # Orthogonal initialisation decomposes matrices, and with jaxlib 0.10 a batch of QR
+    # decompositions can hang on CPU.
     init = jax.custom_batching.sequential_vmap(network.init)
 
     def train(key: jax.Array) -> Trained:

@@ -1,5 +1,7 @@
 """The benchmark of returns: the rows of its table, and the curves in its picture."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,12 @@ def test_a_row_holds_both_means_and_a_reduced_budget_is_not_compared():
     assert full[7:] == ("above", "9.0", "20.0")
     assert reduced[1].endswith("(reduced)")
     assert reduced[7] == ""
+
+
+def test_results_are_stored_with_three_decimals():
+    stored = dataclasses.replace(result(), untrained=np.float32([1 / 3, np.nan])).to_dict()
+    assert str(stored["untrained"].tolist()) == "[0.333, nan]"
+    assert (stored["env"], stored["steps"]) == ("CartPole-v1", [1, 2, 3, 4])
 
 
 def test_the_picture_has_a_curve_for_each_environment(tmp_path):
