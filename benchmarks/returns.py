@@ -52,6 +52,7 @@ REFERENCES = {
     "UmbrellaChain-bsuite": Reference(1.0, "1", "gymnax", tolerance=0.5),
     "BernoulliBandit-misc": Reference(90.0, "90", "gymnax, by evolution", tolerance=0.5),
     "FourRooms-misc": Reference(1.0, "1", "gymnax", tolerance=0.5),
+    "GaussianBandit-misc": Reference(0.0, "0", "gymnax, by evolution", tolerance=0.5),
     "MetaMaze-misc": Reference(32.0, "32", "gymnax, by evolution", tolerance=0.5),
     "PointRobot-misc": Reference(10.0, "10", "gymnax, by evolution", tolerance=0.5),
 }
