@@ -52,6 +52,8 @@ def preset_table(study: Path, command: str) -> dict[str, Any]:
         for name in ("recommended", "validation", "optimization_results")
     )
     try:
+        if results["verdict"] is None:
+            raise UserError(f"{study} has no verdict on its winner: run its command again")
         chosen = validation[validation["recommended"]]
         mean = chosen["summary"]["mean"]
         environment = recommended["environment"]

@@ -11,7 +11,7 @@ from benchmarks import measuring
 from benchmarks.measuring import Report, Table, mean_of, with_interval
 from ppo_jax import command_line, presets
 from ppo_jax.errors import UserError, nearest
-from ppo_jax.text import decimals
+from ppo_jax.text import decimals, fixed
 
 if TYPE_CHECKING:
     from tune.evidence.statistics import Estimate
@@ -262,19 +262,18 @@ def returns_table(results: Sequence[Result]) -> Table:
         steps = f"{result.steps[-1]:,}" + (" (reduced)" if result.reduced else "")
         final = result.final
         untrained, random = result.untrained.mean(), result.random.mean()
-        form = f"z.{decimals(final.value, untrained, random)}f"
-        ends = " … ".join(f"{end:{form}}" for end in final.interval or ())
+        digits = decimals(final.value, untrained, random)
         table.add(
             result.env,
             steps,
             result.returns.shape[1],
-            f"{final.value:{form}}",
-            ends,
+            fixed(final.value, digits),
+            " … ".join(fixed(end, digits) for end in final.interval or ()),
             reference.text,
             reference.source,
             "" if result.reduced else standing(final, reference),
-            f"{untrained:{form}}",
-            f"{random:{form}}",
+            fixed(untrained, digits),
+            fixed(random, digits),
         )
     return table
 

@@ -248,9 +248,8 @@ def study_table(found: Mapping[str, Sequence[Found]]) -> Table:
         for one in studies:
             difference = "defaults won"
             if one.difference is not None:
-                value, low, high = (
-                    fixed(number, decimals(*one.levels), signed=True) for number in one.difference
-                )
+                digits = decimals(*one.levels)
+                value, low, high = (fixed(x, digits, signed=True) for x in one.difference)
                 difference = f"{value} ({low} … {high})"
             there = reference and reference.steps and one.at(reference.steps)
             tenth = one.at(one.steps[-1] // 10)

@@ -24,9 +24,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def decimals(*values: float) -> int:
-    """Return how many decimals numbers of one kind need: more, the smaller the largest of them.
+    """Return how many decimals to show numbers with that are read together.
 
-    Tasks may have returns of hundreds, or of 0 and 1.
+    The smaller the largest of them, the more: returns may be in the hundreds, or 0 and 1.
 
     >>> decimals(499.8, -0.3), decimals(-3.5), decimals(0.98, 0.02), decimals(0.0, math.nan)
     (1, 2, 3, 1)

@@ -52,6 +52,13 @@ def test_a_preset_is_what_the_study_recommends_and_its_evidence(study, tmp_path,
     assert made.evidence["command"] == "python -m tune.run --env brax/ant"
 
 
+def test_a_winner_that_is_not_validated_yet_makes_none(study, refusal):
+    results = study / "optimization_results.json"
+    results.write_text(results.read_text().replace('"Improved."', "null"))
+    said = refusal("benchmarks.preset", study, "--command", "x")
+    assert "has no verdict on its winner: run its command again" in said
+
+
 def test_a_study_without_a_validation_makes_none(study, refusal):
     (study / "validation.json").write_text("{}")
     assert "holds no validated study" in refusal("benchmarks.preset", study, "--command", "x")

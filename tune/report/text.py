@@ -49,7 +49,7 @@ def score(value: float | None, digits: int | None = None, *, signed: bool = Fals
 
 
 def parameter(name: str) -> str:
-    """Return a parameter as it is drawn.
+    """Return what is drawn under a parameter's name in Optuna.
 
     >>> parameter("one_minus_gamma"), parameter("learning_rate")
     ('1 − gamma', 'learning_rate')
@@ -66,19 +66,18 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{share:z.{digits}%}"
 
 
-def estimate(found: Estimate | None, digits: int | None = None, *, signed: bool = False) -> str:
+def estimate(found: Estimate | None, digits: int, *, signed: bool = False) -> str:
     """Return an estimate with its interval, for a table; 95% where it says nothing else.
 
-    >>> estimate(Estimate(9.9, (6.7, 13.1)), signed=True)
+    >>> estimate(Estimate(9.9, (6.7, 13.1)), 1, signed=True)
     '+9.9 (+6.7 to +13.1)'
-    >>> estimate(Estimate(0.5, (0.4, 0.6), confidence=0.97))
+    >>> estimate(Estimate(0.5, (0.4, 0.6), confidence=0.97), 3)
     '0.500 (97%: 0.400 to 0.600)'
-    >>> estimate(None)
+    >>> estimate(None, 1)
     '–'
     """
     if found is None:
         return MISSING
-    digits = found.decimals if digits is None else digits
     text = fixed(found.value, digits, signed=signed)
     if found.interval is None:
         return text
