@@ -1,7 +1,7 @@
 """``python -m benchmarks.returns``: returns of the presets beside published ones."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ from benchmarks import measuring
 from benchmarks.measuring import Report, Table, mean_of, with_interval
 from ppo_jax import command_line, presets
 from ppo_jax.errors import UserError, nearest
+from ppo_jax.files import read_json, require_writable
 from ppo_jax.text import decimals, fixed
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ QUICK = (
 )
 """The presets that a CPU trains in minutes: all of gymnax but MinAtar's."""
 
+_ORDER = list(dict.fromkeys((*_CLASSIC_CONTROL, *presets.names())))
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -94,7 +97,7 @@ class Arguments:
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
     publish: bool = False
-    """Make these results the ones that the documentation shows."""
+    """Show these results in the documentation, beside the published ones of other presets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +107,9 @@ class Result:
     Attributes:
       steps: nominal steps of the checkpoints, ``[checkpoints]``.
       returns: float ``[checkpoints, seeds]``.
-      untrained: mean returns of the untrained greedy policies, ``[seeds]``.
-      random: returns of uniformly random actions, ``[episodes]``.
+      eval_episodes: of each seed at a checkpoint.
+      untrained: mean return of the untrained greedy policies.
+      random: mean return of uniformly random actions.
       reduced: whether the budget is smaller than the preset's own.
       seconds: of training, without evaluation and compiling.
     """
@@ -113,8 +117,9 @@ class Result:
     env: str
     steps: list[int]
     returns: np.ndarray
-    untrained: np.ndarray
-    random: np.ndarray
+    eval_episodes: int
+    untrained: float
+    random: float
     reduced: bool
     seconds: float
 
@@ -123,12 +128,23 @@ class Result:
         """Mean return at the end of training over seeds, with its 95% interval."""
         return mean_of(self.returns[-1])
 
+    def at(self, steps: int) -> "Estimate | None":
+        """Return the mean at the first checkpoint after so many steps.
+
+        None where training ends before, or has its first checkpoint later.
+        """
+        if not self.steps[0] <= steps <= self.steps[-1]:
+            return None
+        return mean_of(self.returns[np.searchsorted(self.steps, steps)])
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, returns with three decimals."""
-        return {
-            name: np.round(value.astype(float), 3) if isinstance(value, np.ndarray) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return {**dataclasses.asdict(self), "returns": np.round(self.returns.astype(float), 3)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Result":
+        """Return what :meth:`to_dict` has stored."""
+        return cls(**{**values, "returns": np.array(values["returns"], float)})
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -138,8 +154,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    from ppo_jax.files import require_writable
-
     counts = ("seeds", "eval_episodes", "total_steps")
     given = [name for name in counts if getattr(arguments, name) is not None]
     measuring.require_counts(arguments, *given)
@@ -155,6 +169,7 @@ def _run(arguments: Arguments) -> None:
     console = measuring.make_console()
     measured_with = measuring.setting(seeds=arguments.seeds, eval_episodes=arguments.eval_episodes)
     measuring.print_setting(measured_with, console)
+    kept = others_published(arguments.envs, measured_with["versions"]) if arguments.publish else []
     results = []
     for env in arguments.envs:
         results.append(measure(env, arguments))
@@ -164,13 +179,15 @@ def _run(arguments: Arguments) -> None:
             f"{result.seconds:.0f} s of training",
             markup=False,
         )
+    results = sorted([*results, *kept], key=lambda result: _ORDER.index(result.env))
     table = returns_table(results)
     table.print(console)
+    episodes = sorted({result.eval_episodes for result in results})
     report = Report(
         "returns",
-        f"`python -m benchmarks.returns`, {measuring.machine(measured_with)}: each preset on "
-        f"{arguments.seeds} seeds that its study has not seen, greedy policies, "
-        f"{arguments.eval_episodes} episodes each.",
+        f"`python -m benchmarks.returns`, {measuring.machine(measured_with)}: each preset on seeds "
+        f"that its study has not seen, greedy policies, {' or '.join(map(str, episodes))} episodes "
+        "of each.",
         "Returns of the presets",
         [table.markdown()],
         {**measured_with, "results": [result.to_dict() for result in results]},
@@ -179,6 +196,28 @@ def _run(arguments: Arguments) -> None:
     paths = report.write(arguments.output, console)
     if arguments.publish:
         report.publish(paths)
+
+
+def others_published(envs: Sequence[str], versions: Mapping[str, str]) -> list[Result]:
+    """Return the published results of the presets besides those of `envs`.
+
+    Raises:
+      UserError: when they were measured with other versions, which one table does not mix.
+    """
+    published = read_json(measuring.PUBLISHED / "returns.json")
+    results = [Result.from_dict(values) for values in published["results"]]
+    others = [result for result in results if result.env not in envs]
+    if others and published["versions"] != versions:
+        differing = ", ".join(
+            f"{name} {version}"
+            for name, version in published["versions"].items()
+            if versions.get(name) != version
+        )
+        raise UserError(
+            f"--publish: the published returns were measured with {differing}, unlike these; "
+            f"measure them as well (--envs {' '.join(result.env for result in others)} …)"
+        )
+    return others
 
 
 def measure(env: str, arguments: Arguments) -> Result:
@@ -202,14 +241,15 @@ def measure(env: str, arguments: Arguments) -> Result:
     programs = Programs(config, arguments.seeds)
     keys = seed_keys(arguments.seed, VALIDATION, arguments.seeds)
     steps = checkpoint_steps(-(-total // 20), total)
-    untrained = programs.evaluate(programs.init(keys), 0).mean(axis=1)
+    untrained = float(programs.evaluate(programs.init(keys), 0).mean())
     checkpoints = list(programs.run(keys, preset.hyperparameters, steps))
     return Result(
         env,
         steps,
         np.stack([checkpoint.returns for checkpoint in checkpoints]),
+        arguments.eval_episodes,
         untrained,
-        random_returns(config, jax.random.key(arguments.seed)),
+        float(random_returns(config, jax.random.key(arguments.seed)).mean()),
         reduced=total < preset.total_steps,
         seconds=sum(checkpoint.training_seconds for checkpoint in checkpoints),
     )
@@ -254,15 +294,14 @@ def random_returns(config: Any, key: Any) -> np.ndarray:
 
 def returns_table(results: Sequence[Result]) -> Table:
     """Return our means, with their intervals, beside the published ones."""
-    headers = ("", "steps", "seeds", "ours", "95% interval", "published", "source", "")
-    baselines = ("untrained", "random")
-    table = Table("Mean return at the end of training", (*headers, *baselines))
+    headers = ("", "steps", "seeds", "ours", "95% interval", "published", "at its steps", "source")
+    table = Table("Mean return at the end of training", (*headers, "", "untrained", "random"))
     for result in results:
         reference = REFERENCES.get(result.env, Reference(None, "", ""))
         steps = f"{result.steps[-1]:,}" + (" (reduced)" if result.reduced else "")
         final = result.final
-        untrained, random = result.untrained.mean(), result.random.mean()
-        digits = decimals(final.value, untrained, random)
+        digits = decimals(final.value, result.untrained, result.random)
+        there = result.at(reference.steps) if reference.steps else None
         table.add(
             result.env,
             steps,
@@ -270,26 +309,35 @@ def returns_table(results: Sequence[Result]) -> Table:
             fixed(final.value, digits),
             " … ".join(fixed(end, digits) for end in final.interval or ()),
             reference.text,
+            "" if there is None else fixed(there.value, digits),
             reference.source,
-            "" if result.reduced else standing(final, reference),
-            fixed(untrained, digits),
-            fixed(random, digits),
+            "" if result.reduced else standing(result, reference),
+            fixed(result.untrained, digits),
+            fixed(result.random, digits),
         )
     return table
 
 
-def standing(final: "Estimate", reference: Reference) -> str:
-    """Return where the published return is relative to the interval of ours.
+def standing(result: Result, reference: Reference) -> str:
+    """Return how a preset stands beside a published return.
 
-    ``above`` or ``below`` when ours differs, ``equal`` when the interval holds it, and an empty
-    string when there is nothing to compare.
+    ``above`` or ``below`` when ours differs, ``equal`` when its interval holds the published one,
+    and an empty string when there is nothing to compare. After as many steps where both have them,
+    and else at the end of our training, which is said.
     """
-    if reference.value is None or final.interval is None:
+    there = result.at(reference.steps) if reference.steps else result.final
+    ours = there or result.final
+    if reference.value is None or ours.interval is None:
         return ""
-    low, high = final.interval
+    low, high = ours.interval
+    outcome = "equal"
     if low > reference.value + reference.tolerance:
-        return "above"
-    return "below" if high < reference.value - reference.tolerance else "equal"
+        outcome = "above"
+    if high < reference.value - reference.tolerance:
+        outcome = "below"
+    if there is None and reference.steps:
+        return f"{outcome}, {'fewer' if result.steps[-1] < reference.steps else 'more'} steps"
+    return outcome
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
