@@ -92,6 +92,9 @@ class Task:
     """Hyperparameters and their ranges: standard; wide, what published tunings use, with
     normalisation, number of environments and network; or a TOML file that changes the standard
     space."""
+    fix: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+    """Hyperparameters and network settings of the space that are not tuned and keep the values
+    they start from: --space wide --fix hidden_sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +223,7 @@ class Arguments(command_line.Common):
             space = SearchSpace.named(name).holding(Configuration(base, self.agent))
         if name not in SPACES:
             space = self._changed(space)
+        space = space.without(task.fix)
         given = {**vars(task), **vars(self.search), **vars(self.evidence), **vars(self.place)}
         given |= {
             "agent": self.agent,

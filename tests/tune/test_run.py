@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ppo_jax import policy
+from ppo_jax import command_line, policy, presets
+from ppo_jax.hyperparameters import Hyperparameters
+from tune.options import Arguments
 from tune.protocol.settings import OBJECTIVES
 from tune.search.pruners import PRUNERS
 from tune.search.samplers import SAMPLERS
@@ -204,6 +206,7 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
             "'--learning-rate': learning_rate is tuned; a file of",
         ),
         (["--no-clip-value-loss"], "of --space FILE.toml fixes or tunes clip_value_loss"),
+        (["--fix", "gama"], "but got 'gama'; did you mean 'gamma'?"),
         (["--sampler", "tpee"], "but got 'tpee'; did you mean 'tpe'?"),
         (["--pruner", "medain"], "but got 'medain'; did you mean 'median'?"),
         (["--seeds", "0"], "seeds"),
@@ -219,6 +222,15 @@ def test_signal_ends_cleanly_in_the_middle_of_a_program(tmp_path, wait_until, nu
 def test_mistakes_give_one_line_and_status_2(refusal, tmp_path, arguments, message):
     assert message in refusal("tune.run", *arguments, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fixed_parameter_keeps_what_the_study_starts_from():
+    options = "--preset Breakout-MinAtar --space wide --fix hidden_sizes gamma --hidden-sizes 32 32"
+    settings = command_line.parse(Arguments, "tune.run", options.split()).settings()
+    assert not {"hidden_sizes", "gamma"} & set(dict(settings.space.tuned))
+    assert {agent.hidden_sizes for agent in settings.space.agents()} == {(32, 32)}
+    preset = presets.load("Breakout-MinAtar").hyperparameters
+    assert settings.baseline.hyperparameters.gamma == preset.gamma != Hyperparameters().gamma
 
 
 @pytest.mark.parametrize(

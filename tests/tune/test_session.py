@@ -18,6 +18,7 @@ from ppo_jax.errors import UserError
 from ppo_jax.files import read_json, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.train import Arguments
+from ppo_jax.versions import device_description, versions
 from tune import session
 from tune.evidence.finalists import train_finalists
 from tune.protocol.plan import Plan
@@ -27,6 +28,7 @@ from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.report import advice
 from tune.report.files import save_optimization_results
+from tune.report.results import StudyResults
 from tune.search.objective import objective
 from tune.search.study import run_optimization
 from tune.session import run_study, train_best_config
@@ -526,24 +528,46 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     assert capsys.readouterr().out == ""
 
 
+_SMALL_WIDE = {"base": "wide", "hidden_sizes": {"drop": True}}
+
+
 @pytest.mark.parametrize(
-    ("space", "added"),
+    ("space", "platform", "fixed", "added"),
     [
-        ("standard", ": faster learning, normalisation, number of environments, network"),
-        ({"base": "wide", "hidden_sizes": {"drop": True}}, ": network"),
-        ({"base": "wide", "gamma": {"value": 0.99}}, ""),
+        ("standard", "gpu", "", "faster learning, normalisation, number of environments, network"),
+        (
+            "standard",
+            "cpu",
+            " --fix hidden_sizes",
+            "faster learning, normalisation, number of environments",
+        ),
+        (_SMALL_WIDE, "gpu", "", "network"),
+        ({"base": "wide", "gamma": {"value": 0.99}}, "cpu", "", ""),
     ],
 )
 def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
-    space, added, programs, tmp_path, monkeypatch
+    space, platform, fixed, added, programs, tmp_path, monkeypatch
 ):
+    results = _nothing_learned(space, platform, programs, tmp_path, monkeypatch)
+    hints = advice.next_steps(results)
+    assert any("Nothing was learned" in hint for hint in hints)
+    options = f"--env MountainCar-v0 --space wide{fixed} --matmul-precision high --trials 30"
+    why = "goes on in the wide space" + (f": {added}" if added else "")
+    assert f"python -m tune.run {options} {why}" in hints
+    assert "--matmul-precision high" in results.recommendation.command
+
+
+def test_a_study_of_small_networks_is_wide_enough_for_a_cpu(programs, tmp_path, monkeypatch):
+    results = _nothing_learned(_SMALL_WIDE, "cpu", programs, tmp_path, monkeypatch)
+    assert not any("--space wide" in hint for hint in advice.next_steps(results))
+
+
+def _nothing_learned(space, platform, programs, folder, monkeypatch):
+    """Return the results of a study on a device of `platform` in which nothing was learned."""
     monkeypatch.setattr(policy, "save", lambda *_, **__: None)
+    device = {**device_description(), "platform": platform}
+    monkeypatch.setattr(StudyResults, "made_with", {"versions": versions(), "device": device})
     programs.returns = lambda hyperparameters, step, seed: -200.0
     programs.untrained = -200.0
     settings = Settings(env="MountainCar-v0", matmul_precision="high", space=space)
-    results = run_study(3, settings, output=tmp_path, validate_seeds=4, programs=programs)
-    hints = advice.next_steps(results)
-    assert any("Nothing was learned" in hint for hint in hints)
-    options = "--env MountainCar-v0 --space wide --matmul-precision high --trials 30"
-    assert f"python -m tune.run {options} goes on in the wide space{added}" in hints
-    assert "--matmul-precision high" in results.recommendation.command
+    return run_study(3, settings, output=folder, validate_seeds=4, programs=programs)

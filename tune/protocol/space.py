@@ -38,7 +38,7 @@ it does not name stay as they are. ::
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -423,6 +423,16 @@ class SearchSpace:
         if not tuned:
             raise UserError("the search space tunes nothing: every parameter is fixed or dropped")
         return dataclasses.replace(self, tuned=tuple(tuned.items()), fixed=tuple(fixed.items()))
+
+    def without(self, names: Iterable[str]) -> "SearchSpace":
+        """Return this space with parameters that are no longer tuned, and keep their defaults.
+
+        Raises:
+          UserError: for one that it does not tune, or all of them.
+        """
+        for name in names:
+            require_choice("fix", name, dict(self.tuned))
+        return self.changed_by({name: {"drop": True} for name in names})
 
     @classmethod
     def from_file(cls, path: str | Path) -> "SearchSpace":

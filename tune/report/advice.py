@@ -46,7 +46,7 @@ def next_steps(results: StudyResults) -> list[str]:
             f"Nothing was learned: trained policies return no more than untrained ones "
             f"({fixed(verdict.untrained)}). Scores of such trials say little about hyperparameters"
         )
-        if not _is_wide(settings):
+        if not _is_wide(results):
             steps.append(_wider(results))
         elif preset is None:
             steps.append(
@@ -55,7 +55,7 @@ def next_steps(results: StudyResults) -> list[str]:
             )
     if preset is not None and not _reaches(verdict.recommended, preset.evidence["score"]):
         steps.append(_hint(preset))
-    if learned and results.analysis.bounds_hit and not _is_wide(settings):
+    if learned and results.analysis.bounds_hit and not _is_wide(results):
         steps.append(_wider(results))
     if verdict.outcome == Outcome.IMPROVED or not learned:
         return steps
@@ -88,24 +88,31 @@ def _hint(preset: Preset) -> str:
     )
 
 
-def _is_wide(settings: Settings) -> bool:
+def _is_wide(results: StudyResults) -> bool:
     """Return whether the wide space would add nothing to that of a study."""
     try:
-        settings.space.widening(_wide_space(settings))
+        results.settings.space.widening(_wide_space(results))
     except UserError:
         return False
     return True
 
 
-def _wide_space(settings: Settings) -> SearchSpace:
-    return SearchSpace.named("wide").holding(settings.baseline)
+def _wide_space(results: StudyResults) -> SearchSpace:
+    return SearchSpace.named("wide").holding(results.settings.baseline).without(_too_slow(results))
+
+
+def _too_slow(results: StudyResults) -> tuple[str, ...]:
+    """Return what a study better not begins to tune: larger networks take a CPU far longer."""
+    on_cpu = results.made_with["device"]["platform"] == "cpu"
+    begun = "hidden_sizes" in results.settings.space.tuned_agent
+    return ("hidden_sizes",) if on_cpu and not begun else ()
 
 
 def _wider(results: StudyResults) -> str:
     """Return the command that goes on in the wide space, where that holds the present one."""
-    settings = results.settings
+    settings, space = results.settings, _wide_space(results)
     try:
-        _wide_space(settings).widening(settings.space)
+        space.widening(settings.space)
         name, why = results.name, "goes on in the wide space"
     except UserError:
         name, why = f"{results.name}-wide", "searches the wide space"
@@ -117,6 +124,8 @@ def _wider(results: StudyResults) -> str:
         "--space",
         "wide",
     ]
+    if fixed_names := _too_slow(results):
+        words += ["--fix", *fixed_names]
     words += agent_words(settings.agent)
     for field in dataclasses.fields(Settings):
         value = getattr(settings, field.name)
@@ -126,7 +135,7 @@ def _wider(results: StudyResults) -> str:
     if name != settings.env:
         words += ["--study-name", name]
     words += ["--trials", str(2 * max(len(results.trials), 15))]
-    present, wide = (dict(space.tuned) for space in (settings.space, _wide_space(settings)))
+    present, wide = dict(settings.space.tuned), dict(space.tuned)
     added = [text for name, text in _WIDE_ADDS.items() if present.get(name) != wide.get(name)]
     return f"{shlex.join(words)} {why}" + (f": {', '.join(added)}" if added else "")
 

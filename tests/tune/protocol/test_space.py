@@ -8,7 +8,7 @@ from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.settings import Settings
-from tune.protocol.space import Choices, Range, SearchSpace
+from tune.protocol.space import Choices, Configuration, Range, SearchSpace
 from tune.search.samplers import make_sampler
 
 
@@ -132,6 +132,23 @@ def test_tables_restore_the_space():
 def test_mistakes_are_named(tables, message):
     with pytest.raises(UserError, match=message):
         SearchSpace.from_tables(tables)
+
+
+def test_a_fixed_parameter_keeps_its_default():
+    wide = SearchSpace.named("wide")
+    fixed = wide.without(["hidden_sizes", "gamma"])
+    assert set(dict(wide.tuned)) - set(dict(fixed.tuned)) == {"hidden_sizes", "gamma"}
+    agent = AgentConfig(hidden_sizes=(32,))
+    baseline = Configuration(Hyperparameters(gamma=0.7), agent)
+    assert fixed.holding(baseline).complete({}) == baseline
+    assert wide.without([]) == wide
+
+
+def test_fixing_what_is_not_tuned_or_everything_is_refused():
+    with pytest.raises(UserError, match=r"fix must be .* but got 'gama'; did you mean 'gamma'\?"):
+        SearchSpace().without(["gamma", "gama"])
+    with pytest.raises(UserError, match="tunes nothing"):
+        SearchSpace().without([name for name, _ in SearchSpace().tuned])
 
 
 def test_space_that_tunes_nothing_is_refused():
