@@ -188,7 +188,7 @@ def _run(arguments: Arguments) -> None:
         f"`python -m benchmarks.returns`, {measuring.machine(measured_with)}: each preset on seeds "
         f"that its study has not seen, greedy policies, {' or '.join(map(str, episodes))} episodes "
         "of each.",
-        "Returns of the presets",
+        "Returns of the presets; published ones are dashed, with a dot at their environment steps",
         [table.markdown()],
         {**measured_with, "results": [result.to_dict() for result in results]},
         lambda path: plot(results, path),
@@ -341,7 +341,7 @@ def standing(result: Result, reference: Reference) -> str:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Draw the learning curves, with the published returns as lines."""
+    """Draw the learning curves, with the published returns as lines, dotted at their steps."""
     from ppo_jax.plots import BLUE, GREY, picture
 
     columns = min(5, len(results))
@@ -357,6 +357,8 @@ def plot(results: Sequence[Result], path: Path) -> None:
             reference = REFERENCES.get(result.env)
             if reference is not None and reference.value is not None and not result.reduced:
                 axes.axhline(reference.value, color=GREY, linestyle="--")
+                if reference.steps is not None and reference.steps <= result.steps[-1]:
+                    axes.plot(reference.steps, reference.value, "o", color=GREY)
             axes.set(xlabel="environment steps")
             axes.set_title(result.env, fontsize=10)
             axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
