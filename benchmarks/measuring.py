@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppo_jax.errors import require_count
+from ppo_jax.errors import UserError, require_count
+from ppo_jax.files import plain, replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,6 +151,35 @@ def machine(setting: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{where}, Python {versions['python']}, jax {versions['jax']}"
 
 
+def require_same_setting(
+    published: Mapping[str, Any], setting: Mapping[str, Any], sizes: Sequence[str], again: str
+) -> None:
+    """Refuse to add to published results what was measured in another way.
+
+    Args:
+      published: content of a published ``NAME.json``.
+      setting: of the new results; see :func:`setting`.
+      sizes: names of those that must agree, as all versions must.
+      again: what to do to measure all of them alike.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    was, now = (
+        {**values["versions"], **{name: values["sizes"].get(name) for name in sizes}}
+        for values in (published, plain(setting))
+    )
+    differing = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    if differing:
+        then, new = (
+            ", ".join(f"{name} {values.get(name)}" for name in differing) for values in (was, now)
+        )
+        raise UserError(
+            f"--publish: published results were measured with {then}, and these would be with "
+            f"{new}; {again}"
+        )
+
+
 def require_counts(arguments: object, *names: str, low: int = 1) -> None:
     """Check options that are counts or tuples of counts.
 
@@ -192,8 +222,6 @@ class Report:
 
     def write(self, folder: Path, console: "Console") -> list[Path]:
         """Write the files into `folder`, and print and return their paths."""
-        from ppo_jax.files import replacing
-
         folder.mkdir(parents=True, exist_ok=True)
         suffixes = ("json", "npz", "png") if self.arrays else ("json", "png")
         paths = {suffix: folder / f"{self.name}.{suffix}" for suffix in suffixes}
@@ -221,8 +249,6 @@ class Report:
         Raises:
           ValueError: unless the pages have exactly one such part.
         """
-        from ppo_jax.files import replacing
-
         start, end = f"<!-- {self.name} -->", f"<!-- /{self.name} -->"
         part = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
         pages = {page: page.read_text(encoding="utf-8") for page in sorted(docs.glob("*.md"))}
@@ -242,8 +268,6 @@ class Report:
 
 def write_results(path: Path, results: Any) -> None:
     """Write strict JSON with one row per line; numbers that are not finite become null."""
-    from ppo_jax.files import plain, replacing
-
     with replacing(path) as temporary:
         temporary.write_text(_lines(plain(results)) + "\n", encoding="utf-8")
 

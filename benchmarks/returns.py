@@ -169,7 +169,7 @@ def _run(arguments: Arguments) -> None:
     console = measuring.make_console()
     measured_with = measuring.setting(seeds=arguments.seeds, eval_episodes=arguments.eval_episodes)
     measuring.print_setting(measured_with, console)
-    kept = others_published(arguments.envs, measured_with["versions"]) if arguments.publish else []
+    kept = others_published(arguments.envs, measured_with) if arguments.publish else []
     results = []
     for env in arguments.envs:
         results.append(measure(env, arguments))
@@ -198,7 +198,7 @@ def _run(arguments: Arguments) -> None:
         report.publish(paths)
 
 
-def others_published(envs: Sequence[str], versions: Mapping[str, str]) -> list[Result]:
+def others_published(envs: Sequence[str], setting: Mapping[str, Any]) -> list[Result]:
     """Return the published results of the presets besides those of `envs`.
 
     Raises:
@@ -207,16 +207,9 @@ def others_published(envs: Sequence[str], versions: Mapping[str, str]) -> list[R
     published = read_json(measuring.PUBLISHED / "returns.json")
     results = [Result.from_dict(values) for values in published["results"]]
     others = [result for result in results if result.env not in envs]
-    if others and published["versions"] != versions:
-        differing = ", ".join(
-            f"{name} {version}"
-            for name, version in published["versions"].items()
-            if versions.get(name) != version
-        )
-        raise UserError(
-            f"--publish: the published returns were measured with {differing}, unlike these; "
-            f"measure them as well (--envs {' '.join(result.env for result in others)} …)"
-        )
+    if others:
+        again = " ".join(["measure all: --envs", *envs, *(result.env for result in others)])
+        measuring.require_same_setting(published, setting, (), again)
     return others
 
 

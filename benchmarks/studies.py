@@ -54,10 +54,15 @@ class Arguments:
     """A study of each environment for each of these root seeds."""
     trials: int = 30
     """Trials of a study."""
+    fix: tuple[str, ...] = ()
+    """What the studies do not tune, as for ``tune.run``: --fix hidden_sizes on a CPU."""
     folders: Path = Path("runs/benchmarks/studies")
     """Folder for those of the studies, which are kept: the same command continues."""
     output: Path = Path("runs/benchmarks")
     """Folder for the results."""
+    publish: bool = False
+    """Show these studies in the documentation, beside those that it shows already; these are not
+    run again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +131,12 @@ class Found:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no validated study: {error!r} is missing") from error
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Found":
+        """Return what ``dataclasses.asdict`` has stored."""
+        difference = values["difference"] and tuple(values["difference"])
+        return cls(**{**values, "levels": tuple(values["levels"]), "difference": difference})
+
     @property
     def is_improved(self) -> bool:
         """Whether the level or the speed is."""
@@ -159,20 +170,49 @@ def _run(arguments: Arguments) -> None:
         require_writable(folder)
     make_folder(arguments.output)
     console = measuring.make_console()
-    found = {}
+    setting = measuring.setting(trials=arguments.trials, fix=arguments.fix)
+    found = published(setting) if arguments.publish else {}
     for env in arguments.envs:
-        found[env] = [run_study(arguments, env, seed, console) for seed in arguments.seeds]
-    report = report_of(arguments, found)
+        there = {one.seed: one for one in found.get(env, ())}
+        for seed in arguments.seeds:
+            if seed not in there:
+                there[seed] = run_study(arguments, env, seed, console)
+        found[env] = [there[seed] for seed in sorted(there)]
+    found = {env: found[env] for env in TASKS if env in found}
+    report = report_of(arguments, setting, found)
     study_table(found).print(console)
-    report.write(arguments.output, console)
+    paths = report.write(arguments.output, console)
+    if arguments.publish:
+        report.publish(paths)
 
 
-def command(env: str, trials: int, seed: int) -> list[str]:
+def published(setting: Mapping[str, Any]) -> dict[str, list[Found]]:
+    """Return the studies that the documentation shows.
+
+    Raises:
+      UserError: when they are others than `setting` says.
+    """
+    path = measuring.PUBLISHED / "studies.json"
+    if not path.exists():
+        return {}
+    results = read_json(path)
+    again = f"to begin anew, remove {path}"
+    measuring.require_same_setting(results, setting, ("trials", "fix"), again)
+    return {
+        env: [Found.from_dict(one) for one in studies]
+        for env, studies in results["studies"].items()
+    }
+
+
+def command(env: str, arguments: Arguments, seed: int) -> list[str]:
     """Return the arguments of ``tune.run`` for a study, without its folder."""
-    return [
-        *("--env", env, "--space", "wide", "--trials", str(trials), "--seed", str(seed)),
-        *TASKS[env],
-    ]
+    return ["--env", env, *options_of_all(arguments), "--seed", str(seed), *TASKS[env]]
+
+
+def options_of_all(arguments: Arguments) -> list[str]:
+    """Return what is the same in all studies."""
+    fixed_names = ["--fix", *arguments.fix] if arguments.fix else []
+    return ["--space", "wide", *fixed_names, "--trials", str(arguments.trials)]
 
 
 def run_study(arguments: Arguments, env: str, seed: int, console: "Console") -> Found:
@@ -183,7 +223,7 @@ def run_study(arguments: Arguments, env: str, seed: int, console: "Console") -> 
     """
     folder = arguments.folders / f"{folder_name(env)}-{seed}"
     if not has_ended(folder, arguments.trials):
-        options = command(env, arguments.trials, seed)
+        options = command(env, arguments, seed)
         console.print(" ".join(["python -m tune.run", *options]), markup=False, soft_wrap=True)
         try:
             output_of(
@@ -211,21 +251,22 @@ def has_ended(folder: Path, trials: int) -> bool:
     return found["verdict"] is not None and found["n_trials"]["total"] >= trials
 
 
-def report_of(arguments: Arguments, found: Mapping[str, Sequence[Found]]) -> Report:
+def report_of(
+    arguments: Arguments, setting: Mapping[str, Any], found: Mapping[str, Sequence[Found]]
+) -> Report:
     """Return the report of the studies."""
-    measured_with = measuring.setting(seeds=arguments.seeds, trials=arguments.trials)
     improved = sum(all(one.is_improved for one in studies) for studies in found.values())
     return Report(
         "studies",
-        f"`python -m benchmarks.studies`, {measuring.machine(measured_with)}: "
-        f"{len(arguments.seeds)} studies of each environment, `tune.run --space wide --trials "
-        f"{arguments.trials}` with fresh seeds as the validation needs them. *Improved* in all "
-        f"of an environment's studies: {improved} of {len(found)}.",
+        f"`python -m benchmarks.studies`, {measuring.machine(setting)}: studies with root seeds "
+        f"from 0, `tune.run {' '.join(options_of_all(arguments))}`, with fresh seeds as the "
+        f"validation needs them. *Improved* in all of an environment's studies: {improved} of "
+        f"{len(found)}.",
         "What studies over the wide space recommend",
         [study_table(found).markdown()],
         {
-            **measured_with,
-            "commands": {env: command(env, arguments.trials, 0) for env in found},
+            **setting,
+            "commands": {env: command(env, arguments, 0) for env in found},
             "studies": {
                 env: [dataclasses.asdict(one) for one in studies] for env, studies in found.items()
             },

@@ -79,24 +79,27 @@ def published(tmp_path, monkeypatch):
     """What the documentation shows: two presets."""
     monkeypatch.setattr(measuring, "PUBLISHED", tmp_path)
     results = [result(env).to_dict() for env in ("CartPole-v1", "Acrobot-v1")]
-    measuring.write_results(
-        tmp_path / "returns.json", {"versions": {"python": "3.11", "jax": "1"}, "results": results}
-    )
+    measuring.write_results(tmp_path / "returns.json", {**setting("1"), "results": results})
+
+
+def setting(jax):
+    return {"versions": {"python": "3.11", "jax": jax}, "sizes": {}}
 
 
 @pytest.mark.usefixtures("published")
 def test_the_published_results_of_other_presets_stay():
-    (other,) = others_published(["CartPole-v1", "Pendulum-v1"], {"python": "3.11", "jax": "1"})
+    (other,) = others_published(["CartPole-v1", "Pendulum-v1"], setting("1"))
     assert other.env == "Acrobot-v1"
     np.testing.assert_array_equal(other.returns, result().returns.round(3))
 
 
 @pytest.mark.usefixtures("published")
 def test_results_of_other_versions_are_not_mixed():
-    versions = {"python": "3.11", "jax": "2"}
-    with pytest.raises(UserError, match=r"with jax 1, unlike .*--envs Acrobot-v1 …"):
-        others_published(["CartPole-v1"], versions)
-    assert not others_published(["CartPole-v1", "Acrobot-v1"], versions)
+    with pytest.raises(
+        UserError, match=r"with jax 1, and .* with jax 2; .* --envs CartPole-v1 Acrobot-v1$"
+    ):
+        others_published(["CartPole-v1"], setting("2"))
+    assert not others_published(["CartPole-v1", "Acrobot-v1"], setting("2"))
 
 
 def test_the_picture_has_a_curve_for_each_environment(tmp_path):

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import studies
+from benchmarks import measuring, studies
+from benchmarks.measuring import Report
 from benchmarks.processes import ProcessError
-from benchmarks.studies import Found, command, has_ended, plot, study_table
+from benchmarks.studies import Arguments, Found, command, has_ended, plot, study_table
 from ppo_jax.config import AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
 
@@ -86,17 +87,57 @@ def test_studies_are_run_once_by_the_command_of_a_user(tmp_path, monkeypatch, in
 
     monkeypatch.setattr(studies, "output_of", output_of)
     small = ("--envs", "Asterix-MinAtar", "CartPole-v1", "--seeds", 0, 1, "--trials", 12)
+    small += ("--fix", "activation")
     places = ("--folders", tmp_path / "studies", "--output", tmp_path)
     done = in_process("benchmarks.studies", *small, *places)
     assert done.returncode == 0
-    assert ran[0] == ["tune.run", *command("Asterix-MinAtar", 12, 0), "--output"]
-    assert ran[3] == ["tune.run", *command("CartPole-v1", 12, 1), "--output"]
-    assert "--space wide --trials 12 --seed 1" in " ".join(ran[3])
+    arguments = Arguments(trials=12, fix=("activation",))
+    assert ran[0] == ["tune.run", *command("Asterix-MinAtar", arguments, 0), "--output"]
+    assert ran[3] == ["tune.run", *command("CartPole-v1", arguments, 1), "--output"]
+    assert "--space wide --fix activation --trials 12 --seed 1" in " ".join(ran[3])
     assert "CartPole-v1, seed 1: 30.0 against 25.0 with the defaults" in done.stdout
     results = json.loads((tmp_path / "studies.json").read_text())
     assert [len(found) for found in results["studies"].values()] == [2, 2]
     in_process("benchmarks.studies", *small, *places)
     assert len(ran) == 4
+
+
+def test_published_studies_are_joined_and_not_run_again(tmp_path, monkeypatch, in_process):
+    ran = []
+
+    def output_of(whole, environment):
+        ran.append(whole[whole.index("--env") + 1])
+        write(Path(whole[-1]), seed=int(whole[whole.index("--seed") + 1]))
+        return ""
+
+    monkeypatch.setattr(studies, "output_of", output_of)
+    monkeypatch.setattr(measuring, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(Report, "publish", publish_without_documentation)
+    (tmp_path / "published").mkdir()
+
+    def run(place, *options):
+        places = ("--folders", tmp_path / place, "--output", tmp_path / place)
+        return in_process("benchmarks.studies", "--publish", *options, *places)
+
+    assert run("a", "--envs", "CartPole-v1", "--seeds", 1).returncode == 0
+    both = ("--envs", "CartPole-v1", "Pendulum-v1", "--seeds", 0, 1)
+    assert run("b", *both).returncode == 0
+    assert ran == ["CartPole-v1", "CartPole-v1", "Pendulum-v1", "Pendulum-v1"]
+    found = json.loads((tmp_path / "published" / "studies.json").read_text())["studies"]
+    assert {env: [one["seed"] for one in its] for env, its in found.items()} == {
+        "Pendulum-v1": [0, 1],
+        "CartPole-v1": [0, 1],
+    }
+    write(tmp_path / "again", seed=1)
+    assert Found.from_dict(found["CartPole-v1"][1]) == Found.read(tmp_path / "again")
+    refused = run("c", *both, "--trials", 12)
+    assert refused.returncode == 2
+    assert "measured with trials 30, and these would be with trials 12" in refused.stderr
+
+
+def publish_without_documentation(report, paths):
+    for path in paths:
+        (measuring.PUBLISHED / path.name).write_bytes(path.read_bytes())
 
 
 @pytest.mark.parametrize(
