@@ -18,8 +18,6 @@ from ppo_jax.errors import require_count
 
 SEED_AXIS = "seeds"
 
-_THREADS_PER_CORE = 4
-
 
 def enable_all_cpu_cores() -> None:
     """Make every CPU core that this process may use a JAX device.
@@ -28,19 +26,8 @@ def enable_all_cpu_cores() -> None:
     effect on a GPU or TPU, nor where the user has set ``JAX_NUM_CPU_DEVICES``. Call it before
     the backend starts, that is, before gymnax is imported.
     """
-    _enlarge_thread_pool()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(usable_cores()))
-
-
-def _enlarge_thread_pool() -> None:
-    """Keep programs that decompose matrices from waiting for ever, on CPU.
-
-    jaxlib's LAPACK kernels divide a large batch over the threads of XLA's pool, and wait in one of
-    them. The pool has a thread a core, so that as many of these kernels as there are cores wait
-    for each other. Brax's resets are an example. XLA reads the variable when the backend starts.
-    """
-    os.environ.setdefault("NPROC", str(_THREADS_PER_CORE * len(usable_cores())))
 
 
 def set_up_process() -> None:
@@ -49,7 +36,6 @@ def set_up_process() -> None:
     What functions that train do where a command line has not done it. A backend that has started
     cannot be changed; a warning says so where it leaves cores unused.
     """
-    _enlarge_thread_pool()
     chosen: Any = jax.config
     if chosen.jax_compilation_cache_dir is None:
         enable_compilation_cache()

@@ -59,7 +59,6 @@ os.environ["MALLOC_ARENA_MAX"] = "2"
 # results are compared with those of this process.
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 jax.config.update("jax_num_cpu_devices", 2)
-os.environ["NPROC"] = "8"  # See ppo_jax.devices.
 
 
 def _compile_fast(fast: bool) -> None:

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import warnings
 from types import SimpleNamespace
 
@@ -27,7 +25,6 @@ def process(monkeypatch):
     """A process of its own, as far as `set_up_process` sees it."""
     config = SimpleNamespace(jax_compilation_cache_dir=None, jax_num_cpu_devices=-1)
     process = SimpleNamespace(config=config, done=[], started=False)
-    monkeypatch.delenv("NPROC")
 
     def enable_cores():
         if process.started:
@@ -44,17 +41,14 @@ def process(monkeypatch):
     return process
 
 
-def test_functions_use_what_the_process_has_not_chosen(process, monkeypatch):
+def test_functions_use_what_the_process_has_not_chosen(process):
     set_up_process()
     assert process.done == ["cache", "cores"]
-    assert os.environ["NPROC"] == "16"
     process.done.clear()
     process.config.jax_compilation_cache_dir = "/mine"
     process.config.jax_num_cpu_devices = 2
-    monkeypatch.setenv("NPROC", "2")
     set_up_process()
     assert process.done == []
-    assert os.environ["NPROC"] == "2"
 
 
 def test_cores_that_stay_unused_are_a_warning(process, monkeypatch):
@@ -65,24 +59,3 @@ def test_cores_that_stay_unused_are_a_warning(process, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         set_up_process()
-
-
-_DECOMPOSING = """
-from ppo_jax.devices import SeedMesh, enable_all_cpu_cores
-enable_all_cpu_cores()
-import jax, jax.numpy as jnp
-mesh = SeedMesh(8)
-def function(key):
-    matrices = [jax.random.normal(key, (64, 64)) for key in jax.random.split(key, 4)]
-    return jax.lax.fori_loop(0, 100, lambda i, xs: [x + jnp.linalg.qr(x)[0] for x in xs], matrices)
-keys = mesh.put(jax.random.split(jax.random.key(0), 8))
-jax.block_until_ready(jax.jit(mesh.map(function, (0,), 0))(keys))
-print(len(jax.devices()))
-"""
-
-
-def test_decompositions_on_all_devices_do_not_wait_for_each_other():
-    variables = {name: value for name, value in os.environ.items() if name != "NPROC"}
-    words = [sys.executable, "-c", _DECOMPOSING]
-    done = subprocess.run(words, env=variables, stdout=subprocess.PIPE, timeout=240, check=True)
-    assert done.stdout == b"2\n"
