@@ -82,7 +82,7 @@ class SeedMesh:
     @property
     def few_launches(self) -> bool:
         """Whether programs are to spare launches: they have a price everywhere but on CPU."""
-        return self._platform != "cpu"
+        return self.platform != "cpu"
 
     @property
     def compiler_options(self) -> dict[str, bool]:
@@ -91,10 +91,11 @@ class SeedMesh:
         On a GPU XLA times several kernels for a product and takes the fastest, which need not be
         the same one the next time; sums of another kernel round differently.
         """
-        return {"xla_gpu_deterministic_ops": True} if self._platform == "gpu" else {}
+        return {"xla_gpu_deterministic_ops": True} if self.platform == "gpu" else {}
 
     @property
-    def _platform(self) -> str:
+    def platform(self) -> str:
+        """Of its devices: ``cpu``, ``gpu`` or ``tpu``."""
         return str(self.mesh.devices.flat[0].platform)
 
     def pad(self, keys: jax.Array) -> jax.Array:

@@ -150,7 +150,7 @@ def _play(
     """Return returns and lengths, ``[episodes]``."""
     import jax
 
-    from ppo_jax import evaluation
+    from ppo_jax import decompositions, evaluation
 
     program = jax.jit(
         lambda weights, key: evaluation.play(
@@ -163,7 +163,9 @@ def _play(
             arguments.sample,
         )
     )
-    returns, lengths = program(policy.weights, jax.random.key(arguments.seed))
+    given = policy.weights, jax.random.key(arguments.seed)
+    lowered = decompositions.lower(program, *given, platform=jax.default_backend())
+    returns, lengths = lowered.compile()(*given)
     return np.asarray(returns, np.float64), np.asarray(lengths)
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppo_jax import evaluation, trainer
+from ppo_jax import decompositions, evaluation, trainer
 from ppo_jax.config import TrainConfig, iterations_for
 from ppo_jax.devices import SeedMesh
 from ppo_jax.environments import make
@@ -359,7 +359,8 @@ class Programs:
             if precision == "default"
             else jax.default_matmul_precision(precision)
         ):
-            return jax.jit(function, donate_argnums=donated).lower(*arguments)
+            program = jax.jit(function, donate_argnums=donated)
+            return decompositions.lower(program, *arguments, platform=self.mesh.platform)
 
     def definitions(self) -> dict[str, tuple[Any, ...]]:
         """Return program -> its function and the shapes of its arguments."""
