@@ -14,6 +14,7 @@ Here a program is lowered so that its kernels get parts of a batch which they do
 # ruff: noqa: SLF001, RUF100
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -21,24 +22,22 @@ import jax
 from jax.interpreters import mlir
 from jax.lax import linalg
 
-_PRIMITIVES = (
-    linalg.cholesky_p,
-    linalg.eig_p,
-    linalg.eigh_p,
-    linalg.hessenberg_p,
-    linalg.householder_product_p,
-    linalg.lu_p,
-    linalg.qr_p,
-    linalg.schur_p,
-    linalg.svd_p,
-    linalg.triangular_solve_p,
-)
-
 _DIVIDED_FROM = 200_000
 """Operations from which on a kernel divides its batch."""
 
-_MOST_OPERATIONS = 30
-"""More than any kernel counts for an n × n matrix, in units of n³; singular values take 30."""
+_OPERATIONS = {
+    linalg.cholesky_p: 1,
+    linalg.lu_p: 3,
+    linalg.triangular_solve_p: 3,
+    linalg.householder_product_p: 12,
+    linalg.qr_p: 12,
+    linalg.svd_p: 30,
+    linalg.eig_p: 100,
+    linalg.eigh_p: 100,
+    linalg.hessenberg_p: 100,
+    linalg.schur_p: 100,
+}
+"""Decomposition -> at least what its kernel counts for an n × n matrix of complex numbers, in n³."""
 
 
 def lower(function: jax.stages.Wrapped, *arguments: Any, platform: str) -> jax.stages.Lowered:
@@ -60,7 +59,7 @@ def lower(function: jax.stages.Wrapped, *arguments: Any, platform: str) -> jax.s
 def _parameters() -> mlir.LoweringParameters:
     """Return how primitives are lowered."""
     on_cpu = mlir._platform_specific_lowerings["cpu"]
-    defaults = {p: on_cpu.get(p) or mlir._lowerings[p] for p in _PRIMITIVES}
+    defaults = {p: on_cpu.get(p) or mlir._lowerings[p] for p in _OPERATIONS}
     rules: Any = tuple(
         (primitive, functools.partial(_lower, primitive, default.rule))
         for primitive, default in defaults.items()
@@ -72,8 +71,8 @@ def _lower(primitive: Any, default: Any, context: Any, *operands: Any, **params:
     """Lower a decomposition of matrices ``[*batch, n, m]``, and what else it takes of them."""
     shapes = [operand.shape for operand in context.avals_in]
     batch = shapes[0][:-2]
-    largest = max(max(shape[len(batch) :]) for shape in shapes)
-    part = max(1, _DIVIDED_FROM // (_MOST_OPERATIONS * largest**3))
+    largest = max(1, *itertools.chain(*(shape[len(batch) :] for shape in shapes)))
+    part = max(1, _DIVIDED_FROM // (_OPERATIONS[primitive] * largest**3))
     if math.prod(batch) <= part:
         return default(context, *operands, **params)
 

@@ -47,7 +47,7 @@ def assert_undivided(text):
     for call in calls:  # (tensor<150x4x4xf32>, tensor<150xi32>) where it returns a status as well.
         *batch, rows, columns = map(int, re.search(r"<([\dx]+)xf32>", call)[1].split("x"))
         count = np.prod(batch, dtype=int)
-        assert count == 1 or count * 30 * max(rows, columns) ** 3 <= 200_000, call
+        assert count == 1 or count * max(rows, columns) ** 3 <= 200_000, call
 
 
 @pytest.mark.parametrize("batch", BATCHES)
