@@ -37,7 +37,7 @@ _OPERATIONS = {
     linalg.hessenberg_p: 100,
     linalg.schur_p: 100,
 }
-"""Decomposition -> at least what its kernel counts for an n × n matrix of complex numbers, in n³."""
+"""Decomposition -> at least what its kernel counts for n × n complex numbers, in units of n³."""
 
 
 def lower(function: jax.stages.Wrapped, *arguments: Any, platform: str) -> jax.stages.Lowered:
