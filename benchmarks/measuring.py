@@ -104,7 +104,7 @@ class Table:
             padding=(0, 1, 0, 0),
         )
         for number, header in enumerate(self.headers):
-            table.add_column(header, justify="right" if number else "left")
+            table.add_column(header, justify="right" if number else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*map(Text, row))
         console.print("", table, sep="\n")
@@ -120,7 +120,7 @@ def make_console() -> "Console":
     """Return a console; tables are not wrapped when the output is not a terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 180)
 
 
 def setting(**sizes: Any) -> dict[str, dict[str, Any]]:
