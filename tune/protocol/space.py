@@ -38,7 +38,7 @@ it does not name stay as they are. ::
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -424,7 +424,7 @@ class SearchSpace:
             raise UserError("the search space tunes nothing: every parameter is fixed or dropped")
         return dataclasses.replace(self, tuned=tuple(tuned.items()), fixed=tuple(fixed.items()))
 
-    def without(self, names: Iterable[str]) -> "SearchSpace":
+    def without(self, names: Collection[str]) -> "SearchSpace":
         """Return this space with parameters that are no longer tuned, and keep their defaults.
 
         Raises:
