@@ -92,8 +92,13 @@ class Rows:
 
     def regret(self, score: float) -> float:
         """Return the share of the gap between the median and the best row that `score` lacks."""
-        best, median = float(self.scores.max()), float(np.median(self.scores))
-        return (best - score) / (best - median)
+        return share_lacking(self.scores, score)
+
+
+def share_lacking(scores: np.ndarray, score: float) -> float:
+    """Return the share of the gap between the median and the best of `scores` that one lacks."""
+    best, median = float(scores.max()), float(np.median(scores))
+    return (best - score) / (best - median)
 
 
 class RowPrograms(ProgramPool):
@@ -125,7 +130,8 @@ class _Runner:
         """Yield checkpoints as :meth:`ppo_jax.programs.Programs.run` does."""
         row = self.rows.row_of(Configuration(hyperparameters, self.agent))
         nothing: Any = None
-        for step, returns in zip(checkpoints, self.rows.returns[row], strict=True):
+        curve = self.rows.returns[row][: len(checkpoints)]  # Trials may be shorter.
+        for step, returns in zip(checkpoints, curve, strict=True):
             taken = math.ceil(step / hyperparameters.n_steps) * hyperparameters.n_steps
             yield Checkpoint(step, taken, returns[self.seeds], nothing, nothing, 0.0, 0.0)
 
@@ -351,7 +357,7 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
                 for size, (name, records) in zip(sizes, tables.items(), strict=True)
             },
         },
-        lambda path: plot(list(tables), regrets, path),
+        lambda path: plot(list(tables), list(STRATEGIES), regrets, path),
         {"regrets": regrets, "trials": finished, "all_rows": bounds},
     )
 
@@ -424,32 +430,45 @@ def regret_table(
         ),
     )
 
-    def cells(found: np.ndarray) -> list[str]:
-        """Return the cells of regrets, ``[strategies, studies]``."""
-        own, *rest = found
-        texts = [f"{own.mean():.3f}"]
-        for other in rest:
-            difference = summarize(own - other)
-            assert difference is not None
-            texts += [f"{other.mean():.3f}", with_interval(difference.mean, "+.3f")]
-        return texts
-
     parts = zip(sizes.items(), regrets, finished, bounds, strict=True)
     for (name, size), found, counts, bound in parts:
         trials = ", ".join(f"{np.median(c):.0f}" for c in counts)
-        table.add(name, size, trials, *cells(found), f"{bound.mean():.3f}")
-    table.add("mean", "", "", *cells(regrets.mean(axis=0)), f"{bounds.mean():.3f}")
+        table.add(name, size, trials, *regret_cells(found), f"{bound.mean():.3f}")
+    table.add("mean", "", "", *regret_cells(regrets.mean(axis=0)), f"{bounds.mean():.3f}")
     return table
 
 
-def plot(names: Sequence[str], regrets: np.ndarray, path: Path) -> None:
-    """Draw the mean regret of every strategy on every table, with its interval."""
-    from ppo_jax.plots import BLUE, ORANGE, picture
+def regret_cells(regrets: np.ndarray) -> list[str]:
+    """Return the mean regret of the first strategy, and of each other one with the difference.
+
+    Args:
+      regrets: float ``[strategies, studies]``.
+    """
+    own, *rest = regrets
+    texts = [f"{own.mean():.3f}"]
+    for other in rest:
+        difference = summarize(own - other)
+        assert difference is not None
+        texts += [f"{other.mean():.3f}", with_interval(difference.mean, "+.3f")]
+    return texts
+
+
+def plot(names: Sequence[str], strategies: Sequence[str], regrets: np.ndarray, path: Path) -> None:
+    """Draw the mean regret of every strategy on every table, with its interval.
+
+    Args:
+      names: of the tables.
+      strategies: names of at most three.
+      regrets: float ``[tables, strategies, studies]``.
+      path: of the picture.
+    """
+    from ppo_jax.plots import BLUE, GREY, ORANGE, picture
 
     with picture(path, 9, 1.5 + 0.45 * len(names)) as figure:
         axes = figure.subplots()
-        offsets = np.linspace(-0.15, 0.15, len(STRATEGIES))
-        for column, (strategy, color) in enumerate(zip(STRATEGIES, (BLUE, ORANGE), strict=True)):
+        colors = BLUE, ORANGE, GREY
+        offsets = np.linspace(-0.15, 0.15, len(strategies))
+        for column, (strategy, color) in enumerate(zip(strategies, colors, strict=False)):
             for row, found in enumerate(regrets[:, column]):
                 summary = summarize(found)
                 assert summary is not None

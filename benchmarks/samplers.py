@@ -66,6 +66,9 @@ class Arguments:
     replays: bool = False
     """Compare the default study with TPE on the rows of recorded tables, and write
     replays.json, replays.npz and replays.png instead."""
+    finalists: bool = False
+    """Compare rules for the finalists in studies with shorter trials, and write finalists.json and
+    finalists.png instead."""
     real: bool = False
     """Train every trial: compare the default study with TPE in pairs of real studies of Pendulum-v1
     (--env), and write real.json and real.png instead."""
@@ -73,8 +76,8 @@ class Arguments:
     """With --replays: compare the default study with itself, so many trials side by side, and write
     lanes.json instead."""
     env: tuple[str, ...] = ()
-    """Tables of recorded trials, of those in benchmarks/records.py: for replays all that there are,
-    else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
+    """Tables of recorded trials, of those in benchmarks/records.py: for replays and finalists all
+    that there are, else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
     trials: int = 30
     """Trials of a default study; every study spends the environment steps of that many that are
     not pruned."""
@@ -309,11 +312,14 @@ def _run(arguments: Arguments) -> None:
     if arguments.real:
         _on_real_studies(arguments)
         return
+    if arguments.replays and arguments.finalists:
+        raise UserError("--replays and --finalists are two comparisons: give one of them")
     recorded = [task for task in TASKS if records_path(arguments.records, task).exists()]
-    tables = arguments.env or (recorded if arguments.replays else ON_SURROGATES)
+    of_all = arguments.replays or arguments.finalists
+    tables = arguments.env or (recorded if of_all else ON_SURROGATES)
     for table in tables:
         require_choice("--env", table, TASKS)
-        if not arguments.replays and TASKS[table].space != Settings().space:
+        if not of_all and TASKS[table].space != Settings().space:
             raise UserError(f"the models are of the standard space: give --replays for {table}")
         if arguments.lanes and (not arguments.replays or TASKS[table].space.tuned_agent):
             raise UserError(f"--lanes needs --replays and trials of one agent, but got {table}")
@@ -328,7 +334,7 @@ def _run(arguments: Arguments) -> None:
     command_line.start_backend()
     import optuna
 
-    from benchmarks import replays
+    from benchmarks import finalists, replays
     from tune.search.pool import ProgramPool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -347,11 +353,11 @@ def _run(arguments: Arguments) -> None:
         measuring.write_results(path, replays.compare_lanes(found, *sizes, console))
         console.print(str(path), markup=False, soft_wrap=True)
         return
-    report = (
-        replays.compare(found, arguments.trials, arguments.studies, console)
-        if arguments.replays
-        else _on_surrogates(found, arguments, console)
-    )
+    if of_all:
+        compare = replays.compare if arguments.replays else finalists.compare
+        report = compare(found, arguments.trials, arguments.studies, console)
+    else:
+        report = _on_surrogates(found, arguments, console)
     written = report.write(arguments.output, console)
     if arguments.publish:
         report.publish(written)
@@ -359,8 +365,10 @@ def _run(arguments: Arguments) -> None:
 
 def _on_real_studies(arguments: Arguments) -> None:
     """Compare strategies by training every trial."""
-    if arguments.replays or arguments.lanes or arguments.record:
-        raise UserError("--real trains: it goes with neither --replays, --lanes nor --record")
+    if arguments.replays or arguments.finalists or arguments.lanes or arguments.record:
+        raise UserError(
+            "--real trains: it goes with neither --replays, --finalists, --lanes nor --record"
+        )
     tables = arguments.env or ("Pendulum-v1",)
     if len(tables) != 1:
         raise UserError(f"--real is of one table, but got --env {' '.join(tables)}")

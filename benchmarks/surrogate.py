@@ -77,7 +77,8 @@ class Surrogate:
     ) -> Iterator[Checkpoint]:
         """Yield checkpoints as :meth:`ppo_jax.programs.Programs.run` does."""
         n_steps = hyperparameters.n_steps
-        for step, returns in zip(checkpoints, self.draw(hyperparameters, len(keys)), strict=True):
+        curve = self.draw(hyperparameters, len(keys))[: len(checkpoints)]  # Trials may be shorter.
+        for step, returns in zip(checkpoints, curve, strict=True):
             taken = math.ceil(step / n_steps) * n_steps
             nothing: Any = None
             yield Checkpoint(step, taken, returns, nothing, nothing, 0.0, 0.0)

@@ -151,9 +151,9 @@ class Evidence:
     """Fresh seeds for that comparison, at most: it ends after 40 or 60% of them if the answer is
     clear by then. Each --seeds of them are trained at once."""
     finalists: int | None = None
-    """Best trials that are trained, with the default, for --validate-steps on the tuning seeds
-    before one is named the winner; 0 to take the trial that the model expects most of. 3 if not
-    given."""
+    """Promising trials that are trained, with the default, for --validate-steps on the tuning
+    seeds before one is named the winner; 0 to take the trial that the model expects most of. 3 if
+    not given."""
     reference_score: float | None = None
     """An earlier result to draw and report beside the study's own."""
 

@@ -117,7 +117,7 @@ def run_study(
       output: folder for all results; ``runs/<study name>`` by default.
       storage: an address.
       study_name: the environment's name by default.
-      finalists: best trials that are trained as far as the validation; 0 for none.
+      finalists: promising trials that are trained as far as the validation; 0 for none.
       validate_steps: environment steps of a validation seed; 0 for no validation.
       validate_seeds: fresh seeds, at most.
       budget: seconds of wall clock; trials are run while they fit, `n_trials` at most.

@@ -192,6 +192,8 @@ def test_command(path, tmp_path, in_process):
         (("--env", "Acrobot-v0"), "did you mean 'Acrobot-v1'?"),
         (("--env", "Acrobot-v1", "--records", "nowhere"), "no trials are recorded in"),
         (("--env", "Pendulum-v1-wide"), "the models are of the standard space: give --replays"),
+        (("--replays", "--finalists"), "two comparisons: give one"),
+        (("--real", "--finalists"), "--real trains: it goes with neither"),
         (("--record", -1), "--record must be an integer of at least 0"),
     ],
 )

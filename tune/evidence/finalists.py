@@ -1,9 +1,9 @@
 """The choice of a winner: the best trials and the baseline, trained for as long as it counts.
 
-What learns fastest in the steps of a trial need not be what is best in the end. So the trials
-that the model of the study expects most of are trained again, on the tuning seeds, for the
-steps of a validation; the validation, on seeds that nothing has used, then shows what the
-winner is worth.
+What learns fastest in the steps of a trial need not be what is best in the end. So some trials are
+trained again, on the tuning seeds, for the steps of a validation: those that the model of the study
+expects most of, and that are not all alike. The validation, on seeds that nothing has used, then
+shows what the winner is worth.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.stored import count, items, named, number, table
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord, learning_area
-from tune.search.model import ranked_by_model
+from tune.search.model import promising_by_model
 from tune.search.pool import ProgramPool
 
 
@@ -104,8 +104,7 @@ def train_finalists(
     so the same call continues one that was stopped, at its last checkpoint.
 
     Args:
-      study: whose complete trials are ranked; see
-        :func:`tune.search.model.ranked_by_model`.
+      study: whose complete trials they are chosen among.
       programs: of its configuration, or a pool of them.
       folder: of the study.
       num_steps: environment steps of each seed.
@@ -144,16 +143,19 @@ def train_finalists(
 
 
 def choose_finalists(study: StudyRecord, top: int) -> list[Candidate]:
-    """Return the `top` trials that most is expected of, the baseline apart, and the baseline.
+    """Return `top` trials whose best is expected to be best in the end, and the baseline.
 
-    Of trials that have trained exactly alike one will do: the others come last.
+    See :meth:`tune.search.model.ScoreModel.most_promising`. Of trials that have trained exactly
+    alike one will do: the others come last.
     """
-    order = ranked_by_model(study.trials, study.settings)
-    baselines = [trial for trial in order if trial.is_baseline]
-    others = [trial for trial in order if not trial.is_baseline]
+    baselines = [trial for trial in study.ranked if trial.is_baseline]
+    others = [trial for trial in study.ranked if not trial.is_baseline]
     copies = _copies([*baselines, *others])
-    best = sorted(others, key=lambda trial: trial.number in copies)[:top]
-    return [Candidate.of_trial(trial, study.settings) for trial in best + baselines]
+    distinct = [trial for trial in others if trial.number not in copies]
+    repeated = [trial for trial in others if trial.number in copies]
+    best = promising_by_model(study.trials, study.settings, distinct, top)
+    chosen = [*best, *repeated][:top]
+    return [Candidate.of_trial(trial, study.settings) for trial in chosen + baselines]
 
 
 def _copies(trials: Sequence[TrialRecord]) -> set[int]:

@@ -21,7 +21,7 @@ class Plan:
       study_name: name of the study in its storage.
       folder: for all results.
       storage: address of the study; in the folder where it is None.
-      finalists: best trials that are trained as far as a validation before one is the winner;
+      finalists: promising trials that are trained as far as a validation before one is the winner;
         0 for none.
       validate_steps: environment steps of a validation seed; 0 for no validation.
       validate_seeds: fresh seeds for that, at most.

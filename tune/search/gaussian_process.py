@@ -87,6 +87,16 @@ class GaussianProcess:
         mean = self._offset + self._scale * (self._weights @ covariance)
         return mean, self._scale * np.sqrt(np.maximum(variance, 1e-12))
 
+    def covariances(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the covariance of the function between `points` before and after it was observed.
+
+        Float ``[points, points]`` each; the second is equation 2.24.
+        """
+        before = _matern(points, points, self.log_kernel)
+        covariance = _matern(self.points, points, self.log_kernel)
+        explained = linalg.solve_triangular(self._factor, covariance, lower=True)
+        return self._scale**2 * before, self._scale**2 * (before - explained.T @ explained)
+
     @classmethod
     def _conditioned(
         cls,

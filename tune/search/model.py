@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
@@ -20,6 +21,13 @@ from tune.search.gaussian_process import GaussianProcess
 
 FEWEST_TRIALS = 4
 """With fewer observations than this the scores themselves say as much as a model."""
+
+HORIZON_CORRELATION = 0.75
+"""Of the scores of trials with levels after five times the steps. Rank correlations are 0.69
+(CartPole-v1) and 0.76 (Pendulum-v1) in ``python -m benchmarks.samplers``."""
+
+_DRAWS = 16_384
+"""Of random levels: half of them, and their opposites, whose means are exact."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +136,37 @@ class ScoreModel:
         numbers = [observation.trial.number for observation in self.observations]
         return dict(zip(numbers, means.tolist(), strict=True))
 
+    def most_promising(self, numbers: Sequence[int], count: int) -> list[int]:
+        """Return the trials whose best is expected to be best after longer training.
+
+        What a configuration reaches then is its score and a deviation, on a scale that all share.
+        Similar configurations deviate alike: the deviation has the kernel of the score, as large
+        as makes the two correlate by :data:`HORIZON_CORRELATION`. So a trial that is nearly
+        another one adds nothing to the expected maximum, however high its score.
+
+        Trials are taken one by one, each time the one that adds most. The expected maximum is
+        submodular, so this is at least 63% as good as the best choice (Nemhauser et al., 1978,
+        doi:10.1007/BF01588971).
+
+        Args:
+          numbers: of the trials to choose among, all of them observed.
+          count: how many to take, at most.
+        """
+        place = {o.trial.number: index for index, o in enumerate(self.observations)}
+        points = self.process.points[[place[number] for number in numbers]]
+        means, _ = self.process.predict(points)
+        prior, posterior = self.process.covariances(points)
+        deviation = (HORIZON_CORRELATION**-2 - 1) * prior
+        levels = _draws(means, posterior + deviation)
+        best = np.full(_DRAWS, -np.inf)
+        left, taken = list(range(len(numbers))), list[int]()
+        while left and len(taken) < count:
+            most = max(left, key=lambda index: float(np.maximum(best, levels[index]).mean()))
+            best = np.maximum(best, levels[most])
+            left.remove(most)
+            taken.append(numbers[most])
+        return taken
+
 
 class Earlier(NamedTuple):
     """Trials of an earlier study as this study sees them.
@@ -207,6 +246,33 @@ def ranked_by_model(trials: Sequence[TrialRecord], settings: Settings) -> list[T
     return sorted(order, key=lambda t: expected.get(t.number, -np.inf), reverse=True)
 
 
+def promising_by_model(
+    trials: Sequence[TrialRecord],
+    settings: Settings,
+    among: Sequence[TrialRecord],
+    count: int,
+) -> list[TrialRecord]:
+    """Return the trials to train for longer; see :meth:`ScoreModel.most_promising`.
+
+    The first of `among` where there are too few for a model; last, those outside of the space.
+
+    Args:
+      trials: of the study.
+      settings: of the study.
+      among: complete trials, the highest score first.
+      count: how many to take, at most.
+    """
+    with threadpool_limits(1, "blas"):  # The same sums on any number of cores.
+        model = ScoreModel.fit(trials, settings)
+        if model is None:
+            return list(among[:count])
+        observed = {observation.trial.number for observation in model.observations}
+        known = {trial.number: trial for trial in among if trial.number in observed}
+        taken = [known[number] for number in model.most_promising(list(known), count)]
+    outside = [trial for trial in among if trial.number not in observed]
+    return [*taken, *outside][:count]
+
+
 def axes_of(settings: Settings) -> list[Axis]:
     """Return the tuned parameters of a study that have more than one value."""
     distributions = settings.space.distributions()
@@ -241,6 +307,15 @@ def coordinates(axes: Sequence[Axis], points: np.ndarray) -> np.ndarray:
             cells: np.ndarray = np.equal.outer(column, axis.grid())
             columns.append(cells / np.sqrt(2))
     return np.concatenate(columns, axis=1)
+
+
+def _draws(means: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Return normal random numbers, float ``[variables, draws]``, the same ones at every call."""
+    jitter = 1e-8 * np.diag(covariance).mean() * np.eye(len(means))
+    factor = linalg.cholesky(covariance + jitter, lower=True)
+    noise = np.random.default_rng(0).standard_normal((len(means), _DRAWS // 2))
+    drawn: np.ndarray = means[:, None] + factor @ np.concatenate([noise, -noise], axis=1)
+    return drawn
 
 
 def _curve(trial: TrialRecord, steps: Sequence[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
-from tune.search.model import ranked_by_model
+from tune.search.model import promising_by_model
 from tune.search.study import run_optimization
 
 
@@ -42,17 +42,20 @@ def saved(folder):
     return json.loads((folder / "finalists.json").read_text())
 
 
-def test_the_best_trials_and_the_baseline_are_finalists(study):
-    order = [t for t in ranked_by_model(study.trials, study.settings) if not t.is_baseline]
+def test_the_most_promising_trials_and_the_baseline_are_finalists(study):
+    baseline, *others = study.trials
     for top in (1, 3, 7):
         trials = [candidate.trial for candidate in choose_finalists(study, top)]
-        assert trials == [*order[:top], study.trials[0]]
+        among = sorted(others, key=lambda trial: trial.score, reverse=True)
+        best = promising_by_model(study.trials, study.settings, among, top)
+        assert trials == [*best, baseline]
+        assert len(trials) == top + 1
 
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_of_trials_that_trained_alike_one_is_a_finalist(study, constant, monkeypatch):
-    def order(trials, settings=None):
-        return sorted(trials, key=lambda trial: trial.number)
+    def first(trials, settings, among, count):
+        return sorted(among, key=lambda trial: trial.number)[:count]
 
     def numbers(changed, top=3):
         """Return the finalists where some trials, by number, have other returns."""
@@ -63,7 +66,7 @@ def test_of_trials_that_trained_alike_one_is_a_finalist(study, constant, monkeyp
         chosen = choose_finalists(dataclasses.replace(study, trials=trials), top)
         return [candidate.number for candidate in chosen]
 
-    monkeypatch.setattr("tune.evidence.finalists.ranked_by_model", order)
+    monkeypatch.setattr("tune.evidence.finalists.promising_by_model", first)
     default, first, *_ = (trial.returns for trial in study.trials)
     if constant:  # 500 in CartPole, for one, is what different policies reach.
         default, first = (

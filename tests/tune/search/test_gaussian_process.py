@@ -37,6 +37,16 @@ def test_predictions_are_those_of_scikit_learn(observed):
     np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5)
 
 
+def test_covariances_are_those_of_scikit_learn(observed):
+    process = GaussianProcess.fit(*observed)
+    elsewhere = np.random.default_rng(1).random((40, 3))
+    before, after = process.covariances(elsewhere)
+    model = reference(process)
+    _, expected = model.predict(elsewhere, return_cov=True)
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-9 * np.abs(before).max())
+    np.testing.assert_allclose(before, model.kernel_(elsewhere) * process.values.var())
+
+
 def test_density_is_the_marginal_likelihood_and_the_priors(observed):
     points, values, variances = observed
     process = GaussianProcess.fit(points, values, variances)

@@ -6,17 +6,20 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
+from scipy import stats
 
 from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.trials import TrialRecord
+from tune.protocol.trials import TrialRecord, ranked
 from tune.search.model import (
+    HORIZON_CORRELATION,
     ScoreModel,
     axes_of,
     coordinates,
     observe,
+    promising_by_model,
     ranked_by_model,
     unit_point,
 )
@@ -121,6 +124,65 @@ def test_a_lucky_trial_does_not_rank_first():
 def test_few_trials_rank_by_their_scores():
     trials = [steady(i, mean, 1) for i, mean in enumerate([3, 9, 5])]
     assert [t.number for t in ranked_by_model(trials, SETTINGS)] == [1, 2, 0]
+
+
+@pytest.fixture
+def alike():
+    """Trials 3 to 7, close to each other, are the best; 9 is the best of those far from them."""
+    rng = np.random.default_rng(0)
+    far = np.geomspace(1e-5, 2e-4, 3), rng.uniform(0.1, 0.3, 3)
+    trials = [
+        steady(i, 40.0 + 5 * i, 10, learning_rate=rate, clip_epsilon=clip)
+        for i, (rate, clip) in enumerate(zip(*far, strict=True))
+    ]
+    trials += [
+        steady(i, 100 + i, 10, learning_rate=9e-4 * (1 + i / 500), gamma=0.98) for i in range(3, 8)
+    ]
+    trials += [
+        steady(8, 60, 10, learning_rate=1e-5, gae_lambda=0.9, n_steps=1024),
+        steady(9, 90, 10, learning_rate=1e-5, gae_lambda=0.9, n_steps=4096, entropy_coef=0.01),
+    ]
+    return trials
+
+
+def test_trials_that_are_alike_are_not_all_promising(alike):
+    order = ranked_by_model(alike, SETTINGS)
+    assert {trial.number for trial in order[:3]} < {3, 4, 5, 6, 7}
+    taken = promising_by_model(alike, SETTINGS, ranked(alike), 3)
+    assert taken[0].number == order[0].number
+    assert taken[1].number == 9
+    assert len({trial.number for trial in taken}) == 3
+    everyone = promising_by_model(alike, SETTINGS, ranked(alike), 20)
+    assert sorted(trial.number for trial in everyone) == list(range(10))
+
+
+def test_the_second_adds_most_to_the_expected_maximum(alike):
+    """Clark, 1961, "The greatest of a finite set of random variables": that of two, exactly."""
+    model = ScoreModel.fit(alike, SETTINGS)
+    points = model.process.points
+    means, _ = model.process.predict(points)
+    prior, posterior = model.process.covariances(points)
+    covariance = posterior + (1 / HORIZON_CORRELATION**2 - 1) * prior
+    first = int(means.argmax())
+    spread = np.sqrt(np.diag(covariance) + covariance[first, first] - 2 * covariance[first])
+    spread[first] = 1e-9
+    distance = (means[first] - means) / spread
+    maximum = (
+        means[first] * stats.norm.cdf(distance)
+        + means * stats.norm.cdf(-distance)
+        + spread * stats.norm.pdf(distance)
+    )
+    number = [observation.trial.number for observation in model.observations]
+    assert model.most_promising(number, 2) == [number[first], number[int(maximum.argmax())]]
+
+
+def test_trials_outside_of_the_space_are_the_least_promising(alike):
+    outside = steady(10, 1000, 1, learning_rate=0.5)
+    among = [outside, *ranked(alike)]
+    taken = promising_by_model([*alike, outside], SETTINGS, among, 11)
+    assert [trial.number for trial in taken][-1] == 10
+    few = promising_by_model(alike[:3], SETTINGS, ranked(alike[:3]), 2)
+    assert [trial.number for trial in few] == [2, 1]
 
 
 def test_points_outside_of_the_space_are_left_out():
