@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import measuring
 from benchmarks.equal_steps import run_trials
 from benchmarks.measuring import Report, Table
-from benchmarks.records import TASKS, Records, halves, studied
+from benchmarks.records import Records, halves, studied
 from benchmarks.replays import (
     RowPrograms,
     Rows,
@@ -162,8 +162,8 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
     with console.status("") as status:
         for answers, run in STUDIES.items():
             for name, records in tables.items():
-                if answers == "model" and TASKS[name].space != Settings().space:
-                    continue  # The models are of the standard space.
+                if answers == "model" and records.settings.space.tuned_agent:
+                    continue  # Models are of hyperparameters alone.
                 status.update(f"{name}: {answers}")
                 ended = run(records, trials, studies)
                 regrets[answers][name] = [[e.regret(rule) for rule in RULES] for e in ended]

@@ -310,15 +310,15 @@ def _fitted(
 def _train_finalists(
     plan: Plan, results: StudyResults, programs: ProgramPool, progress: SessionProgress
 ) -> Finalists | None:
-    """Train the best trials as far as a validation, if that is farther than they have come."""
+    """Train promising trials as far as a validation, if that is farther than they have come."""
     if not plan.finalists or plan.validate_steps <= plan.settings.total_steps:
         return results.finalists  # Of an earlier session, if any.
     chosen = choose_finalists(results.study, plan.finalists)
     progress.proof_started(FINALISTS, plan, {finalist_name(found): found for found in chosen})
-    count = sum(not candidate.is_baseline for candidate in chosen)
-    best = {0: "", 1: "the best trial and "}.get(count, f"the {count} best trials and ")
+    numbers = [str(candidate.number) for candidate in chosen if not candidate.is_baseline]
+    trials = f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)} and " if numbers else ""
     progress.line(
-        f"finalists: {best}the baseline on "
+        f"finalists: {trials}the baseline on "
         f"{plan.settings.seeds} tuning seeds × {plan.validate_steps:,} steps"
     )
     return train_finalists(

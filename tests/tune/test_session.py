@@ -20,7 +20,7 @@ from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.train import Arguments
 from ppo_jax.versions import device_description, versions
 from tune import session
-from tune.evidence.finalists import train_finalists
+from tune.evidence.finalists import choose_finalists, train_finalists
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
@@ -85,8 +85,8 @@ def test_the_best_finalist_is_validated_and_recommended(programs, plan, progress
     study = StudyRecord.of(
         optuna.load_study(study_name="CartPole-v1", storage=plan.folder.default_storage())
     )
-    candidates = [*[t for t in study.ranked if not t.is_baseline][:3], study.trials[0]]
-    winner = min(candidates, key=lambda trial: trial.hyperparameters.gamma)
+    candidates = choose_finalists(study, 3)
+    winner = min(candidates, key=lambda candidate: candidate.hyperparameters.gamma)
     assert winner.number != study.best.number
     found = {
         path.name: json.loads(path.read_text())
@@ -515,6 +515,9 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("study 'CartPole-v1': CartPole-v1, 6 trials of 4 seeds")
     assert any(line.startswith("validation: ") for line in lines)
+    chosen = [str(found.number) for found in choose_finalists(results.study, 3)[:-1]]
+    finalists = f"finalists: trials {', '.join(chosen)} and the baseline on 4 tuning seeds ×"
+    assert any(line.startswith(finalists) for line in lines)
     stored = read_json(tmp_path / "recommended.json")
     recommended = results.recommendation
     assert stored["how_to_train"]["command"] == recommended.command

@@ -1,4 +1,4 @@
-"""The choice of a winner: the best trials and the baseline, trained for as long as it counts.
+"""The choice of a winner: promising trials and the baseline, trained for as long as it counts.
 
 What learns fastest in the steps of a trial need not be what is best in the end. So some trials are
 trained again, on the tuning seeds, for the steps of a validation: those that the model of the study
@@ -98,7 +98,7 @@ def train_finalists(
     observer: SeedsObserver | None = None,
     chosen: Sequence[Candidate] | None = None,
 ) -> Finalists | None:
-    """Train the `top` best trials and the baseline on the tuning seeds and rank them.
+    """Train `top` promising trials and the baseline on the tuning seeds and rank them.
 
     Writes ``finalists.json`` after each of them; what it holds already is not trained again,
     so the same call continues one that was stopped, at its last checkpoint.
