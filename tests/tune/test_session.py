@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import runpy
 import shlex
 import subprocess
@@ -563,6 +564,25 @@ def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
 def test_a_study_of_small_networks_is_wide_enough_for_a_cpu(programs, tmp_path, monkeypatch):
     results = _nothing_learned(_SMALL_WIDE, "cpu", programs, tmp_path, monkeypatch)
     assert not any("--space wide" in hint for hint in advice.next_steps(results))
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_training_that_is_worth_less_in_the_end_is_named(falls, programs, tmp_path):
+    def returns(hyperparameters, step, seed):
+        lost = max(0, step - 400_000) / 10_000 if falls else 0
+        return 1000 * hyperparameters.gamma + seed / 10 + step / 100_000 - lost
+
+    programs.returns, programs.untrained = returns, 0.0
+    results = run_study(6, output=tmp_path, validate_seeds=4, programs=programs)
+    curve = results.validation.verdict.recommended.validated
+    peak = curve.returns[5:8].mean()  # Up to 400,000 steps.
+    hints = [hint for hint in advice.next_steps(results) if "returned most after" in hint]
+    assert len(hints) == falls
+    if falls:
+        said = re.search(r"most after 400,000 steps, (\S+) against (\S+) at the end", hints[0])
+        expected = peak, curve.level.mean()
+        assert [float(value) for value in said.groups()] == pytest.approx(expected, abs=0.06)
+        assert hints[0].endswith("--validate-steps 400000")
 
 
 def _nothing_learned(space, platform, programs, folder, monkeypatch):

@@ -5,10 +5,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ppo_jax.config import AgentConfig, TrainConfig
 from ppo_jax.hyperparameters import Hyperparameters
@@ -16,6 +17,7 @@ from ppo_jax.identity import first_difference
 from ppo_jax.programs import Checkpoint, Programs, Weights, lane_weights
 from ppo_jax.schedules import Run, schedule_for
 from ppo_jax.seeds import seed_keys
+from ppo_jax.statistics import CONFIDENCE, t_interval
 from ppo_jax.training_state import DamagedStateError, OtherRunError, TrainingStates
 from tune.evidence.statistics import finite
 from tune.protocol.purposes import TUNING, VALIDATION
@@ -29,6 +31,23 @@ PURPOSES = {TUNING_SEEDS: TUNING, VALIDATION_SEEDS: VALIDATION}
 
 SeedsObserver = Callable[[str, int, int, int, np.ndarray], None]
 """Called with a run's name, its first seed and the one after its last, the step, and returns."""
+
+
+LAST = 3
+"""Checkpoints whose mean is the level of a run. A single one scatters: on Pendulum-v1 the last
+alone by 78, the last three by 57."""
+
+
+class Peak(NamedTuple):
+    """Consecutive checkpoints, as many as a level is the mean of, with the highest mean return.
+
+    Attributes:
+      step: of the last of them.
+      level: the mean.
+    """
+
+    step: int
+    level: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +75,26 @@ class LearningCurve:
 
     @property
     def level(self) -> np.ndarray:
-        """Mean of the last three returns of each seed, ``[seeds]``; NaN for a diverged one.
+        """Mean of the last three returns of each seed, ``[seeds]``; NaN for a diverged one."""
+        return np.asarray(self.returns[-LAST:].mean(axis=0))
 
-        A single checkpoint scatters: of Pendulum-v1 the last alone by 78, the last three by 57.
+    def earlier_peak(self, margin: float) -> Peak | None:
+        """Return where the seeds returned clearly more than at their end; None if they did nowhere.
+
+        By more than `margin`, with 95% confidence over all places together (Student's interval of
+        the differences of the seeds, Bonferroni). Checkpoints of the level are of no peak.
         """
-        return np.asarray(self.returns[-3:].mean(axis=0))
+        known = self.returns[:, np.isfinite(self.returns).all(axis=0)]
+        if len(known) < 2 * LAST or known.shape[1] < 2:
+            return None
+        levels = sliding_window_view(known, LAST, axis=0).mean(axis=-1)
+        earlier = levels[:-LAST]
+        place = int(earlier.mean(axis=1).argmax())
+        confidence = 1 - (1 - CONFIDENCE) / len(earlier)
+        interval = t_interval(earlier[place] - levels[-1], confidence)
+        if interval is None or interval[0] <= margin:
+            return None
+        return Peak(self.steps[place + LAST - 1], float(earlier[place].mean()))
 
     @property
     def diverged_seeds(self) -> list[int]:

@@ -11,6 +11,7 @@ from ppo_jax.presets import Preset
 from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
+from tune.evidence.statistics import finite
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration, SearchSpace
@@ -55,6 +56,14 @@ def next_steps(results: StudyResults) -> list[str]:
             )
     if preset is not None and not _reaches(verdict.recommended, preset.evidence["score"]):
         steps.append(_hint(preset))
+    peak = verdict.recommended.validated.earlier_peak(verdict.margin)
+    if peak is not None:
+        level = finite(verdict.recommended.validated.level).mean()
+        steps.append(
+            f"The recommended configuration returned most after {peak.step:,} steps, "
+            f"{fixed(peak.level)} against {fixed(float(level))} at the end: train it no longer "
+            f"than that, or have a winner chosen for that length, --validate-steps {peak.step}"
+        )
     if learned and results.analysis.bounds_hit and not _is_wide(results):
         steps.append(_wider(results))
     if verdict.outcome == Outcome.IMPROVED or not learned:
