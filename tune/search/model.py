@@ -152,6 +152,8 @@ class ScoreModel:
           numbers: of the trials to choose among, all of them observed.
           count: how many to take, at most.
         """
+        if not numbers:
+            return []
         place = {o.trial.number: index for index, o in enumerate(self.observations)}
         points = self.process.points[[place[number] for number in numbers]]
         means, _ = self.process.predict(points)
@@ -311,7 +313,7 @@ def coordinates(axes: Sequence[Axis], points: np.ndarray) -> np.ndarray:
 
 def _draws(means: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Return normal random numbers, float ``[variables, draws]``, the same ones at every call."""
-    jitter = 1e-8 * np.diag(covariance).mean() * np.eye(len(means))
+    jitter = 1e-6 * np.diag(covariance).mean() * np.eye(len(means))
     factor = linalg.cholesky(covariance + jitter, lower=True)
     noise = np.random.default_rng(0).standard_normal((len(means), _DRAWS // 2))
     drawn: np.ndarray = means[:, None] + factor @ np.concatenate([noise, -noise], axis=1)

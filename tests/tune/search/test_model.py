@@ -176,11 +176,18 @@ def test_the_second_adds_most_to_the_expected_maximum(alike):
     assert model.most_promising(number, 2) == [number[first], number[int(maximum.argmax())]]
 
 
+def test_repeated_configurations_are_no_error(alike):
+    again = [dataclasses.replace(t, number=t.number + 10) for t in alike] * 3
+    taken = promising_by_model([*alike, *again], SETTINGS, ranked(alike), 3)
+    assert len(taken) == 3
+
+
 def test_trials_outside_of_the_space_are_the_least_promising(alike):
     outside = steady(10, 1000, 1, learning_rate=0.5)
     among = [outside, *ranked(alike)]
     taken = promising_by_model([*alike, outside], SETTINGS, among, 11)
     assert [trial.number for trial in taken][-1] == 10
+    assert promising_by_model(alike, SETTINGS, [], 3) == []
     few = promising_by_model(alike[:3], SETTINGS, ranked(alike[:3]), 2)
     assert [trial.number for trial in few] == [2, 1]
 
