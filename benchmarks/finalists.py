@@ -1,8 +1,8 @@
 """Which trials of a study are worth training for longer: rules, compared on recorded trials.
 
 Trials have a quarter of the recorded steps here, so what a configuration reaches in four times as
-many is known. In half of the studies a model of a table answers, and the sampler goes where it
-likes; in the others it chooses among the rows, and every return has once been measured.
+many is known. In some studies a model of a table answers, and the sampler goes where it likes; in
+the others it chooses among the rows, and every return has once been measured.
 """
 
 import dataclasses
@@ -96,11 +96,11 @@ def studies_on_a_model(records: Records, trials: int, studies: int) -> Iterator[
     for seed in range(studies):
         model.reseed(seed)
         study = _run(_shorter(settings, seed), model, trials)
-        known = {trial.number: trial.hyperparameters for trial in study.ranked}
+        known = {trial.number: h for trial in study.ranked if (h := trial.hyperparameters)}
         yield Ended(
             study,
-            {n: float(model.draw(h, settings.seeds)[-1].mean()) for n, h in known.items() if h},
-            {n: share_lacking(ends, judge.mean_curve(h)[-1]) for n, h in known.items() if h},
+            {n: float(model.draw(h, settings.seeds)[-1].mean()) for n, h in known.items()},
+            {n: share_lacking(ends, judge.mean_curve(h)[-1]) for n, h in known.items()},
         )
 
 
@@ -108,6 +108,7 @@ def studies_over_rows(records: Records, trials: int, studies: int) -> Iterator[E
     """Run studies over the rows of a table."""
     rows = Rows(records)
     ends = rows.returns[:, -1]
+    means = ends.mean(axis=1)
     for seed in range(studies):
         tuning, judging, _ = split(rows, seed)
         settings = _shorter(rows.settings, seed)
@@ -120,10 +121,7 @@ def studies_over_rows(records: Records, trials: int, studies: int) -> Iterator[E
         yield Ended(
             study,
             {n: float(ends[row, tuning].mean()) for n, row in known.items()},
-            {
-                n: share_lacking(ends.mean(axis=1), ends[row, judging].mean())
-                for n, row in known.items()
-            },
+            {n: share_lacking(means, ends[row, judging].mean()) for n, row in known.items()},
         )
 
 

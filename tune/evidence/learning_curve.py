@@ -79,10 +79,10 @@ class LearningCurve:
         return np.asarray(self.returns[-LAST:].mean(axis=0))
 
     def earlier_peak(self, margin: float) -> Peak | None:
-        """Return where the seeds returned clearly more than at their end; None if they did nowhere.
+        """Return where training reached clearly more than at its end; None where it did not.
 
         By more than `margin`, with 95% confidence over all places together (Student's interval of
-        the differences of the seeds, Bonferroni). Checkpoints of the level are of no peak.
+        the differences of the seeds, Bonferroni). A peak shares no checkpoint with the level.
         """
         known = self.returns[:, np.isfinite(self.returns).all(axis=0)]
         if len(known) < 2 * LAST or known.shape[1] < 2:
