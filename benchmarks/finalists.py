@@ -156,15 +156,16 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
     """
     measured_with = measuring.setting(studies=studies, trials=trials)
     measuring.print_setting(measured_with, console)
-    regrets: dict[str, dict[str, list[list[float]]]] = {name: {} for name in STUDIES}
+    regrets: dict[str, dict[str, np.ndarray]] = {name: {} for name in STUDIES}
     with console.status("") as status:
         for answers, run in STUDIES.items():
             for name, records in tables.items():
                 if answers == "model" and records.settings.space.tuned_agent:
                     continue  # Models are of hyperparameters alone.
                 status.update(f"{name}: {answers}")
-                ended = run(records, trials, studies)
-                regrets[answers][name] = [[e.regret(rule) for rule in RULES] for e in ended]
+                ended = list(run(records, trials, studies))
+                found = [[study.regret(rule) for study in ended] for rule in RULES]
+                regrets[answers][name] = np.array(found)
     table = regret_table(regrets)
     table.print(console)
     return Report(
@@ -173,21 +174,28 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
         f"{studies} studies of {trials} trials in each row.",
         "What winners lack by the rule for finalists",
         [table.markdown()],
-        {**measured_with, "rules": list(RULES), "regrets": regrets},
+        {
+            **measured_with,
+            "outcomes": {
+                "file": "finalists.npz",
+                "axes": {a: [list(found), list(RULES), "study"] for a, found in regrets.items()},
+            },
+        },
         lambda path: plot(
             [f"{name}, {answers}" for answers, found in regrets.items() for name in found],
             list(RULES),
-            np.array([f for of_answers in regrets.values() for f in of_answers.values()]).mT,
+            np.array([f for of_answers in regrets.values() for f in of_answers.values()]),
             path,
         ),
+        {answers: np.array(list(found.values())) for answers, found in regrets.items()},
     )
 
 
-def regret_table(regrets: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> Table:
+def regret_table(regrets: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
     """Return a row a table and what answers, and the means of those with the same answers.
 
     Args:
-      regrets: what answers -> table -> regrets, ``[studies, rules]``.
+      regrets: what answers -> table -> regrets, float ``[rules, studies]``.
     """
     first, *others = RULES
     headers = [name for rule in others for name in (rule, f"{first} − {rule}")]
@@ -196,7 +204,7 @@ def regret_table(regrets: Mapping[str, Mapping[str, Sequence[Sequence[float]]]])
         ("", "answers", first, *headers),
     )
     for answers, by_table in regrets.items():
-        every = {name: np.array(found).T for name, found in by_table.items()}
+        every = dict(by_table)
         if every:
             every["mean"] = np.mean(list(every.values()), axis=0)
         for name, found in every.items():

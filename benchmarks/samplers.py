@@ -67,8 +67,8 @@ class Arguments:
     """Compare the default study with TPE on the rows of recorded tables, and write
     replays.json, replays.npz and replays.png instead."""
     finalists: bool = False
-    """Compare rules for the finalists in studies with shorter trials, and write finalists.json and
-    finalists.png instead."""
+    """Compare rules for the finalists in studies with shorter trials, and write finalists.json,
+    finalists.npz and finalists.png instead."""
     real: bool = False
     """Train every trial: compare the default study with TPE in pairs of real studies of Pendulum-v1
     (--env), and write real.json and real.png instead."""
