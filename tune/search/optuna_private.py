@@ -6,11 +6,14 @@ attribute that Optuna stores for its own use. Each entry says why the public API
 """
 
 # ruff: noqa: SLF001, RUF100
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.storages import _CachedStorage as CachedStorage
 from optuna.storages._rdb.models import BaseModel
@@ -33,6 +36,7 @@ __all__ = [
     "storage_of",
     "suggestion",
     "trial_id",
+    "without_experimental_warning",
 ]
 
 _GRID_POINT = "grid_id"
@@ -139,6 +143,17 @@ def _is_told_here(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_TOLD_OTHERWISE[record.name])
 
 
+@contextlib.contextmanager
+def without_experimental_warning() -> Iterator[None]:
+    """Make an object of Optuna's without the warning that its interface may change.
+
+    That is for whoever depends on the interface, which is this project and not its users.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
 class QMCSampler(optuna.samplers.QMCSampler):
     """A quasi-Monte Carlo sampler that is told which point of its sequence to draw.
 
@@ -150,6 +165,10 @@ class QMCSampler(optuna.samplers.QMCSampler):
     """
 
     point: int = 0
+
+    def __init__(self, **kwargs: Any) -> None:
+        with without_experimental_warning():
+            super().__init__(**kwargs)
 
     def _find_sample_id(self, *_: object, **__: object) -> int:
         return self.point

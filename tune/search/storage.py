@@ -25,6 +25,7 @@ from tune.search.optuna_private import (
     CachedStorage,
     create_missing_indexes,
     silence_lost_connections,
+    without_experimental_warning,
 )
 
 PATIENCE = 300.0
@@ -243,9 +244,11 @@ def _open_proxy(address: str) -> BaseStorage:
     parts = urlsplit(address)
     if not parts.hostname or not parts.port:
         raise UserError(f"a gRPC storage is grpc://HOST:PORT, but got {without_secrets(address)!r}")
-    storage: optuna.storages.GrpcStorageProxy = _resilient(optuna.storages.GrpcStorageProxy)(
-        address, host=parts.hostname, port=parts.port
-    )
+    proxy = _resilient(optuna.storages.GrpcStorageProxy)
+    with without_experimental_warning():
+        storage: optuna.storages.GrpcStorageProxy = proxy(
+            address, host=parts.hostname, port=parts.port
+        )
     storage.wait_server_ready(timeout=10)
     return storage
 
