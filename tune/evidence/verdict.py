@@ -127,9 +127,9 @@ class Verdict:
 
     @property
     def is_faster_only(self) -> bool:
-        """Whether the winner learns faster to the same level."""
-        equivalent = self.level_outcome == Outcome.EQUIVALENT
-        return equivalent and self.speed_outcome == Outcome.IMPROVED
+        """Whether the winner learns faster, and to a level that may be higher but is no lower."""
+        is_faster = self.speed_outcome == Outcome.IMPROVED
+        return is_faster and self.level_outcome != Outcome.IMPROVED and self._is_no_lower
 
     @property
     def outcome(self) -> Outcome:
@@ -138,7 +138,10 @@ class Verdict:
 
     @property
     def is_settled(self) -> bool:
-        """Whether further seeds could not change the recommendation, as far as is known."""
+        """Whether further seeds could not change what the verdict says, as far as is known.
+
+        A winner that is faster and no worse is recommended; more seeds may show that it is better.
+        """
         if self.is_baseline or self.level_outcome in (Outcome.IMPROVED, Outcome.WORSE):
             return True
         equivalent = self.level_outcome == Outcome.EQUIVALENT
@@ -228,6 +231,12 @@ class Verdict:
             },
         }
 
+    @property
+    def _is_no_lower(self) -> bool:
+        """Whether the winner's level is not below the baseline's by as much as matters."""
+        found = self.level.difference
+        return bool(found and found.interval and found.interval[0] >= -self.margin)
+
     def _look(self, error: float) -> Look:
         return look_at(self.seeds, self.looks, repeated(error, self.repetition))
 
@@ -274,10 +283,16 @@ class Verdict:
             means = [finite(curve.over_training).mean() for curve in self.curves]
             digits = decimals(*means)
             assert self.speed.difference is not None, "it has improved"
+            to_level = "an equivalent level"
+            if self.level_outcome != Outcome.EQUIVALENT:
+                to_level = (
+                    f"no lower level ({_text(difference)}; differences below "
+                    f"{fixed(self.margin)} do not matter)"
+                )
             return (
                 f"the winner learns faster, {fixed(means[0], digits)} on average over training "
                 f"against {fixed(means[1], digits)} for the baseline "
-                f"({_text(self.speed.difference, digits)}; {conditions}), to an equivalent level"
+                f"({_text(self.speed.difference, digits)}; {conditions}), to {to_level}"
             )
         means = [winner.mean.value, baseline.mean.value]
         digits = decimals(*means)

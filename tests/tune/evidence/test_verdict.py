@@ -120,6 +120,27 @@ def test_a_winner_that_only_learns_faster_is_recommended():
     assert worse.recommended is worse.baseline
 
 
+def test_a_faster_winner_is_recommended_unless_its_level_may_be_lower():
+    fast, slow = [450.0, 460, 455, 452, 458, 451, 449, 455], [300.0, 320, 310, 305] * 2
+    steady = [480.0] * 8  # The margin is 4.6.
+    perhaps_higher = [479.0, 487, 485, 481, 480, 486, 482, 484]
+    found = verdict(perhaps_higher, steady, looks=[8, 12, 20], early=(fast, slow))
+    low, high = found.level.difference.interval
+    assert -found.margin < low < found.margin < high
+    assert (found.level_outcome, found.speed_outcome) == ("inconclusive", "improved")
+    assert (found.outcome, found.recommended) == ("improved", found.winner)
+    assert found.sentence.startswith("Improved: the winner learns faster, ")
+    assert "to no lower level (+3.00, 97% interval -1.20 to +7.20; " in found.sentence
+    assert not found.is_settled  # More seeds may show that it is better.
+    perhaps_lower = [level - 5 for level in perhaps_higher]
+    found = verdict(perhaps_lower, steady, looks=[8, 12, 20], early=(fast, slow))
+    assert (found.level_outcome, found.speed_outcome) == ("inconclusive", "improved")
+    assert (found.outcome, found.recommended) == ("inconclusive", found.baseline)
+    # Nor is one of which more seeds diverge.
+    found = verdict([*perhaps_higher[:7], NAN], steady, looks=[8, 12, 20], early=(fast, slow))
+    assert found.recommended is found.baseline
+
+
 def test_seeds_go_on_until_the_recommendation_is_settled():
     looks = [8, 12, 20]
     assert verdict([500.0] * 8, [400.0] * 8, looks=looks).is_settled
