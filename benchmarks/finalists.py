@@ -6,6 +6,7 @@ the others it chooses among the rows, and every return has once been measured.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,8 @@ SHORTER = 4
 FINALISTS = 3
 
 
-def _finalists(study: StudyRecord) -> Sequence[TrialRecord]:
-    chosen = [candidate.trial for candidate in choose_finalists(study, FINALISTS)]
+def _finalists(study: StudyRecord, count: int = FINALISTS) -> Sequence[TrialRecord]:
+    chosen = [candidate.trial for candidate in choose_finalists(study, count)]
     return [trial for trial in chosen if trial is not None]
 
 
@@ -57,6 +58,7 @@ def _highest(study: StudyRecord) -> Sequence[TrialRecord]:
 RULES: Mapping[str, Callable[[StudyRecord], Sequence[TrialRecord]]] = {
     "finalists": _finalists,
     "highest expected score": _highest,
+    "five finalists": functools.partial(_finalists, count=5),
     "all trials": lambda study: study.ranked,
 }
 """Rule -> the trials of a study that it has trained for longer, the default among them. The first

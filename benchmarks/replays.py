@@ -458,16 +458,16 @@ def plot(names: Sequence[str], strategies: Sequence[str], regrets: np.ndarray, p
 
     Args:
       names: of the tables.
-      strategies: names of at most three.
+      strategies: names of at most four.
       regrets: float ``[tables, strategies, studies]``.
       path: of the picture.
     """
-    from ppo_jax.plots import BLUE, GREY, ORANGE, picture
+    from ppo_jax.plots import BLUE, GREEN, GREY, ORANGE, picture
 
     with picture(path, 9, 1.5 + 0.45 * len(names)) as figure:
         axes = figure.subplots()
-        colors = BLUE, ORANGE, GREY
-        offsets = np.linspace(-0.15, 0.15, len(strategies))
+        colors = BLUE, ORANGE, GREY, GREEN
+        offsets = np.linspace(-0.2, 0.2, len(strategies))
         for column, (strategy, color) in enumerate(zip(strategies, colors, strict=False)):
             for row, found in enumerate(regrets[:, column]):
                 summary = summarize(found)

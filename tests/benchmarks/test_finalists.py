@@ -61,12 +61,16 @@ def test_trials_are_short_and_levels_those_of_the_end(path, answers):
         assert ended.regrets[trial.number] == pytest.approx(lacking, abs=0.1)
 
 
+CHOSEN = {"finalists": 4, "highest expected score": 4, "five finalists": 6, "all trials": 11}
+"""Rule -> how many of eleven trials it chooses, with the default."""
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_the_winner_is_the_best_of_those_that_a_rule_chooses(path, rule):
     (ended,) = STUDIES["rows"](Records.load(path), 12, 1)
     chosen = [trial.number for trial in RULES[rule](ended.study)]
     assert ended.study.baseline.number in chosen
-    assert len(chosen) == (11 if rule == "all trials" else 4)
+    assert len(chosen) == CHOSEN[rule]
     best = max(chosen, key=lambda number: ended.levels[number])
     assert ended.regret(rule) == ended.regrets[best]
     others = Ended(ended.study, dict.fromkeys(chosen, 0.0) | {chosen[1]: 1.0}, {chosen[1]: 0.25})
@@ -74,7 +78,7 @@ def test_the_winner_is_the_best_of_those_that_a_rule_chooses(path, rule):
 
 
 def test_a_table_has_a_mean_of_each_kind_of_answer():
-    found = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.4], [0.0, 0.0, 0.0]])
+    found = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.4], [0.2, 0.2, 0.2], [0.0, 0.0, 0.0]])
     regrets = {"model": {"a": found, "b": found + 0.2}, "rows": {"a": found}}
     rows = regret_table(regrets).rows
     assert [row[:3] for row in rows] == [
