@@ -3,6 +3,10 @@
 import dataclasses
 import itertools
 import logging
+import os
+import platform
+import subprocess
+import sys
 from functools import cache
 
 import jax
@@ -261,3 +265,34 @@ def test_precision_is_that_of_every_product(precision):
         wanted = "precision = [HIGHEST, HIGHEST]" if precision == "highest" else "dot_general"
         assert all(wanted in line for line in products)
         assert precision == "highest" or "HIGHEST" not in text
+
+
+COMPILES = """
+import ctypes
+import threading
+from ppo_jax.config import TrainConfig
+from ppo_jax.programs import Programs
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+Programs(TrainConfig("CartPole-v1"), 4).compile()
+for thread in threading.enumerate():
+    if thread.name.startswith("compile"):
+        thread.join()
+before = resident()
+ctypes.CDLL(None).malloc_trim(0)
+print(resident() / before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps what is freed")
+def test_what_compiling_has_freed_is_given_back():
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.7  # It would be less than half.
