@@ -172,8 +172,8 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
     table.print(console)
     return Report(
         "finalists",
-        f"`python -m benchmarks.samplers --finalists`, {measuring.machine(measured_with)}; "
-        f"{studies} studies of {trials} trials in each row.",
+        f"`python -m benchmarks.samplers --finalists --studies {studies}`, "
+        f"{measuring.machine(measured_with)}; {studies} studies of {trials} trials in each row.",
         "What winners lack by the rule for finalists",
         [table.markdown()],
         {
