@@ -283,16 +283,14 @@ class Verdict:
             means = [finite(curve.over_training).mean() for curve in self.curves]
             digits = decimals(*means)
             assert self.speed.difference is not None, "it has improved"
-            to_level = "an equivalent level"
+            end = ", to an equivalent level"
             if self.level_outcome != Outcome.EQUIVALENT:
-                to_level = (
-                    f"no lower level ({_text(difference)}; differences below "
-                    f"{fixed(self.margin)} do not matter)"
-                )
+                matters = f"differences below {fixed(self.margin)} do not matter"
+                end = f", and ends no lower ({_text(difference)}; {matters})"
             return (
                 f"the winner learns faster, {fixed(means[0], digits)} on average over training "
                 f"against {fixed(means[1], digits)} for the baseline "
-                f"({_text(self.speed.difference, digits)}; {conditions}), to {to_level}"
+                f"({_text(self.speed.difference, digits)}; {conditions}){end}"
             )
         means = [winner.mean.value, baseline.mean.value]
         digits = decimals(*means)

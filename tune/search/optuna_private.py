@@ -145,9 +145,9 @@ def _is_told_here(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def without_experimental_warning() -> Iterator[None]:
-    """Make an object of Optuna's without the warning that its interface may change.
+    """Silence Optuna's warning that the interface of what is made may change.
 
-    That is for whoever depends on the interface, which is this project and not its users.
+    It is meant for whoever depends on that interface: this project, not its users.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

@@ -130,7 +130,7 @@ def test_a_faster_winner_is_recommended_unless_its_level_may_be_lower():
     assert (found.level_outcome, found.speed_outcome) == ("inconclusive", "improved")
     assert (found.outcome, found.recommended) == ("improved", found.winner)
     assert found.sentence.startswith("Improved: the winner learns faster, ")
-    assert "to no lower level (+3.00, 97% interval -1.20 to +7.20; " in found.sentence
+    assert ", and ends no lower (+3.00, 97% interval -1.20 to +7.20; " in found.sentence
     assert not found.is_settled  # More seeds may show that it is better.
     perhaps_lower = [level - 5 for level in perhaps_higher]
     found = verdict(perhaps_lower, steady, looks=[8, 12, 20], early=(fast, slow))
@@ -141,7 +141,7 @@ def test_a_faster_winner_is_recommended_unless_its_level_may_be_lower():
     assert found.recommended is found.baseline
 
 
-def test_seeds_go_on_until_the_recommendation_is_settled():
+def test_seeds_go_on_until_the_verdict_is_settled():
     looks = [8, 12, 20]
     assert verdict([500.0] * 8, [400.0] * 8, looks=looks).is_settled
     assert verdict([400.0] * 8, [500.0] * 8, looks=looks).is_settled
