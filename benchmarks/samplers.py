@@ -69,6 +69,9 @@ class Arguments:
     finalists: bool = False
     """Compare rules for the finalists in studies with shorter trials, and write finalists.json,
     finalists.npz and finalists.png instead."""
+    earlier: bool = False
+    """Compare studies that know of an earlier one (--from-study) with studies that know of none,
+    and write earlier.json, earlier.npz and earlier.png instead."""
     real: bool = False
     """Train every trial: compare the default study with TPE in pairs of real studies of Pendulum-v1
     (--env), and write real.json and real.png instead."""
@@ -77,7 +80,8 @@ class Arguments:
     lanes.json instead."""
     env: tuple[str, ...] = ()
     """Tables of recorded trials, of those in benchmarks/records.py: for replays and finalists all
-    that there are, else CartPole-v1, which is easy to tune, and Pendulum-v1, which is not."""
+    that there are, for earlier studies those of one agent, else CartPole-v1, which is easy to tune,
+    and Pendulum-v1, which is not."""
     trials: int = 30
     """Trials of a default study; every study spends the environment steps of that many that are
     not pruned."""
@@ -312,17 +316,25 @@ def _run(arguments: Arguments) -> None:
     if arguments.real:
         _on_real_studies(arguments)
         return
-    if arguments.replays and arguments.finalists:
-        raise UserError("--replays and --finalists are two comparisons: give one of them")
+    asked = [name for name in ("replays", "finalists", "earlier") if getattr(arguments, name)]
+    if len(asked) > 1:
+        options = " and ".join(f"--{name}" for name in asked)
+        raise UserError(f"{options} are different comparisons: give one of them")
     recorded = [task for task in TASKS if records_path(arguments.records, task).exists()]
-    of_all = arguments.replays or arguments.finalists
-    tables = arguments.env or (recorded if of_all else ON_SURROGATES)
+    one_agent = [task for task in recorded if not TASKS[task].space.tuned_agent]
+    chosen = {"replays": recorded, "finalists": recorded, "earlier": one_agent}
+    comparison = asked[0] if asked else None
+    tables = arguments.env or (chosen[comparison] if comparison else ON_SURROGATES)
     for table in tables:
         require_choice("--env", table, TASKS)
-        if not of_all and TASKS[table].space != Settings().space:
+        if comparison == "earlier" and TASKS[table].space.tuned_agent:
+            raise UserError(f"--earlier needs trials of one agent, but got {table}")
+        if comparison is None and TASKS[table].space != Settings().space:
             raise UserError(f"the models are of the standard space: give --replays for {table}")
         if arguments.lanes and (not arguments.replays or TASKS[table].space.tuned_agent):
             raise UserError(f"--lanes needs --replays and trials of one agent, but got {table}")
+    if arguments.earlier and len(tables) < 2:
+        raise UserError(f"--earlier needs two tables at least, but got --env {' '.join(tables)}")
     measuring.require_counts(arguments, "lanes", low=2)
     for sampler in arguments.samplers:
         require_choice("--samplers", sampler, SAMPLERS)
@@ -334,7 +346,7 @@ def _run(arguments: Arguments) -> None:
     command_line.start_backend()
     import optuna
 
-    from benchmarks import finalists, replays
+    from benchmarks import earlier, finalists, replays
     from tune.search.pool import ProgramPool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -353,8 +365,12 @@ def _run(arguments: Arguments) -> None:
         measuring.write_results(path, replays.compare_lanes(found, *sizes, console))
         console.print(str(path), markup=False, soft_wrap=True)
         return
-    if of_all:
-        compare = replays.compare if arguments.replays else finalists.compare
+    if comparison:
+        compare = {
+            "replays": replays.compare,
+            "finalists": finalists.compare,
+            "earlier": earlier.compare,
+        }[comparison]
         report = compare(found, arguments.trials, arguments.studies, console)
     else:
         report = _on_surrogates(found, arguments, console)
@@ -365,10 +381,9 @@ def _run(arguments: Arguments) -> None:
 
 def _on_real_studies(arguments: Arguments) -> None:
     """Compare strategies by training every trial."""
-    if arguments.replays or arguments.finalists or arguments.lanes or arguments.record:
-        raise UserError(
-            "--real trains: it goes with neither --replays, --finalists, --lanes nor --record"
-        )
+    for name in ("replays", "finalists", "earlier", "lanes", "record"):
+        if getattr(arguments, name):
+            raise UserError(f"--real trains every trial and does not go with --{name}")
     tables = arguments.env or ("Pendulum-v1",)
     if len(tables) != 1:
         raise UserError(f"--real is of one table, but got --env {' '.join(tables)}")

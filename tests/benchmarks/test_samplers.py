@@ -192,8 +192,15 @@ def test_command(path, tmp_path, in_process):
         (("--env", "Acrobot-v0"), "did you mean 'Acrobot-v1'?"),
         (("--env", "Acrobot-v1", "--records", "nowhere"), "no trials are recorded in"),
         (("--env", "Pendulum-v1-wide"), "the models are of the standard space: give --replays"),
-        (("--replays", "--finalists"), "two comparisons: give one"),
-        (("--real", "--finalists"), "--real trains: it goes with neither"),
+        (("--replays", "--finalists"), "--replays and --finalists are different comparisons"),
+        (("--finalists", "--earlier"), "--finalists and --earlier are different comparisons"),
+        (("--earlier", "--env", "Pendulum-v1"), "--earlier needs two tables at least"),
+        (
+            ("--earlier", "--env", "CartPole-v1-wide"),
+            "trials of one agent, but got CartPole-v1-wide",
+        ),
+        (("--real", "--finalists"), "--real trains every trial and does not go with --finalists"),
+        (("--real", "--earlier"), "--real trains every trial and does not go with --earlier"),
         (("--record", -1), "--record must be an integer of at least 0"),
     ],
 )
