@@ -1,8 +1,8 @@
 """What an earlier study tells a new one: studies with its trials and without, on recorded trials.
 
-A model of a table answers in place of training, and another one, of other seeds, judges. The study
-that began without is the earlier one of the others: of the next study of the same table, and of
-those of the other tables, each in its turn.
+A model of a table answers in place of training, and another one, of other seeds, judges. A study
+that knew of none is the earlier one of the next study of its table, and of studies of the other
+tables, which take turns.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EARLIER = ("no earlier study", "the same task", "another task")
-"""What the earlier study is of, which a new one knows."""
+"""The earlier study that a new one knows."""
 
 MOMENTS = (10, 20, None)
 """Numbers of trials after which a winner is chosen; all of them last."""

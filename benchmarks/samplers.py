@@ -325,6 +325,10 @@ def _run(arguments: Arguments) -> None:
     chosen = {"replays": recorded, "finalists": recorded, "earlier": one_agent}
     comparison = asked[0] if asked else None
     tables = arguments.env or (chosen[comparison] if comparison else ON_SURROGATES)
+    if not tables:
+        raise UserError(
+            f"no trials are recorded in {arguments.records}: give --env, and --record 128"
+        )
     for table in tables:
         require_choice("--env", table, TASKS)
         if comparison == "earlier" and TASKS[table].space.tuned_agent:

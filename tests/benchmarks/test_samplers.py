@@ -192,6 +192,7 @@ def test_command(path, tmp_path, in_process):
         (("--env", "Acrobot-v0"), "did you mean 'Acrobot-v1'?"),
         (("--env", "Acrobot-v1", "--records", "nowhere"), "no trials are recorded in"),
         (("--env", "Pendulum-v1-wide"), "the models are of the standard space: give --replays"),
+        (("--replays", "--records", "nowhere"), "no trials are recorded in nowhere"),
         (("--replays", "--finalists"), "--replays and --finalists are different comparisons"),
         (("--finalists", "--earlier"), "--finalists and --earlier are different comparisons"),
         (("--earlier", "--env", "Pendulum-v1"), "--earlier needs two tables at least"),
