@@ -156,7 +156,7 @@ def test_what_has_ended_is_not_run_again(tmp_path, in_process, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--replays",), "--real trains: it goes with neither"),
+        (("--replays",), "--real trains every trial and does not go with --replays"),
         (("--env", "CartPole-v1", "Pendulum-v1"), "--real is of one table, but got --env"),
     ],
 )
