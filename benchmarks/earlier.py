@@ -28,7 +28,7 @@ EARLIER = ("no earlier study", "the same task", "another task")
 """The earlier study that a new one knows."""
 
 MOMENTS = (10, 20, None)
-"""Numbers of trials after which a winner is chosen; all of them last."""
+"""Numbers of trials after which a winner is chosen; None is after all."""
 
 
 class TableStudies:
@@ -42,11 +42,11 @@ class TableStudies:
 
     def __init__(self, name: str, records: Records, trials: int) -> None:
         self.name, self._trials, self._settings = name, trials, studied(records)
+        tuning, judging = halves(records)
         self._model, self._judge = (
             Surrogate(records, self._settings, seeds, regressors(0)["Gaussian process"])
-            for seeds in halves(records)
+            for seeds in (tuning, judging)
         )
-        _, judging = halves(records)
         self._scores = records.returns_at(self._settings.checkpoints(), judging).mean(axis=(1, 2))
 
     def run(self, seed: int, earlier: StudyRecord | None = None) -> StudyRecord:
@@ -117,7 +117,6 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
     regrets = measure(known, studies, console)
     table = regret_table(list(tables), regrets)
     table.print(console)
-    last = len(MOMENTS) - 1
     return Report(
         "earlier",
         f"`python -m benchmarks.samplers --earlier --studies {studies}`, "
@@ -128,7 +127,12 @@ def compare(tables: Mapping[str, Records], trials: int, studies: int, console: "
             **measured_with,
             "outcomes": {
                 "file": "earlier.npz",
-                "axes": [list(tables), [*MOMENTS[:last], "all"], list(EARLIER), "study"],
+                "axes": [
+                    list(tables),
+                    [moment or "all" for moment in MOMENTS],
+                    list(EARLIER),
+                    "study",
+                ],
             },
         },
         lambda path: plot(list(tables), EARLIER, regrets[:, 0], path),

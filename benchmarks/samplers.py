@@ -327,7 +327,8 @@ def _run(arguments: Arguments) -> None:
     tables = arguments.env or (chosen[comparison] if comparison else ON_SURROGATES)
     if not tables:
         raise UserError(
-            f"no trials are recorded in {arguments.records}: give --env, and --record 128"
+            f"no trials are recorded in {arguments.records}: name tables by --env and give "
+            "--record, 128 for example"
         )
     for table in tables:
         require_choice("--env", table, TASKS)
@@ -370,12 +371,8 @@ def _run(arguments: Arguments) -> None:
         console.print(str(path), markup=False, soft_wrap=True)
         return
     if comparison:
-        compare = {
-            "replays": replays.compare,
-            "finalists": finalists.compare,
-            "earlier": earlier.compare,
-        }[comparison]
-        report = compare(found, arguments.trials, arguments.studies, console)
+        module = {"replays": replays, "finalists": finalists, "earlier": earlier}[comparison]
+        report = module.compare(found, arguments.trials, arguments.studies, console)
     else:
         report = _on_surrogates(found, arguments, console)
     written = report.write(arguments.output, console)

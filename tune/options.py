@@ -125,9 +125,9 @@ class Search:
     sampler_startup_trials: int = Settings.sampler_startup_trials
     """Trials spread over the space before a sampler begins to model."""
     from_study: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of an earlier study: its trials tell the sampler where to begin. If it is of the same
-    task, ten trials find what thirty would without it; another task's helps a short study. gp
-    only."""
+    """Folder of an earlier study: its trials tell the sampler where to begin. With one of the same
+    environment, lengths and objective, ten trials find what thirty find without; any other helps
+    only short studies. gp only."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
