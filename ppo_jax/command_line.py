@@ -196,16 +196,17 @@ def _preset_defaults(kind: Any, args: Sequence[str]) -> Any:
 
         preset = presets.load(name)
     elif file is not None:
-        from ppo_jax.environments import require_no_code
         from ppo_jax.export.reading import read
 
         preset, notes = read(Path(file), named.env)
-        if named.env is None:
-            require_no_code(preset.env, file, f"pass --env {preset.env}")
         for note in notes:
             print(printable(f"not carried: {note}"), file=sys.stderr)
     else:
         return None
+    if named.env is None:
+        from ppo_jax.environments import require_no_code
+
+        require_no_code(preset.env, str(name or file), f"pass --env {preset.env}")
     values = {
         "env": preset.env,
         "env_kwargs": tuple(f"{key}={value}" for key, value in preset.env_kwargs),
@@ -338,18 +339,6 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-_JAX_SETTINGS = {
-    "jax_enable_x64": False,
-    "jax_numpy_dtype_promotion": "standard",
-    "jax_numpy_rank_promotion": "allow",
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_default_matmul_precision": None,
-    "jax_disable_jit": False,
-    "jax_transfer_guard": "allow",
-}
-"""What the compiled programs and their results rest on."""
-
-
 def start_backend() -> None:
     """Start JAX: every CPU core a device, compiled programs cached, settings as they must be.
 
@@ -362,10 +351,11 @@ def start_backend() -> None:
     import jax
 
     from ppo_jax.compilation_cache import enable_compilation_cache
-    from ppo_jax.devices import enable_all_cpu_cores
+    from ppo_jax.devices import JAX_SETTINGS, enable_all_cpu_cores
 
-    for name, value in _JAX_SETTINGS.items():
+    for name, value in JAX_SETTINGS.items():
         jax.config.update(name, value)
+    jax.config.update("jax_transfer_guard", "allow")
     enable_all_cpu_cores()
     enable_compilation_cache()
     platforms = os.environ.get("JAX_PLATFORMS")

@@ -18,6 +18,16 @@ from ppo_jax.errors import require_count
 
 SEED_AXIS = "seeds"
 
+JAX_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_default_matmul_precision": None,
+    "jax_disable_jit": False,
+}
+"""What the compiled programs and their results rest on: the defaults."""
+
 
 def enable_all_cpu_cores() -> None:
     """Make every CPU core that this process may use a JAX device.
@@ -34,9 +44,17 @@ def set_up_process() -> None:
     """Use all CPU cores and keep compiled programs, unless the process has chosen otherwise.
 
     What functions that train do where a command line has not done it. A backend that has started
-    cannot be changed; a warning says so where it leaves cores unused.
+    cannot be changed; a warning says so where it leaves cores unused. Another one names settings
+    of JAX with which results are not those of the command line.
     """
     chosen: Any = jax.config
+    others = [name for name, value in JAX_SETTINGS.items() if getattr(chosen, name) != value]
+    if others:
+        warnings.warn(
+            f"with {', '.join(f'{name}={getattr(chosen, name)}' for name in others)} results "
+            "differ from those of the same call without",
+            stacklevel=3,
+        )
     if chosen.jax_compilation_cache_dir is None:
         enable_compilation_cache()
     if chosen.jax_num_cpu_devices >= 0:

@@ -305,15 +305,18 @@ class Gaussian:
 
     def action(self, raw: jax.Array) -> jax.Array:
         """Map ``[-1, 1]`` to the bounds and clip to them, ``[..., size]``."""
-        low, high, center, scale = self._bounds()
+        center, scale = self.range
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         return jnp.clip(center + scale * raw, low, high)
 
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    @property
+    def range(self) -> tuple[np.ndarray, np.ndarray]:
+        """What 0 is mapped to, and how far from it ±1 are, float32 ``[size]`` each."""
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         finite = np.isfinite(low) & np.isfinite(high)
         inner_low, inner_high = (np.where(finite, x, y) for x, y in ((low, -1), (high, 1)))
         half = np.float32(0.5)
-        return low, high, half * (inner_high + inner_low), half * (inner_high - inner_low)
+        return half * (inner_high + inner_low), half * (inner_high - inner_low)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ class UserError(ValueError):
     """
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
+def nearest(name: object, allowed: Iterable[str]) -> str:
     """Return a ``; did you mean ...?`` hint for `name`, or an empty string.
 
     >>> nearest("CartPol-v1", ["CartPole-v1", "Acrobot-v1"])
@@ -26,7 +26,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     ''
     """
     by_lower_case = {candidate.lower(): candidate for candidate in allowed}
-    matches = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.6)
     return f"; did you mean {by_lower_case[matches[0]]!r}?" if matches else ""
 
 

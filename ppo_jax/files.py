@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -194,19 +195,50 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Files left there by processes that were killed inside such a block are removed.
     """
-    prefix = f".{path.stem}-"
-    for stale in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(path.suffix)}"):
+    names = path.parent.glob(f".{glob.escape(path.stem)}-unfinished-*{glob.escape(path.suffix)}")
+    for stale in names:
         _remove_unless_locked(stale)
-    handle, temporary = _locked_temporary(path.parent, prefix, path.suffix)
+    handle, temporary = _locked_temporary(path)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private.
         _sync(temporary)  # Else a power loss may leave the name with half of the content.
         temporary.replace(path)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+class FolderInUseError(UserError):
+    """Another process holds a folder."""
+
+
+@contextlib.contextmanager
+def held(lock: Path, in_use: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder of the file `lock`, so that two processes never mix what they write there.
+
+    Args:
+      lock: an empty file, made where it is missing. It stays, since another process may have
+        opened it already.
+      in_use: what to say where another process holds it.
+      shared: let other processes hold it that share as well.
+
+    Raises:
+      FolderInUseError: when another process holds it.
+    """
+    # A file that is open for writing: NFS locks no other exclusively, and no folder.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise OSError(error.errno, error.strerror, str(lock)) from error
+            raise FolderInUseError(in_use) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(folder: Path) -> None:
@@ -226,13 +258,16 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def _locked_temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
-    """Return a lock on a new file, held while its writer lives, and the file's path."""
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Return a lock on a new file beside `path`, held while its writer lives, and its own path."""
     while True:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+        name = f".{path.stem}-unfinished-{secrets.token_hex(4)}{path.suffix}"
+        temporary = path.with_name(name)
+        # Not `mkstemp`, which makes files private.
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
-            return handle, Path(name)
+            return handle, temporary
         os.close(handle)  # Another process removed it as stale before it was locked.
 
 
@@ -276,12 +311,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # A name that is too long, or a parent that cannot be searched.
         return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def plain(value: Any) -> Any:

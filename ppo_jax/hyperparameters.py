@@ -37,8 +37,8 @@ class Domain:
         if self.kind is bool:
             return "true or false"
         noun = "an integer" if self.kind is int else "a number"
-        lower = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
-        upper = "" if math.isinf(self.high) else f" and at most {self.high:g}"
+        lower = f"{'above' if self.open_low else 'of at least'} {self.low:,.9g}"
+        upper = "" if math.isinf(self.high) else f" and at most {self.high:,.9g}"
         return f"{noun} {lower}{upper}"
 
     def check(self, name: str, value: Any) -> bool | int | float:

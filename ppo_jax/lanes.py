@@ -343,7 +343,10 @@ def _chunk(
     order = shuffle_rollout(config, jax.random.fold_in(key, lane.epoch), rates.n_steps)
     rows = _row(order.reshape(-1, config.block_size // config.agent.row_size), lane.chunk)
     batches = jax.tree.map(lambda x: x[rows].reshape(ticks, -1, *x.shape[1:]), experience)
-    advantages = _normalized(config, batches.advantage, rates)
+    # Of the whole epoch, since a minibatch may begin in one chunk and end in another.
+    normalized = _normalized(config, experience.advantage[order].ravel(), rates)
+    advantages = _row(normalized.reshape(-1, config.block_size), lane.chunk)
+    advantages = advantages.reshape(batches.advantage.shape)
 
     def tick(carry: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
         params, optimizer_state, gradient, sums = carry
@@ -361,7 +364,8 @@ def _chunk(
         return (params, optimizer_state, gradient, sums), None
 
     carry = (lane.params, lane.optimizer_state, lane.gradient, lane.sums)
-    carry, _ = jax.lax.scan(tick, carry, (jnp.arange(ticks), batches, advantages))
+    of_epoch = lane.chunk * ticks + jnp.arange(ticks)
+    carry, _ = jax.lax.scan(tick, carry, (of_epoch, batches, advantages))
     params, optimizer_state, gradient, sums = carry
 
     ends = lane.active & (lane.chunk + 1 == chunks_per_epoch)
@@ -381,19 +385,22 @@ def _chunk(
 
 
 def _normalized(config: TrainConfig, advantages: jax.Array, rates: Hyperparameters) -> jax.Array:
-    """Normalise the advantages of a chunk, ``[ticks, ...]``, each by its true minibatch."""
-    normalized = partial(minibatch_advantages, hyperparameters=rates)
-    choices = [
-        jax.vmap(normalized)(advantages.reshape(-1, size)).reshape(advantages.shape)
-        for size in config.batch_size_choices
-    ]
+    """Normalise the shuffled advantages of a rollout, ``[n]``, each by its true minibatch."""
+    normalized, count = partial(minibatch_advantages, hyperparameters=rates), len(advantages)
+
+    def by(size: int) -> jax.Array:
+        # The longest rollout need not be made of minibatches that others are made of.
+        whole = jnp.pad(advantages, (0, -count % size))
+        return jax.vmap(normalized)(whole.reshape(-1, size)).ravel()[:count]
+
+    choices = [by(size) for size in config.batch_size_choices]
     index = index_of(rates.batch_size, config.batch_size_choices)
     chosen: jax.Array = jax.lax.select_n(index, *choices)
     return chosen
 
 
 def _row(table: jax.Array, index: jax.Array) -> jax.Array:
-    """Return ``table[index]`` of an integer table without a slice; see :func:`_collected`."""
+    """Return ``table[index]``, a row of numbers, without a slice; see :func:`_collected`."""
     here = jnp.arange(len(table)) == index
     return jnp.where(here[:, None], table, 0).sum(axis=0, dtype=table.dtype)
 

@@ -25,12 +25,15 @@ class LossMetrics(NamedTuple):
 def normalize(advantages: jax.Array, used: jax.Array | None = None) -> jax.Array:
     """Shift and scale advantages to mean 0 and deviation 1, all those in an array together.
 
+    A single one stays as it is, as in Stable-Baselines3: less its mean it would say nothing.
+
     Args:
       advantages: any shape.
       used: which of them mean and deviation are of, bool of that shape; all if None.
     """
     mean, deviation = jnp.mean(advantages, where=used), jnp.std(advantages, where=used)
-    return (advantages - mean) / (deviation + 1e-8)
+    single = advantages.size == 1 if used is None else used.sum() == 1
+    return jnp.where(single, advantages, (advantages - mean) / (deviation + 1e-8))
 
 
 def policy_loss(

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ppo_jax.command_words import agent_words, environment_words, hyperparameter_words
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import RECURRENT, AgentConfig
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.statistics import STUDENT, t_interval
 from ppo_jax.text import estimate_text, fixed, interval_text, plural, printable
@@ -78,7 +78,7 @@ def render(description: Mapping[str, Any]) -> str:
         ]
         if returns["diverged"]:
             lines += [f"{plural(returns['diverged'], 'seed')} diverged and left out.", ""]
-    if "final_return" in training:
+    if training.get("final_return") is not None:
         lines += [
             f"These weights are of a single seed, with a return of "
             f"{fixed(training['final_return'])}. Where it was chosen for its return, that is "
@@ -86,13 +86,27 @@ def render(description: Mapping[str, Any]) -> str:
             "",
         ]
     lines += ["## Use", "", "```python", "import ppo_jax.policy", ""]
-    lines += ['policy = ppo_jax.policy.load("FOLDER")', "action = policy.act(observation)", "```"]
+    lines += [*_use(description), "```"]
     command = _command(description)
     if command is not None:
         lines += ["", "## Training", "", "```", command, "```"]
     lines += ["", "## Versions", "", "| package | version |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in description["versions"].items()]
     return _metadata(name, returns) + "\n".join(lines) + "\n"
+
+
+def _use(description: Mapping[str, Any]) -> list[str]:
+    """Return the lines of Python that act with the policy."""
+    own = description.get("needs")
+    network = "" if own is None else f", network={own['network']!r}"
+    load = f'policy = ppo_jax.policy.load("FOLDER"{network})'
+    if description["agent"].get("network") not in RECURRENT:
+        return [load, "action = policy.act(observation)"]
+    return [
+        load,
+        "memory = policy.memory()  # Again wherever an episode begins.",
+        "action, memory = policy.step(observation, memory)",
+    ]
 
 
 def _metadata(name: str, returns: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from ppo_jax import model_card, normalization
-from ppo_jax.config import AgentConfig, TrainConfig, require_asked
+from ppo_jax.config import AgentConfig, TrainConfig, require_asked, sorted_env_kwargs
 from ppo_jax.environments import (
     ActionSpace,
     Continuous,
@@ -125,8 +125,10 @@ class Policy:
           key: see :meth:`act`.
 
         Raises:
-          UserError: when the observation or the memory has another shape.
+          UserError: when the observation or the memory has another shape, or `key` is no key.
         """
+        if key is not None and not isinstance(key, jax.Array):
+            raise UserError(f"key must be one that jax.random.key makes, but got {key!r:.60}")
         if self.spaces.parts and isinstance(observation, Mapping | tuple):
             observation = self._flat(observation)
         observation = self._numbers(observation)
@@ -304,7 +306,8 @@ def load(folder: str | Path, network: str | Callable[..., Any] | None = None) ->
     network = name_of(network) if callable(network) else network
     description = read_json(folder / _DESCRIPTION, largest=2**20)
     try:
-        agent, spaces = _described(description, network)
+        description = _renamed(description, network)
+        agent, spaces = _described(description)
         module = make_network(agent, spaces)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / _DESCRIPTION} is not a policy: {error!r}") from error
@@ -316,6 +319,8 @@ def load(folder: str | Path, network: str | Callable[..., Any] | None = None) ->
         tensors = safetensors_numpy.load(content)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {folder / _TENSORS}: {error}") from error
+    except KeyError as error:  # BF16, for example, which NumPy does not have.
+        raise UserError(f"{folder / _TENSORS} holds numbers of the type {error}") from error
     digest = description.get("sha256")  # None where an earlier version has written it.
     if digest is not None and digest != hashlib.sha256(content).hexdigest():
         raise UserError(f"{folder / _TENSORS} is damaged, or is not of this {_DESCRIPTION}")
@@ -351,14 +356,29 @@ def _expected_weights(network: ActorCritic, agent: AgentConfig, spaces: Spaces) 
     return Weights(params, statistics if agent.normalize_observations else None)
 
 
-def _described(description: Mapping[str, Any], network: str | None) -> tuple[AgentConfig, Spaces]:
+def _renamed(description: Mapping[str, Any], network: str | None) -> Mapping[str, Any]:
+    """Return the content of a ``policy.json`` with the user's name of a network of their own."""
+    agent = description["agent"]
+    if network is None or ":" not in str(agent.get("network")):
+        return description
+    named = AgentConfig(network=network).network
+    return {**description, "agent": {**agent, "network": named}, **_needs(named)}
+
+
+def _described(description: Mapping[str, Any]) -> tuple[AgentConfig, Spaces]:
     """Return what a ``policy.json`` describes."""
     environment = description["environment"]
     if description["format"] != FORMAT:
         raise UserError(f"format must be {FORMAT}, but got {description['format']!r}")
-    values = {**description["agent"]}
-    if network is not None and ":" in str(values.get("network")):
-        values["network"] = AgentConfig(network=network).network
+    for table in (description["versions"], description.get("training", {})):
+        if not isinstance(table, Mapping):
+            raise UserError(f"versions and training must be tables, but got {table!r:.60}")
+    if not isinstance(environment["name"], str):
+        raise UserError(
+            f"name must be the name of an environment, but got {environment['name']!r:.60}"
+        )
+    sorted_env_kwargs(environment["kwargs"])
+    values = description["agent"]
     require_asked(values.get("network"), "the policy", "pass --network, or network=,")
     agent = AgentConfig.from_dict(values)
     shape = environment["observation_shape"]

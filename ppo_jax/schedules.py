@@ -288,7 +288,10 @@ class LanePrograms(Programs):
                 wanted,
             )
             returns = jnp.where(state.finite, returns, jnp.nan)
-            return returns, trainer.means(lane.sums, iterations.astype(jnp.float32))
+            # At a checkpoint that a rollout has passed with the one before it, nothing is new.
+            none = jax.tree.map(jnp.zeros_like, lane.sums)
+            sums = jax.tree.map(functools.partial(jnp.where, iterations > 0), lane.sums, none)
+            return returns, trainer.means(sums, iterations.astype(jnp.float32))
 
         def extract(all_lanes: Lanes, index: jax.Array) -> TrainState:
             state: TrainState = jax.tree.map(lambda x: x[index], all_lanes.train)

@@ -24,9 +24,9 @@ from ppo_jax.config import (
     sorted_env_kwargs,
 )
 from ppo_jax.devices import set_up_process
-from ppo_jax.environments import EnvironmentLike, name_of
+from ppo_jax.environments import EnvironmentLike, name_of, require_no_code
 from ppo_jax.errors import LARGEST_STEPS, UserError, nearest, require_count
-from ppo_jax.files import make_folder, path_of, read_json, require_writable, write_json
+from ppo_jax.files import held, make_folder, path_of, read_json, require_writable, write_json
 from ppo_jax.hyperparameters import HyperparameterOptions, Hyperparameters
 from ppo_jax.identity import first_difference
 from ppo_jax.model_card import returns_of_seeds
@@ -146,6 +146,9 @@ class Training:
         with contextlib.ExitStack() as stack:
             states = None
             if output is not None:
+                make_folder(output)
+                in_use = f"another process is training in {output}"
+                stack.enter_context(held(output / ".lock", in_use))
                 states = TrainingStates(output / "training_state", self.to_dict())
                 stack.enter_context(states)
             if states is not None and states.exists():
@@ -247,7 +250,8 @@ class TrainingResult:
         """
         if len(self.diverged_seeds) == self.training.seeds:
             raise UserError("every seed has diverged, so there is no policy")
-        return int(np.nanargmax(self.returns[-1]))
+        last = self.returns[-1]
+        return int(np.argmax(np.where(np.isfinite(last), last, -np.inf)))
 
     @property
     def policies(self) -> "tuple[Policy, ...]":
@@ -450,7 +454,9 @@ def train(
         from ppo_jax import presets
 
         found = presets.load(preset)
-        env = found.env if env is None else env
+        if env is None:
+            require_no_code(found.env, preset, f"pass env={found.env!r}")
+            env = found.env
         env_kwargs = found.env_kwargs if env_kwargs is None else env_kwargs
         hyperparameters = found.hyperparameters if hyperparameters is None else hyperparameters
         agent = found.agent if agent is None else agent

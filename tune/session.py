@@ -14,7 +14,7 @@ from ppo_jax.config import iterations_for
 from ppo_jax.devices import set_up_process
 from ppo_jax.environments import make, require_no_code
 from ppo_jax.errors import LARGEST_STEPS, UserError, require_count
-from ppo_jax.files import make_folder, require_writable, write_json
+from ppo_jax.files import FolderInUseError, make_folder, require_writable, write_json
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
 from ppo_jax.programs import Programs
@@ -41,7 +41,7 @@ from tune.protocol.budget import Budget, seconds_per_step
 from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration
-from tune.protocol.study_folder import FolderInUseError, StudyFolder
+from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import (
     StudyRecord,
     TrialRecord,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppo_jax.environments.base import Timestep, checked_kwargs
+from ppo_jax.environments.base import BYTE, Timestep, checked_kwargs
 from ppo_jax.environments.spaces import spaces_of
 
 
@@ -26,7 +26,6 @@ class FunctionalEnvironment:
     """
 
     costly_reset = False
-    observation_dtype = jnp.dtype(jnp.float32)
 
     def __init__(self, name: str, env: Any, kwargs: Mapping[str, Any]) -> None:
         self.name, self._env = name, env
@@ -37,6 +36,8 @@ class FunctionalEnvironment:
         self.max_episode_steps = int(checked.pop("max_steps_in_episode"))
         self._params = _replaced(params, checked)
         self.spaces = spaces_of(f"environment {name!r}", env.observation_space, env.action_space)
+        of_bytes = self.spaces.scale == BYTE
+        self.observation_dtype = jnp.dtype(jnp.uint8 if of_bytes else jnp.float32)
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
         """Return state and observation of a new episode."""
@@ -67,7 +68,7 @@ class FunctionalEnvironment:
         if self.spaces.discrete_observations is not None:
             return jax.nn.one_hot(observation, self.spaces.discrete_observations)
         # A lone number is an array of one; the contract finds any other shape.
-        return jnp.atleast_1d(jnp.asarray(observation, jnp.float32))
+        return jnp.atleast_1d(jnp.asarray(observation, self.observation_dtype))
 
 
 def _fields(params: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ppo_jax import normalization
@@ -197,9 +196,8 @@ def _act(graph: _Graph, policy: Policy, x: str) -> tuple[int, list[int]]:
         case Continuous(low, high):
             if policy.agent.squash_actions:
                 x = graph.add("Tanh", x)
-            bounded, one = Gaussian(low, high), jnp.ones(len(low))
-            centre, end = np.asarray(bounded.action(0 * one)), np.asarray(bounded.action(one))
-            x = graph.add("Mul", x, graph.constant(end - centre))
+            centre, scale = Gaussian(low, high).range
+            x = graph.add("Mul", x, graph.constant(scale))
             x = graph.add("Add", x, graph.constant(centre))
             x = graph.add("Max", x, graph.constant(low))
             x = graph.add("Min", x, graph.constant(high))
@@ -218,6 +216,8 @@ def _act(graph: _Graph, policy: Policy, x: str) -> tuple[int, list[int]]:
 
 def largest_difference(policy: Policy, content: bytes, batch: int = 256) -> float:
     """Return how far ONNX Runtime's outputs are from ours, relative to the largest of ours.
+
+    Of continuous actions as well; others are the largest outputs.
 
     Args:
       policy: that `content` is of.
@@ -243,10 +243,18 @@ def largest_difference(policy: Policy, content: bytes, batch: int = 256) -> floa
         return policy_outputs(policy.network, policy.weights.params, observation)
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    _, theirs = session.run(None, {"observation": observation})
+    action, theirs = session.run(None, {"observation": observation})
     expected = np.asarray(jax.jit(ours)(observation))[:, : theirs.shape[1]]
-    largest = np.abs(np.where(expected > FORBIDDEN, expected, 0.0)).max()
-    return float(np.abs(theirs - expected).max() / max(largest, 1e-6))
+    difference = _relative(theirs, expected)
+    if isinstance(policy.spaces.action_space, Continuous):
+        difference = max(difference, _relative(action, policy.act(observation)))
+    return difference
+
+
+def _relative(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """Return the largest difference, relative to the largest of our numbers."""
+    largest = np.abs(np.where(ours > FORBIDDEN, ours, 0.0)).max()
+    return float(np.abs(theirs - ours).max() / max(largest, 1e-6))
 
 
 def write(policy: Policy, path: Path) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ppo_jax import presets
-from ppo_jax.config import AgentConfig
+from ppo_jax.config import AgentConfig, sorted_env_kwargs
 from ppo_jax.errors import UserError, is_number, nearest, require_count
 from ppo_jax.export.correspondence import (
     SB3_DEFAULTS,
@@ -27,6 +27,8 @@ from ppo_jax.presets import Preset
 
 FORMATS = {".json": "recommended", ".toml": "preset", ".yml": "rl-zoo", ".yaml": "rl-zoo"}
 """Suffix of a file -> what it holds."""
+
+_LARGEST_YAML = 100_000
 
 _RATES = ("learning_rate", "clip_range", "clip_range_vf")
 _WRAPPERS = ("RescaleAction", "FlattenObservation")
@@ -68,8 +70,8 @@ def _recommended(path: Path) -> Preset:
     try:
         environment = found["environment"]
         return Preset(
-            env=str(environment["name"]),
-            env_kwargs=tuple(sorted(environment["kwargs"].items())),
+            env=environment["name"],
+            env_kwargs=sorted_env_kwargs(environment["kwargs"]),
             total_steps=found.get("total_steps", 0),
             hyperparameters=Hyperparameters.from_dict(found["hyperparameters"]),
             agent=AgentConfig.from_dict(found["agent"]),
@@ -83,11 +85,20 @@ def _recommended(path: Path) -> Preset:
 
 def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
     try:
-        entries = yaml.safe_load(read_text(path, 2**20))
-    except (yaml.YAMLError, RecursionError) as error:
+        text = read_text(path, 2**20)
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None and _expanded_size(node, {}) > _LARGEST_YAML:
+            raise UserError(
+                f"it must hold at most {_LARGEST_YAML:,} values, aliases written out, but has more"
+            )
+        entries = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"it is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
         raise UserError("it must hold a table of settings for each environment")
+    entries = {str(key): entry for key, entry in entries.items()}
     name = _entry(entries, env)
     notes: list[str] = []
     theirs = _flattened(dict(entries[name]), our_name(name), notes)
@@ -116,7 +127,7 @@ def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
         )
     preset = Preset(
         env=our_name(name),
-        env_kwargs=tuple(sorted(env_kwargs.items())),
+        env_kwargs=sorted_env_kwargs(env_kwargs),
         total_steps=int(total_steps),
         hyperparameters=hyperparameters,
         agent=agent,
@@ -125,16 +136,26 @@ def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
     return preset, tuple(notes)
 
 
+def _expanded_size(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node of YAML stands for; a few aliases can stand for billions."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in parts)
+    return known[id(node)]
+
+
 def _entry(entries: Mapping[str, Any], env: str | None) -> str:
     """Return which entry of a file is meant."""
-    by_name = {our_name(str(key)): key for key in entries} | {str(key): key for key in entries}
+    by_name = {our_name(key): key for key in entries} | {key: key for key in entries}
     if len(entries) == 1:
-        return str(next(iter(entries)))
+        return next(iter(entries))
     if env is None:
-        raise UserError(f"--env must name one of {', '.join(map(str, entries))}")
+        raise UserError(f"--env must name one of {', '.join(entries)}")
     if env not in by_name:
         raise UserError(f"there are no settings for {env!r}{nearest(env, by_name)}")
-    return str(by_name[env])
+    return by_name[env]
 
 
 def _flattened(entry: dict[str, Any], env: str, notes: list[str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ppo_jax.config import AgentConfig, EnvKwargs, changed
-from ppo_jax.errors import UserError, nearest
+from ppo_jax.config import AgentConfig, EnvKwargs, changed, sorted_env_kwargs
+from ppo_jax.errors import LARGEST_STEPS, UserError, nearest, require_count
 from ppo_jax.files import read_toml
 from ppo_jax.hyperparameters import Hyperparameters
 
@@ -26,6 +26,9 @@ class Preset:
       total_steps: environment steps of a seed in its validation.
       hyperparameters, agent: the configuration.
       evidence: command and scores of the study that found it.
+
+    Raises:
+      UserError: naming the field, its value and what is allowed.
     """
 
     env: str
@@ -34,6 +37,13 @@ class Preset:
     hyperparameters: Hyperparameters
     agent: AgentConfig
     evidence: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.env, str):
+            raise UserError(f"env must be the name of an environment, but got {self.env!r:.80}")
+        require_count("total_steps", self.total_steps, low=0, high=LARGEST_STEPS)
+        if not isinstance(self.evidence, Mapping):
+            raise UserError(f"evidence must be a table, but got {self.evidence!r:.80}")
 
     def to_table(self) -> dict[str, Any]:
         """Return the content of its file."""
@@ -86,7 +96,7 @@ def read(path: Path) -> Preset:
 def _preset(found: Mapping[str, Any]) -> Preset:
     return Preset(
         env=found["env"],
-        env_kwargs=tuple(sorted(found.get("env_kwargs", {}).items())),
+        env_kwargs=sorted_env_kwargs(found.get("env_kwargs", {})),
         total_steps=found["total_steps"],
         hyperparameters=Hyperparameters.from_dict(found.get("hyperparameters", {})),
         agent=AgentConfig.from_dict(found.get("agent", {})),

@@ -23,7 +23,9 @@ def test_cores_where_the_system_knows_no_affinity(monkeypatch):
 @pytest.fixture
 def process(monkeypatch):
     """A process of its own, as far as `set_up_process` sees it."""
-    config = SimpleNamespace(jax_compilation_cache_dir=None, jax_num_cpu_devices=-1)
+    config = SimpleNamespace(
+        jax_compilation_cache_dir=None, jax_num_cpu_devices=-1, **devices.JAX_SETTINGS
+    )
     process = SimpleNamespace(config=config, done=[], started=False)
 
     def enable_cores():
@@ -49,6 +51,12 @@ def test_functions_use_what_the_process_has_not_chosen(process):
     process.config.jax_num_cpu_devices = 2
     set_up_process()
     assert process.done == []
+
+
+def test_settings_that_change_results_are_a_warning(process):
+    process.config.jax_enable_x64 = True
+    with pytest.warns(UserWarning, match="with jax_enable_x64=True results differ from those"):
+        set_up_process()
 
 
 def test_cores_that_stay_unused_are_a_warning(process, monkeypatch):

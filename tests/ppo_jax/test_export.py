@@ -255,6 +255,13 @@ def test_the_command_reads_and_writes(tmp_path, capsys):
         ("a: {}\nb: {}", "--env must name one of a, b"),
         ("[", "not valid YAML"),
         ("CartPole-v1: {target_kl: [1]}", "wrong type"),
+        ("CartPole-v1: {gamma: 2026-13-01}", "not valid YAML: month must be in 1..12"),
+        ("CartPole-v1: {env_kwargs: {max_episode_steps: [1]}}", "env_kwargs must be a mapping"),
+        (
+            "a0: &a0 [1, 2, 3]\n"
+            + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)),
+            "it must hold at most 100,000 values, aliases written out, but has more",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(text, message, tmp_path):
@@ -263,6 +270,14 @@ def test_a_mistake_in_a_file_is_one_line(text, message, tmp_path):
     with pytest.raises(UserError, match=r"ppo\.yml") as error:
         read(path)
     assert message in str(error.value)
+
+
+def test_keys_that_are_no_text_and_aliases_are_read(tmp_path):
+    path = tmp_path / "ppo.yml"
+    path.write_text("1: {gamma: 0.9}")
+    assert read(path)[0].hyperparameters.gamma == 0.9
+    path.write_text("Acrobot-v1: &a {gamma: 0.9}\nCartPole-v1: {<<: *a, n_steps: 256}")
+    assert read(path, "CartPole-v1")[0].hyperparameters.gamma == 0.9
 
 
 def test_a_study_starts_from_any_of_the_files(tmp_path, capsys):

@@ -10,8 +10,10 @@ import pytest
 
 from ppo_jax.errors import UserError
 from ppo_jax.files import (
+    FolderInUseError,
     disk_errors,
     folder_name,
+    held,
     read_json,
     read_toml,
     remove_folder,
@@ -71,6 +73,23 @@ def test_replacing_takes_the_place_of_the_old_file(tmp_path):
         assert temporary.suffix == path.suffix
     assert path.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+
+
+def test_what_a_kill_has_left_is_removed_and_files_of_the_user_are_not(tmp_path):
+    of_user = (".data-notes.json", ".data-mine.json")
+    for name in (*of_user, ".data-unfinished-0123abcd.json"):
+        (tmp_path / name).write_text("")
+    write_json(tmp_path / "data.json", 1)
+    assert {path.name for path in tmp_path.iterdir()} == {*of_user, "data.json"}
+
+
+def test_a_folder_is_held_by_one_process_or_by_those_that_share(tmp_path):
+    lock = tmp_path / ".lock"
+    refused = pytest.raises(FolderInUseError, match="in use")
+    with held(lock, "in use"), refused, held(lock, "in use", shared=True):
+        pass
+    with held(lock, "in use", shared=True), held(lock, "in use", shared=True):
+        pass
 
 
 @pytest.mark.parametrize("existing", [True, False])

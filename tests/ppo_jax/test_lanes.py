@@ -208,6 +208,24 @@ def test_sizes_that_were_not_compiled_and_no_place_are_refused():
         LanePrograms(CONFIG, SEEDS, 0)
 
 
+def test_checkpoint_that_a_rollout_has_passed_already_has_no_metrics():
+    compare(CONFIG, MIXED[1:2], runs=1, checkpoints=(16, 32, 64, 200))
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "batch_sizes"), [((64, 96), (64, 32)), ((64, 128), (32, 128)), ((48, 80), (16, 48))]
+)
+def test_minibatches_that_a_block_is_not_made_of(n_steps, batch_sizes):
+    config = dataclasses.replace(CONFIG, n_steps_choices=n_steps, batch_size_choices=batch_sizes)
+    sizes = itertools.product(n_steps, batch_sizes)
+    hyperparameters = [
+        Hyperparameters(n_steps=n, batch_size=b, n_epochs=2, learning_rate=1e-3)
+        for n, b in sizes
+        if n % b == 0
+    ]
+    compare(config, hyperparameters)
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_all_combinations_of_sizes():

@@ -212,4 +212,9 @@ def test_advantages_are_normalised_to_mean_zero_and_deviation_one():
 
 def test_equal_advantages_become_zero():
     np.testing.assert_array_equal(normalize(jnp.full(16, 3.0)), 0)
-    np.testing.assert_array_equal(normalize(jnp.full(1, 3.0)), 0)
+
+
+def test_a_single_advantage_stays_as_it_is():
+    np.testing.assert_array_equal(normalize(jnp.full(1, 3.0)), 3)
+    of_two = normalize(jnp.array([3.0, 5.0]), jnp.array([True, False]))
+    np.testing.assert_array_equal(of_two[0], 3)

@@ -65,6 +65,19 @@ def test_a_reader_finds_environment_command_and_versions():
     assert "a single seed, with a return of 99.5." in text
 
 
+@pytest.mark.parametrize("network", ["gru", "lstm"])
+def test_a_policy_that_remembers_is_used_with_its_memory(network):
+    text = render(DESCRIPTION | {"agent": AgentConfig(network=network).to_dict()})
+    assert "memory = policy.memory()" in text
+    assert "action, memory = policy.step(observation, memory)" in text
+    assert ".act(" not in text
+
+
+def test_a_return_that_is_no_number_is_left_out():
+    training = DESCRIPTION["training"] | {"final_return": None}
+    assert "These weights" not in render(DESCRIPTION | {"training": training})
+
+
 def test_what_is_not_known_is_left_out():
     known = {k: DESCRIPTION[k] for k in ("environment", "agent", "versions")}
     text = render(known)

@@ -48,6 +48,10 @@ CASES = {
         Spaces((3,), Continuous((-2.0,), (1.0,))),
         AgentConfig(hidden_sizes=(8,), activation="silu", squash_actions=True),
     ),
+    "bounded on one side": (
+        Spaces((3,), Continuous((-np.inf, 0.5), (0.5, np.inf))),
+        AgentConfig(hidden_sizes=(8,)),
+    ),
     "several": (
         Spaces((3,), MultiDiscrete((2, 5))),
         AgentConfig(hidden_sizes=(8,), activation="gelu"),
@@ -114,6 +118,14 @@ def test_a_wrong_model_is_noticed(make):
     params["params"]["actor"] = actor | {"Dense_0": actor["Dense_0"] | {"bias": bias}}
     other = dataclasses.replace(policy, weights=Weights(params, None))
     assert largest_difference(other, content) > 1e-4
+
+
+def test_a_wrong_range_of_actions_is_noticed(make):
+    policy = make("bounded on one side")
+    content = model_of(policy).SerializeToString()
+    assert largest_difference(policy, content) < 1e-6
+    wide = Spaces((3,), Continuous((-np.inf, 0.5), (1.5, np.inf)))
+    assert largest_difference(dataclasses.replace(policy, spaces=wide), content) > 1e-4
 
 
 def test_the_command_writes_beside_the_policy(make, tmp_path, monkeypatch, capsys):

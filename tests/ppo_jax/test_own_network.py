@@ -154,6 +154,16 @@ def test_a_policy_says_what_it_needs_and_acts_with_it(folder):
     assert "needs" not in policy.of(TrainConfig(), loaded.weights).description
 
 
+def test_a_policy_is_saved_under_the_name_that_it_was_loaded_with(folder, tmp_path, monkeypatch):
+    text = (folder / "policy.json").read_text()
+    (folder / "policy.json").write_text(text.replace(NAME, "elsewhere:Net"))
+    policy.load(folder, SharedNetwork).save(tmp_path / "again")
+    described = json.loads((tmp_path / "again" / "policy.json").read_text())
+    assert described["agent"]["network"] == described["needs"]["network"] == NAME
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert f"load(\"FOLDER\", network='{NAME}')" in card
+
+
 def test_files_do_not_decide_what_is_imported(folder, module, refusal):
     path, name = folder / "policy.json", f"{module}:Flat"
     path.write_text(path.read_text().replace(NAME, name))

@@ -109,6 +109,11 @@ def test_observations_of_another_shape_are_refused(folder, shape):
         load(folder).act(np.zeros(shape))
 
 
+def test_a_seed_in_place_of_a_key_is_refused(folder):
+    with pytest.raises(UserError, match=r"key must be one that jax\.random\.key makes, but got 0"):
+        load(folder).act(np.zeros(6), key=0)
+
+
 def test_the_description_says_what_it_is(folder):
     description = json.loads((folder / "policy.json").read_text())
     assert description["format"] == policy.FORMAT
@@ -182,6 +187,12 @@ def rewrite(folder, change):
         (lambda d: d.update(format=99), "format must be 2, but got 99"),
         (lambda d: d.pop("agent"), "is not a policy: .*agent"),
         (lambda d: d["environment"].pop("action_space"), "is not a policy"),
+        (lambda d: d["environment"].pop("kwargs"), "is not a policy: .*kwargs"),
+        (lambda d: d["environment"].pop("name"), "is not a policy: .*name"),
+        (lambda d: d["environment"].update(kwargs=None), "env_kwargs must be a mapping"),
+        (lambda d: d["environment"].update(name=[]), r"name of an environment, but got \[\]"),
+        (lambda d: d.pop("versions"), "is not a policy: .*versions"),
+        (lambda d: d.update(versions=3), "versions and training must be tables, but got 3"),
         (lambda d: d["agent"].update(normalize_observations=True), "does not hold the network"),
         (lambda d: d["agent"].update(activation="cube"), "activation must be .* but got 'cube'"),
         (lambda d: d["agent"].update(hidden_sizes=[16]), "does not hold the network"),
@@ -314,6 +325,14 @@ def test_tensors_of_another_type_are_refused(folder, dtype):
     tensors = load_file(folder / "model.safetensors")
     replace_tensors(folder, {name: tensor.astype(dtype) for name, tensor in tensors.items()})
     with pytest.raises(UserError, match="does not hold the network"):
+        load(folder)
+
+
+def test_tensors_of_a_type_that_numpy_lacks_are_refused(folder):
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(2)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="holds numbers of the type 'BF16'"):
         load(folder)
 
 

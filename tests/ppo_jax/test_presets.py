@@ -4,12 +4,14 @@ import math
 
 import pytest
 
+import ppo_jax
 from ppo_jax import command_line, presets, train
 from ppo_jax.config import AgentConfig, config_for
 from ppo_jax.environments import make
 from ppo_jax.errors import UserError
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.networks import make_network
+from tune import options
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -77,6 +79,35 @@ def test_options_change_a_preset(pendulum):
     assert arguments.agent == AgentConfig(num_envs=8)
     # What the preset has set can be asked for as well.
     assert parse("--preset", "Pendulum-v1", "--normalize-observations").agent == pendulum.agent
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env = 3", "env must be the name of an environment, but got 3"),
+        ('env = "CartPole-v1"\ntotal_steps = "1"', "total_steps must be an integer .* got '1'"),
+        ('env = "CartPole-v1"\nenv_kwargs = 3', "env_kwargs must be a mapping"),
+        ('env = "CartPole-v1"\nevidence = 3', "evidence must be a table, but got 3"),
+    ],
+)
+def test_a_file_that_holds_no_preset_is_refused(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"mine.toml: {message}"):
+        presets.load(str(path))
+
+
+def test_a_file_does_not_decide_what_is_imported(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text('env = "elsewhere:make"\n')
+    message = "names the environment 'elsewhere:make', whose code would be imported and run"
+    with pytest.raises(UserError, match=message):
+        ppo_jax.train(preset=str(path))
+    for kind in (train.Arguments, options.Arguments):
+        with pytest.raises(SystemExit):
+            command_line.parse(kind, "it", ["--preset", str(path)])
+        assert message in capsys.readouterr().err
+    assert parse("--preset", str(path), "--env", "elsewhere:make").env == "elsewhere:make"
 
 
 @pytest.mark.parametrize("options", [("--preset", "CartPol-v1"), ("--preset",)])

@@ -375,6 +375,21 @@ def test_a_functional_environment_of_gymnasium(monkeypatch):
         make("line:Line", (("max_steps", 4),))
 
 
+class Screen(Line):
+    """The same, shown as an image of bytes."""
+
+    observation_space = gymnasium_spaces.Box(0, 255, (5, 5, 1), np.uint8)
+
+    def observation(self, state, rng, params=None):
+        return jnp.full((5, 5, 1), state, jnp.uint8)
+
+
+def test_a_functional_environment_may_show_images_of_bytes():
+    environment = make(Screen)
+    _, observation = environment.reset(jax.random.key(0))
+    assert observation.dtype == environment.observation_dtype == jnp.uint8
+
+
 def test_continuous_actions_have_no_mask():
     parts = [Part(("x",), (3,)), Part(("action_mask",), (2,), MASK)]
     spaces = Spaces.of_parts(parts, Continuous((0.0,) * 2, (1.0,) * 2))

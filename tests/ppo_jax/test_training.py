@@ -1,5 +1,6 @@
 """``ppo_jax.train(...)``, as a script calls it."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ import ppo_jax
 from examples.own_network import SharedNetwork
 from ppo_jax.environments import make, name_of
 from ppo_jax.errors import UserError
+from ppo_jax.files import held
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.imports import imported
 from ppo_jax.notebook import card
@@ -121,6 +123,19 @@ def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path, capsys):
             ours.weights.params["params"]["actor"]["Dense_0"]["kernel"],
             theirs.weights.params["params"]["actor"]["Dense_0"]["kernel"],
         )
+
+
+def test_a_folder_where_another_process_trains_is_refused(tmp_path):
+    with (
+        held(tmp_path / ".lock", ""),
+        pytest.raises(UserError, match="another process is training"),
+    ):
+        ppo_jax.train(CartPole, **SMALL, output=tmp_path)
+
+
+def test_the_best_seed_has_not_diverged(result):
+    returns = np.array([[5.0, np.inf, 7.0]])
+    assert dataclasses.replace(result, returns=returns).best_seed == 2
 
 
 def test_curves_are_drawn_on_axes(result):

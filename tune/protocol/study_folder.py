@@ -2,15 +2,13 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ppo_jax.errors import UserError
 from ppo_jax.files import (
     folder_name,
+    held,
     path_of,
     read_json,
     remove_folder,
@@ -18,11 +16,6 @@ from ppo_jax.files import (
     write_json,
 )
 from tune.protocol.settings import Settings
-
-
-class FolderInUseError(UserError):
-    """Another process holds the folder of the study."""
-
 
 LONGEST_STUDY_NAME = 512
 """Characters that Optuna's tables have for it."""
@@ -242,20 +235,9 @@ class StudyFolder:
         Raises:
           FolderInUseError: when another process holds it.
         """
-        # A file that is open for writing: NFS locks no other exclusively, and no folder. It stays,
-        # since another process may have opened it already.
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            try:
-                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise OSError(error.errno, error.strerror, str(self.lock)) from error
-                raise FolderInUseError(
-                    f"another process is running a study in {self.path}; to work on one study "
-                    f"together, use --workers, or a --storage that processes can share"
-                ) from error
+        in_use = (
+            f"another process is running a study in {self.path}; to work on one study together, "
+            f"use --workers, or a --storage that processes can share"
+        )
+        with held(self.lock, in_use, shared=shared):
             yield
-        finally:
-            os.close(descriptor)

@@ -9,10 +9,10 @@ import pytest
 
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
-from ppo_jax.files import write_json
+from ppo_jax.files import FolderInUseError, write_json
 from tune.protocol.settings import Settings
 from tune.protocol.space import SearchSpace
-from tune.protocol.study_folder import FolderInUseError, StudyFolder
+from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, settings_of
 from tune.report.stored import read_study
 from tune.search.study import open_study, run_optimization
@@ -165,7 +165,7 @@ def test_what_is_locked_is_open_for_writing_as_nfs_asks_for(tmp_path, monkeypatc
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", nfs)
-    (tmp_path / ".config-left behind.json").write_text("{")
+    (tmp_path / ".config-unfinished-01ab.json").write_text("{")
     with StudyFolder(tmp_path).held(shared=shared):
         write_json(tmp_path / "config.json", {})
         with pytest.raises(FolderInUseError), StudyFolder(tmp_path).held(shared=False):
