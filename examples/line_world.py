@@ -38,7 +38,7 @@ class Line(environment.Environment):
     def get_obs(self, state):
         return state.position[None]
 
-    def is_terminated(self, state, params):  # The time limit truncates; it is not told here.
+    def is_terminated(self, state, params):  # The time limit truncates; it is not reported here.
         return state.position >= 1.0
 
     def observation_space(self, params):

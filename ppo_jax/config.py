@@ -61,7 +61,7 @@ class AgentConfig:
     """Parallel environments of one seed."""
     network: str = "auto"
     """mlp, cnn, or auto: cnn where observations are images, mlp elsewhere. gru and lstm remember
-    what an episode has shown before. One of your own is module:Class."""
+    what an episode has shown before. One of your own is module:Class, in Python also the class."""
     sequence_length: int = 16
     """Steps of an environment in a row that a gru or an lstm learns from."""
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -98,6 +98,8 @@ class AgentConfig:
                 raise UserError(f"{name} must be true or false, but got {getattr(self, name)!r}")
 
     def _require_network(self) -> None:
+        if callable(self.network):
+            object.__setattr__(self, "network", name_of(self.network))
         if isinstance(self.network, str) and ":" in self.network:
             if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.network):
                 raise UserError(
@@ -165,8 +167,6 @@ class AgentConfig:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        if callable(network := fields.get("network")):
-            fields["network"] = name_of(network)
         return cls(**fields)
 
 
@@ -214,10 +214,10 @@ def require_asked(network: Any, source: str, remedy: str) -> None:
         )
 
 
-def ask_for(network: str | None) -> None:
+def ask_for(network: str | Callable[..., Any] | None) -> None:
     """Let data that this process reads name `network`, if it is a user's own."""
     if network is not None:
-        AgentConfig(network=network)
+        AgentConfig.of({"network": network})
 
 
 def _require_sizes(name: str, sizes: Any) -> None:

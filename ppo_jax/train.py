@@ -54,7 +54,8 @@ class Arguments(command_line.Common):
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
     preset: str | None = None
-    """Start from the preset of this environment: its hyperparameters and its agent."""
+    """Start from the preset of this environment, or in a file NAME.toml: its hyperparameters and
+    its agent."""
     total_steps: int = Training.total_steps
     """Environment steps of each seed."""
     seeds: int = Training.seeds

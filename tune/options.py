@@ -83,11 +83,11 @@ class Task:
     env_kwargs: tuple[str, ...] = ()
     """Environment parameters to override, as name=value: max_steps_in_episode=1000."""
     preset: str | None = None
-    """Start from the preset of this environment: it takes the place of the default
-    configuration, and the search space is widened to hold it."""
+    """Start from the preset of this environment, or in a file NAME.toml: it takes the place of the
+    default configuration, and the search space is widened to hold it."""
     baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The same with the configuration in a file: recommended.json of a study, a preset FILE.toml,
-    or RL Zoo's FILE.yml."""
+    """The same with the configuration in a file: recommended.json of a study, training.json of a
+    run, a preset FILE.toml, or RL Zoo's FILE.yml."""
     space: str | Path = "standard"
     """Hyperparameters and their ranges: standard; wide, what published tunings use, with
     normalisation, number of environments and network; or a TOML file that changes the standard

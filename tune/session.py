@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,10 +153,11 @@ def run_study(
     clock = None if budget is None else Budget(budget)
     with contextlib.ExitStack() as stack:
         if progress is True:
-            # A notebook gets plain lines: a status line there needs packages of its own.
+            # A notebook gets plain lines: a status line there needs packages of its own, and its
+            # kernel claims to be a terminal (FORCE_COLOR).
             progress = stack.enter_context(
                 ConsoleProgress(
-                    Console(force_jupyter=False),
+                    Console(force_jupyter=False, force_terminal=sys.stdout.isatty()),
                     plan=plan,
                     budget=clock,
                     is_compiling=lambda: trained.compile_log.waiting,

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -82,9 +83,10 @@ class _Contract:
             raise
         except Exception as error:  # Whatever the environment raises.
             reason = str(error).partition("\n")[0]
-            place_in_code = traceback.extract_tb(error.__traceback__)[-1].name
+            last = traceback.extract_tb(error.__traceback__)[-1]
             raise UserError(
-                f"environment {self._name!r}: {place} fails in {place_in_code}: "
+                f"environment {self._name!r}: {place} fails in {last.name} "
+                f"({Path(last.filename).name}, line {last.lineno}): "
                 f"{type(error).__name__}{f': {reason}' if reason else ''}"
             ) from error
 

@@ -30,8 +30,8 @@ class Arguments(command_line.Common):
     """
 
     file: tyro.conf.Positional[Path]
-    """Configuration: recommended.json of a study, a preset FILE.toml, or RL Zoo's FILE.yml. For
-    --to onnx the folder of a policy."""
+    """Configuration: recommended.json of a study, training.json of a run, a preset FILE.toml, or
+    RL Zoo's FILE.yml. For --to onnx the folder of a policy."""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """What the file is: recommended, preset or rl-zoo. By its suffix if not given."""
     to: str = "preset"

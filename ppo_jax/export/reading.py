@@ -1,4 +1,4 @@
-"""Files that hold a configuration: ``recommended.json``, presets, and RL Zoo's YAML.
+"""Files that hold a configuration: ``recommended.json``, ``training.json``, presets, RL Zoo's YAML.
 
 Nothing in a file is executed: RL Zoo's expressions, ``dict(net_arch=[64, 64])``, are parsed.
 """
@@ -40,7 +40,7 @@ def read(
     """Return the configuration in a file, and what of it could not be carried.
 
     Args:
-      path: of a ``recommended.json``, of a preset, or of a YAML file of RL Zoo.
+      path: of a ``recommended.json`` or ``training.json``, of a preset, or of a YAML file of RL Zoo.
       env: which of the environments of a YAML file; not needed where there is one.
       kind: a value of :data:`FORMATS`; by the file's suffix if not given.
 
@@ -50,7 +50,8 @@ def read(
     kind = kind or FORMATS.get(path.suffix)
     if kind is None:
         raise UserError(
-            f"{path} must be a recommended.json, a preset FILE.toml or RL Zoo's FILE.yml"
+            f"{path} must be a recommended.json or training.json, a preset FILE.toml or RL Zoo's "
+            f"FILE.yml"
         )
     try:
         match kind:
@@ -66,8 +67,17 @@ def read(
 
 
 def _recommended(path: Path) -> Preset:
+    """Return the configuration of a study's ``recommended.json``, or of a ``training.json``."""
     found = read_json(path)
     try:
+        if "config" in found:
+            config = found["config"]
+            environment = {"name": config["env"], "kwargs": config["env_kwargs"]}
+            found |= {
+                "environment": environment,
+                "agent": config["agent"],
+                "total_steps": found["steps"][-1],
+            }
         environment = found["environment"]
         return Preset(
             env=environment["name"],
@@ -79,7 +89,7 @@ def _recommended(path: Path) -> Preset:
         )
     except UserError:
         raise
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"it is not a recommended configuration: {error!r}") from error
 
 

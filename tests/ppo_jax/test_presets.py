@@ -1,6 +1,7 @@
 """Presets: every file is a configuration that works, and options still change it."""
 
 import math
+import shlex
 
 import pytest
 
@@ -36,6 +37,12 @@ def test_every_preset_says_what_it_rests_on(name):
     assert evidence["trials"] >= 10
     assert evidence["command"].startswith("python -m tune.run")
     assert name in evidence["command"]
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_command_of_a_study_is_one_that_still_runs(name):
+    program, *words = shlex.split(presets.load(name).evidence["command"].partition("tune.run")[2])
+    command_line.parse(options.Arguments, "python -m tune.run", [program, *words])
 
 
 def test_an_unknown_preset_gets_the_nearest():

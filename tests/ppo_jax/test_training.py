@@ -12,8 +12,10 @@ from gymnax.environments.classic_control.cartpole import CartPole
 
 import ppo_jax
 from examples.own_network import SharedNetwork
+from ppo_jax.config import AgentConfig, ask_for
 from ppo_jax.environments import make, name_of
 from ppo_jax.errors import UserError
+from ppo_jax.export.reading import read
 from ppo_jax.files import held
 from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.imports import imported
@@ -88,6 +90,14 @@ def test_what_is_saved_is_what_the_command_writes(result, tmp_path, command):
     loaded = ppo_jax.policy.load(tmp_path / "function" / "policy")
     observations = np.random.default_rng(0).normal(size=(50, 4))
     np.testing.assert_array_equal(loaded.act(observations), result.policy.act(observations))
+
+
+def test_what_a_run_was_trained_with_can_be_exported(result, tmp_path):
+    result.save(tmp_path)
+    found, notes = read(tmp_path / "training.json")
+    assert (found.env, dict(found.env_kwargs)) == (result.config.env, SMALL["env_kwargs"])
+    assert found.hyperparameters == result.hyperparameters
+    assert (found.agent, found.total_steps, notes) == (result.config.agent, 2048, ())
 
 
 def test_results_of_another_run_are_not_overwritten(result, tmp_path):
@@ -218,6 +228,8 @@ def test_a_network_is_given_as_its_class(monkeypatch):
     for options in (asked, {"agent": asked}):
         agent = ppo_jax.train("CartPole-v1", **options).agent
         assert agent.network == "examples.own_network:SharedNetwork"
+    assert AgentConfig(**asked) == agent
+    ask_for(SharedNetwork)
 
     class LocalNetwork(SharedNetwork):
         pass

@@ -512,8 +512,11 @@ def test_training_state_of_another_question_is_not_used(programs, tmp_path):
 
 def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(policy, "save", lambda *_, **__: None)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # As the kernel of a notebook does.
     results = run_study(6, output=tmp_path, validate_seeds=4, programs=programs, progress=True)
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    lines = out.splitlines()
     assert lines[0].startswith("study 'CartPole-v1': CartPole-v1, 6 trials of 4 seeds")
     assert any(line.startswith("validation: ") for line in lines)
     chosen = [str(found.number) for found in choose_finalists(results.study, 3)[:-1]]

@@ -335,8 +335,8 @@ def conclusion(results: StudyResults, folder: StudyFolder, next_steps: Sequence[
         lines += ["", *_recommended(found), "", f"Train the {found.name}:", f"  {found.command}"]
         if folder.policy.is_dir():
             play = ["python", "-m", "ppo_jax.evaluate", str(folder.policy)]
-            network = found.candidate.agent.network
-            play += ["--network", network] if ":" in network else []
+            own = {"--env": results.settings.env, "--network": found.candidate.agent.network}
+            play += [word for pair in own.items() if ":" in pair[1] for word in pair]
             lines += ["Play with its policy:", f"  {shlex.join(play)}"]
     lines += [
         *([] if found is not None else [""]),
@@ -434,8 +434,10 @@ def _score_rows(results: StudyResults) -> dict[str, str]:
     }
     reference = results.settings.reference_score
     if reference is not None:
-        difference = "" if score is None else text.score(score - reference, digits, signed=True)
-        rows["reference"] = f"{reference:g}" + (f" (best {difference})" if difference else "")
+        rows["reference"] = f"{reference:g}"
+        if score is not None:
+            away = text.score(score - reference, digits, signed=True)
+            rows["reference"] += f" (best − reference {away})"
     return rows
 
 

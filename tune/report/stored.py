@@ -1,7 +1,9 @@
 """A study as its folder or its storage holds it: found, opened, read."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -21,7 +23,7 @@ def read_study(
     *,
     storage: str | None = None,
     study_name: str | None = None,
-    network: str | None = None,
+    network: str | Callable[..., Any] | None = None,
 ) -> StudyResults:
     """Return the results of a study, also of one that is running.
 
@@ -29,7 +31,8 @@ def read_study(
       folder: of the study.
       storage: its address; ``study.db`` or ``study.journal`` in the folder by default.
       study_name: the one in the folder's ``config.json``, or the only one, by default.
-      network: that of the study, where it is the user's own: files never name code to import.
+      network: that of the study, where it is the user's own, as module:Class or the class: files
+        never name code to import.
 
     Raises:
       UserError: when there is no such study.

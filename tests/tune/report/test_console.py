@@ -160,7 +160,7 @@ def test_summary_without_a_validation(programs, tmp_path):
     # As many decimals as the larger score needs, and no minus sign at a zero.
     assert rows["best on tuning seeds"].strip() == "8.00 (trial 1)"
     assert rows["baseline on tuning seeds"].strip() == "0.00"
-    assert rows["reference"].strip() == "9 (best -1.00)"
+    assert rows["reference"].strip() == "9 (best − reference -1.00)"
     assert rows["best at a bound of the space"].strip() == "learning_rate 0.001, try 0.003"
     assert rows["trials"].strip() == "3 complete, 0 pruned"
     assert "\nNot validated on fresh seeds.\n" in text
@@ -195,14 +195,16 @@ def test_summary_ends_with_the_verdict(programs, tmp_path):
     assert report == (tmp_path / "report.html").resolve().as_uri()
 
 
-def test_the_command_that_plays_names_a_network_of_ones_own(programs, tmp_path):
-    name = "examples.own_network:SharedNetwork"
-    settings = Settings(sampler="random", agent=AgentConfig(network=name))
+def test_the_command_that_plays_names_what_is_ones_own(programs, tmp_path):
+    env, name = "examples.line_world:Line", "examples.own_network:SharedNetwork"
+    settings = Settings(env=env, sampler="random", agent=AgentConfig(network=name))
     study = run_optimization(2, settings, output=tmp_path, programs=programs)
     best = StudyRecord.of(study).best.configuration(settings)
-    train_best_config(best, 400_000, output=tmp_path, study=study, programs=programs)
+    train_best_config(
+        best, 400_000, output=tmp_path, study=study, settings=settings, programs=programs
+    )
     text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
-    assert f"ppo_jax.evaluate {tmp_path / 'policy'} --network {name}\n" in text
+    assert f"ppo_jax.evaluate {tmp_path / 'policy'} --env {env} --network {name}\n" in text
 
 
 def test_summary_fits_a_narrow_terminal(programs, tmp_path):
