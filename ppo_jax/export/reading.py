@@ -40,7 +40,7 @@ def read(
     """Return the configuration in a file, and what of it could not be carried.
 
     Args:
-      path: of a ``recommended.json`` or ``training.json``, of a preset, or of a YAML file of RL Zoo.
+      path: of a ``recommended.json`` or ``training.json``, of a preset, or of RL Zoo's YAML.
       env: which of the environments of a YAML file; not needed where there is one.
       kind: a value of :data:`FORMATS`; by the file's suffix if not given.
 
