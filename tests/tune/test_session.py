@@ -555,9 +555,9 @@ def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
     results = _nothing_learned(space, platform, programs, tmp_path, monkeypatch)
     hints = advice.next_steps(results)
     assert any("Nothing was learned" in hint for hint in hints)
-    options = f"--env MountainCar-v0 --space wide{fixed} --matmul-precision high --trials 30"
-    why = "goes on in the wide space" + (f": {added}" if added else "")
-    assert f"python -m tune.run {options} {why}" in hints
+    adds = f", which adds {added}" if added else ""
+    options = f"--space wide{fixed} --trials 30"
+    assert f"To go on in the wide space{adds}, run the same command with {options}" in hints
     assert "--matmul-precision high" in results.recommendation.command
 
 
