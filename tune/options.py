@@ -129,7 +129,7 @@ class Search:
     environment, lengths and objective, ten trials find what thirty find without; any other helps
     only short studies. gp only."""
     grid_points: int = Settings.grid_points
-    """Values of each range in a grid search."""
+    """Values of each range in a grid search, whose grid has at most a million points."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
     """How hopeless trials are stopped early."""
     pruner_startup_trials: int = Settings.pruner_startup_trials
