@@ -23,6 +23,7 @@ from tune.evidence.looks import (
     LEVEL_ERROR,
     SPEED_ERROR,
     Look,
+    error_levels,
     look_at,
     planned_looks,
     repeated,
@@ -38,7 +39,7 @@ from tune.evidence.statistics import (
 
 MARGIN_SHARE = 0.01
 """Share of what training gains that a difference must exceed to matter."""
-_MOST_SEEDS = 1000
+_MOST_SEEDS, _USUAL_SEEDS = 1000, 20
 
 
 class Outcome(enum.StrEnum):
@@ -184,13 +185,14 @@ class Verdict:
         if self._divergence_decides or needed <= 0 or found.interval[0] == found.interval[1]:
             return None
         samples = [finite(curve.level) for curve in self.curves]
-        freedom = float(welch_test(samples[0], samples[1]).degrees_of_freedom) / self.seeds
         variance = sum(values.var(ddof=1) / len(values) for values in samples) * self.seeds
-        seeds, error = self.seeds, repeated(LEVEL_ERROR, self.repetition + 1)
-        for _ in range(5):  # What a look may spend, and Student's t, hardly change with the seeds.
-            look = look_at(seeds, planned_looks(seeds), error)
-            bound = float(stats.t.isf(look.error / 2, freedom * seeds))
-            seeds = max(self.seeds + 1, math.ceil(variance * (bound / needed) ** 2))
+        freedom = float(welch_test(samples[0], samples[1]).degrees_of_freedom) / (self.seeds - 1)
+        # The level of the last look hardly depends on the seeds that are planned.
+        planned = tuple(planned_looks(_USUAL_SEEDS))
+        error = error_levels(planned, repeated(LEVEL_ERROR, self.repetition + 1))[-1]
+        seeds = self.seeds + 1
+        while stats.t.isf(error / 2, freedom * (seeds - 1)) * math.sqrt(variance / seeds) > needed:
+            seeds += max(1, seeds // 50)
         return seeds
 
     @functools.cached_property

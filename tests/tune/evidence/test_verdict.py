@@ -163,23 +163,40 @@ def test_an_inconclusive_verdict_says_how_many_seeds_would_tell():
     assert verdict([500.0] * 8, [400.0] * 8).seeds_to_settle is None
 
 
+def of_difference(difference, seeds, repetition, spread=11.1):
+    """Return the verdict where means and standard deviations are the same for all `seeds`.
+
+    `spread` is that of the winner; the baseline's is 11.1.
+    """
+    place = np.linspace(-1, 1, seeds)
+    place = (place - place.mean()) / place.std(ddof=1)
+    winner, baseline = 400 + difference + spread * place, 400 + 11.1 * place
+    return verdict(winner, baseline, repetition=repetition)
+
+
 @pytest.mark.parametrize(
     ("difference", "outcome"), [(7.0, "improved"), (-7.0, "worse"), (1.0, "equivalent")]
 )
 def test_as_many_seeds_as_would_tell_do_tell(difference, outcome):
     """They are another validation in the folder, at a stricter level."""
-
-    def found(seeds, repetition):
-        place = np.linspace(-1, 1, seeds)
-        levels = 400 + 11.1 * (place - place.mean()) / place.std(ddof=1)
-        return verdict(levels + difference, levels, repetition=repetition)
-
     for repetition in (1, 2, 3):
-        first = found(20, repetition)
+        first = of_difference(difference, 20, repetition)
         assert first.outcome == "inconclusive"
         needed = first.seeds_to_settle
-        assert found(needed, repetition + 1).outcome == outcome
-        assert found(int(0.95 * needed), repetition + 1).outcome == "inconclusive"
+        assert of_difference(difference, needed, repetition + 1).outcome == outcome
+        fewer = of_difference(difference, int(0.95 * needed), repetition + 1)
+        assert fewer.outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("spread", [11.1, 100.0])
+@pytest.mark.parametrize("repetition", [1, 2])
+def test_a_few_seeds_more_tell_what_two_do_not(repetition, spread):
+    """With two seeds the interval is wide for want of degrees of freedom, which come quickly."""
+    first = of_difference(2.5 * spread, 2, repetition, spread)
+    assert first.outcome == "inconclusive"
+    assert 2 < first.seeds_to_settle < 20
+    again = of_difference(2.5 * spread, first.seeds_to_settle, repetition + 1, spread)
+    assert again.outcome == "improved"
 
 
 def test_what_diverges_more_often_is_settled_by_no_seeds():
