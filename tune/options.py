@@ -108,7 +108,7 @@ class Search:
     """Wall clock for the whole command, as 90s, 10m or 2h: trials are run while they fit, and the
     proof is made as large as what is left allows."""
     quick: bool = False
-    """Five trials, whatever --trials says."""
+    """Five trials, unless --trials says otherwise."""
     total_steps: int = Settings.total_steps
     """Environment steps of each seed."""
     seeds: int = Settings.seeds
@@ -129,7 +129,7 @@ class Search:
     environment, lengths and objective, ten trials find what thirty find without; any other helps
     only short studies. gp only."""
     grid_points: int = Settings.grid_points
-    """Values of each range in a grid search."""
+    """Values of each range in a grid search, whose grid has at most a million points."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
     """How hopeless trials are stopped early."""
     pruner_startup_trials: int = Settings.pruner_startup_trials
@@ -267,7 +267,7 @@ class Arguments(command_line.Common):
         search, evidence, place = self.search, self.evidence, self.place
         budget = None if search.budget is None else parse_budget(search.budget)
         many = 20 if budget is None else NO_LIMIT
-        n_trials = 5 if search.quick else many if search.trials is None else search.trials
+        n_trials = (5 if search.quick else many) if search.trials is None else search.trials
         require_count("--trials", n_trials)
         self.tracking.require_packages()
         finalists = min(3, n_trials) if evidence.finalists is None else evidence.finalists

@@ -395,7 +395,8 @@ def train_best_config(
         (CartPole-v1).
       seeds: validation seeds, at most: no more are trained than tell the two apart. None of
         them is a tuning seed.
-      output: a folder; ``runs/<environment>`` by default.
+      output: a folder; that of `study`, ``runs/<study name>``, or without one
+        ``runs/<environment>-validation`` by default. The folder of a study is for `study` alone.
       study: where `params` come from, to tell how much tuning flattered them.
       finalists: likewise.
       programs: that can run the configuration; compiled in this process when not given.
@@ -426,17 +427,31 @@ def train_best_config(
     make_network(params.agent, make(settings.env, settings.env_kwargs).spaces)
     winner, baseline = _given(params, settings, study, finalists)
     seed_group(config, winner, num_steps, seeds)
-    folder = StudyFolder.of(output, settings.env)
-    require_writable(folder.path)
+    name = f"{settings.env}-validation" if study is None else study.study_name
+    folder = StudyFolder.of(output, name)
+    _require_own(folder, study)
     make_folder(folder.path)
     if programs is None:
         # Both, and of each as many groups as the first look needs.
         groups = 2 * -(-seeds // settings.seeds)
         lanes = choose_lanes(config, settings.seeds, groups)
         programs = shared_pool(settings, config, lanes)
-    validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
-    write_conclusion(validation, folder)
+    with folder.held(shared=False):
+        validation = _validate(winner, baseline, programs, folder, num_steps, seeds, observer)
+        write_conclusion(validation, folder)
     return validation
+
+
+def _require_own(folder: StudyFolder, study: optuna.Study | None) -> None:
+    """Raise a ``UserError`` where a validation would overwrite the results of another study."""
+    if study is not None:
+        folder.require_usable(study.study_name)
+    elif folder.config.exists():
+        raise UserError(
+            f"{folder.path} holds the study {folder.study_name()!r}, whose results a validation "
+            f"would overwrite; choose another output, or pass study="
+        )
+    require_writable(folder.path)
 
 
 def _given(

@@ -400,8 +400,33 @@ def test_takes_the_best_params_of_saved_results(programs, tmp_path):
     study = run_optimization(5, output=tmp_path, programs=programs)
     save_optimization_results(study, tmp_path)
     params = json.loads((tmp_path / "optimization_results.json").read_text())["best_params"]
-    result = train_best_config(params, 100_000, output=tmp_path, programs=programs)
+    result = train_best_config(params, 100_000, output=tmp_path / "again", programs=programs)
     assert result.winner.hyperparameters.to_dict() == params
+
+
+def test_results_of_a_study_are_not_overwritten(programs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(sampler="random")
+    results = run_study(3, settings, validate_seeds=4, programs=programs)
+    folder = tmp_path / "runs" / "CartPole-v1"
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    path = folder / "recommended.json"
+    again = train_best_config(path, 100_000, seeds=4, programs=programs)
+    assert (tmp_path / "runs/CartPole-v1-validation/validation.json").exists()
+    assert again.winner.configuration == results.recommendation.candidate.configuration
+    with pytest.raises(UserError, match="holds the study 'CartPole-v1', whose results a valida"):
+        train_best_config(path, 100_000, seeds=4, output=folder, programs=programs)
+    other = optuna.create_study(study_name="other", direction="maximize")
+    with pytest.raises(UserError, match="holds the study 'CartPole-v1', but got 'other'"):
+        train_best_config({}, 100_000, output=folder, study=other, programs=programs)
+    assert {path: path.read_bytes() for path in folder.glob("*.json")} == before
+    study = optuna.load_study(
+        study_name="CartPole-v1", storage=StudyFolder(folder).default_storage()
+    )
+    with StudyFolder(folder).held(shared=False), pytest.raises(UserError, match="another process"):
+        train_best_config(path, 100_000, seeds=4, study=study, programs=programs)
+    train_best_config(path, 100_000, seeds=4, study=study, programs=programs)
+    assert read_json(folder / "validation.json")["steps"] == [50_000, 100_000]
 
 
 def test_what_is_known_is_not_trained_again(programs, tmp_path, monkeypatch):
@@ -558,9 +583,9 @@ def test_the_wide_space_is_named_as_a_command_where_nothing_was_learned(
     results = _nothing_learned(space, platform, programs, tmp_path, monkeypatch)
     hints = advice.next_steps(results)
     assert any("Nothing was learned" in hint for hint in hints)
-    options = f"--env MountainCar-v0 --space wide{fixed} --matmul-precision high --trials 30"
-    why = "goes on in the wide space" + (f": {added}" if added else "")
-    assert f"python -m tune.run {options} {why}" in hints
+    adds = f", which adds {added}" if added else ""
+    options = f"--space wide{fixed} --trials 30"
+    assert f"To go on in the wide space{adds}, run the same command with {options}" in hints
     assert "--matmul-precision high" in results.recommendation.command
 
 

@@ -13,11 +13,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from ppo_jax.statistics import welch_test
 from ppo_jax.text import decimals, estimate_text, fixed
 from tune.evidence.candidate import Candidate
 from tune.evidence.learning_curve import VALIDATION_SEEDS, LearningCurve
-from tune.evidence.looks import LEVEL_ERROR, SPEED_ERROR, Look, look_at, repeated
+from tune.evidence.looks import (
+    LEVEL_ERROR,
+    SPEED_ERROR,
+    Look,
+    error_levels,
+    look_at,
+    planned_looks,
+    repeated,
+)
 from tune.evidence.statistics import (
     Comparison,
     Estimate,
@@ -29,7 +39,7 @@ from tune.evidence.statistics import (
 
 MARGIN_SHARE = 0.01
 """Share of what training gains that a difference must exceed to matter."""
-_MOST_SEEDS = 1000
+_MOST_SEEDS, _USUAL_SEEDS = 1000, 20
 
 
 class Outcome(enum.StrEnum):
@@ -152,10 +162,7 @@ class Verdict:
         """Whether the winner leads clearly after the steps of a trial, but not at the end."""
         if self.at_tuning_steps is None or self.outcome == Outcome.IMPROVED:
             return False
-        lead = self.at_tuning_steps.difference
-        if lead is None or lead.interval is None:
-            return False
-        return lead.interval[0] > 0 and lead.value >= self.margin
+        return self._leads(self.at_tuning_steps) and not self._leads(self.level)
 
     @property
     def recommended(self) -> Candidate:
@@ -166,17 +173,27 @@ class Verdict:
     def seeds_to_settle(self) -> int | None:
         """About how many seeds would tell an inconclusive difference in level.
 
-        None where it is not inconclusive, or too few seeds have finished to guess.
+        They would be the next validation in the folder, which is held to a stricter level. None
+        where it is not inconclusive, too few seeds have finished to guess, or what is open is
+        not the difference but the seeds that have diverged.
         """
         found = self.level.difference
         if self.level_outcome != Outcome.INCONCLUSIVE or found is None or found.interval is None:
             return None
         size, margin = abs(found.value), self.margin
         needed = size if size >= margin else margin - size
-        half_width = (found.interval[1] - found.interval[0]) / 2
-        if needed <= 0 or half_width <= 0:
+        if self._divergence_decides or needed <= 0 or found.interval[0] == found.interval[1]:
             return None
-        return max(self.seeds + 1, math.ceil(self.seeds * (half_width / needed) ** 2))
+        samples = [finite(curve.level) for curve in self.curves]
+        variance = sum(values.var(ddof=1) / len(values) for values in samples) * self.seeds
+        freedom = float(welch_test(samples[0], samples[1]).degrees_of_freedom) / (self.seeds - 1)
+        # The level of the last look hardly depends on the seeds that are planned.
+        planned = tuple(planned_looks(_USUAL_SEEDS))
+        error = error_levels(planned, repeated(LEVEL_ERROR, self.repetition + 1))[-1]
+        seeds = self.seeds + 1
+        while stats.t.isf(error / 2, freedom * (seeds - 1)) * math.sqrt(variance / seeds) > needed:
+            seeds += max(1, seeds // 50)
+        return seeds
 
     @functools.cached_property
     def sentence(self) -> str:
@@ -212,7 +229,7 @@ class Verdict:
             "outcome": None if alone else self.outcome,
             "level_outcome": None if alone else self.level_outcome,
             "speed_outcome": None if alone else self.speed_outcome,
-            "recommended": "winner" if self.recommended is self.winner else "baseline",
+            "recommended": "baseline" if self.recommended is self.baseline else "winner",
             "short_training_misled": self.misled,
             "winner_is_baseline": alone,
             "untrained": self.untrained,
@@ -237,6 +254,31 @@ class Verdict:
         found = self.level.difference
         return bool(found and found.interval and found.interval[0] >= -self.margin)
 
+    @property
+    def _diverged_shares(self) -> tuple[float, float]:
+        """The shares of the seeds of the winner and of the baseline that have diverged."""
+        winner, baseline = self.curves
+        return _share_diverged(winner.level), _share_diverged(baseline.level)
+
+    @property
+    def _divergence_decides(self) -> bool:
+        """Whether an inconclusive difference stays so however well it is known.
+
+        What diverges more often is neither an improvement nor equivalent.
+        """
+        winner, baseline = self._diverged_shares
+        found = self.level.difference
+        if found is None or winner == baseline:
+            return False
+        return found.value > -self.margin and (winner > baseline or found.value < self.margin)
+
+    def _leads(self, comparison: Comparison) -> bool:
+        """Return whether the winner is ahead clearly, and by as much as matters."""
+        lead = comparison.difference
+        if lead is None or lead.interval is None:
+            return False
+        return lead.interval[0] > 0 and lead.value >= self.margin
+
     def _look(self, error: float) -> Look:
         return look_at(self.seeds, self.looks, repeated(error, self.repetition))
 
@@ -248,7 +290,7 @@ class Verdict:
         """
         if self.is_baseline:
             return Outcome.EQUIVALENT
-        shares = [float(np.mean(~np.isfinite(values))) for values in (winner, baseline)]
+        shares = _share_diverged(winner), _share_diverged(baseline)
         found = difference_of_means(winner, baseline, self._look(error))
         if found is None and shares[0] != shares[1]:
             return Outcome.WORSE if shares[0] == 1 else Outcome.IMPROVED
@@ -308,11 +350,21 @@ class Verdict:
         if needed is not None:
             about = f"about {needed}" if needed <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
             more = f"; {about} seeds would tell"
+        elif self._divergence_decides:
+            winner, baseline = self._diverged_shares
+            if winner > baseline:
+                more = "; a winner of which more seeds diverge is no improvement"
+            else:
+                more = "; the two are not equivalent, as more seeds of the baseline diverged"
         return f"{more}. Keep the baseline"
 
     def _conditions(self) -> str:
         fresh = f"{self.seeds} fresh seed{'s' if self.seeds > 1 else ''}, {self.steps[-1]:,} steps"
         return fresh if self.repetition == 1 else f"{fresh}, validation {self.repetition} here"
+
+
+def _share_diverged(values: np.ndarray) -> float:
+    return float(np.mean(~np.isfinite(values)))
 
 
 def _text(estimate: Estimate, digits: int | None = None) -> str:

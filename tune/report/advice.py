@@ -1,17 +1,18 @@
 """What to do next: hints before a study and at its end."""
 
-import dataclasses
 import math
 import shlex
 
+import numpy as np
+
 from ppo_jax import presets
-from ppo_jax.command_words import agent_words, environment_words
 from ppo_jax.errors import UserError
+from ppo_jax.files import folder_name
 from ppo_jax.presets import Preset
 from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
-from tune.evidence.statistics import finite
+from tune.evidence.statistics import Summary, finite, summarize
 from tune.evidence.verdict import Outcome, Verdict
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration, SearchSpace
@@ -35,7 +36,8 @@ def before(settings: Settings) -> list[str]:
 def next_steps(results: StudyResults) -> list[str]:
     """Return what to do next, the most promising first; nothing before a validation.
 
-    Options are to be added to the command of the study.
+    Options are for the command of the study, whatever else it says, and take the place of the same
+    ones there; what cannot go on in its folder names another.
     """
     if results.validation is None:
         return []
@@ -43,17 +45,14 @@ def next_steps(results: StudyResults) -> list[str]:
     steps, preset = [], _other_preset(settings)
     learned = not _nothing_learned(verdict)
     if not learned:
-        steps.append(
-            f"Nothing was learned: trained policies return no more than untrained ones "
-            f"({fixed(verdict.untrained)}). Scores of such trials say little about hyperparameters"
-        )
+        steps.append(f"{_unlearned(verdict)}. Such scores say little about hyperparameters")
         if not _is_wide(results):
             steps.append(_wider(results))
         elif preset is None:
-            steps.append(
-                f"Train longer, --total-steps {5 * settings.total_steps}, or normalise, "
-                f"--normalize-observations --normalize-rewards"
+            longer = _same_command(
+                results, "--total-steps", 5 * settings.total_steps, name="longer"
             )
+            steps.append(f"To train longer, {longer}")
     if preset is not None and not _reaches(verdict.recommended, preset.evidence["score"]):
         steps.append(_hint(preset))
     peak = verdict.recommended.validated.earlier_peak(verdict.margin)
@@ -70,12 +69,27 @@ def next_steps(results: StudyResults) -> list[str]:
         return steps
     if verdict.seeds_to_settle is not None and verdict.seeds_to_settle <= 10 * verdict.seeds:
         steps.append(
-            f"To settle the comparison, run the same command with "
-            f"--validate-seeds {verdict.seeds_to_settle}"
+            "To settle the comparison, "
+            + _same_command(results, "--validate-seeds", verdict.seeds_to_settle)
         )
-    more = 2 * len(results.trials)
-    steps.append(f"To continue the search, run the same command with --trials {more}")
+    more = _same_command(results, "--trials", 2 * len(results.trials))
+    steps.append(f"To continue the search, {more}")
     return steps
+
+
+def _same_command(results: StudyResults, *words: str | int, name: str | None = None) -> str:
+    """Return what to change in the command of the study.
+
+    Args:
+      results: of the study.
+      words: options.
+      name: what another study is called besides; None to go on with this one.
+    """
+    options = list(map(str, words))
+    if name is not None:
+        study = f"{results.name}-{name}"
+        options += ["--study-name", study, "--output", f"runs/{folder_name(study)}"]
+    return f"run the same command with {shlex.join(options)}"
 
 
 def _other_preset(settings: Settings) -> Preset | None:
@@ -93,7 +107,8 @@ def _other_preset(settings: Settings) -> Preset | None:
 def _hint(preset: Preset) -> str:
     return (
         f"The preset of {preset.env} reaches {fixed(preset.evidence['score'])} after "
-        f"{preset.total_steps:,} steps: python -m tune.run --preset {preset.env} starts from it"
+        f"{preset.total_steps:,} steps: python -m tune.run --preset {preset.env} "
+        f"--study-name {preset.env}-preset starts another study from it"
     )
 
 
@@ -107,7 +122,10 @@ def _is_wide(results: StudyResults) -> bool:
 
 
 def _wide_space(results: StudyResults) -> SearchSpace:
-    return SearchSpace.named("wide").holding(results.settings.baseline).without(_too_slow(results))
+    """Return the space that the command of the study has with ``--space wide``."""
+    settings = results.settings
+    start = Configuration(settings.space.defaults, settings.agent)
+    return SearchSpace.named("wide").holding(start).without(_too_slow(results))
 
 
 def _too_slow(results: StudyResults) -> tuple[str, ...]:
@@ -118,51 +136,60 @@ def _too_slow(results: StudyResults) -> tuple[str, ...]:
 
 
 def _wider(results: StudyResults) -> str:
-    """Return the command that goes on in the wide space, where that holds the present one."""
+    """Return how to go on in the wide space, where that holds the present one."""
     settings, space = results.settings, _wide_space(results)
     try:
         space.widening(settings.space)
-        name, why = results.name, "goes on in the wide space"
+        name, what = None, "go on in the wide space"
     except UserError:
-        name, why = f"{results.name}-wide", "searches the wide space"
-    words = [
-        "python",
-        "-m",
-        "tune.run",
-        *environment_words(settings.env, dict(settings.env_kwargs)),
-        "--space",
-        "wide",
-    ]
-    if fixed_names := _too_slow(results):
-        words += ["--fix", *fixed_names]
-    words += agent_words(settings.agent)
-    for field in dataclasses.fields(Settings):
-        value = getattr(settings, field.name)
-        plain = isinstance(field.default, (int, float, str)) and field.name != "env"
-        if plain and value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
-    if name != settings.env:
-        words += ["--study-name", name]
-    words += ["--trials", str(2 * max(len(results.trials), 15))]
+        name, what = "wide", "search the wide space"
+    fixed_names = _too_slow(results)
+    words = ["--space", "wide", *(["--fix", *fixed_names] if fixed_names else [])]
+    trials = 2 * max(len(results.trials), 15)
     present, wide = dict(settings.space.tuned), dict(space.tuned)
-    added = [text for name, text in _WIDE_ADDS.items() if present.get(name) != wide.get(name)]
-    return f"{shlex.join(words)} {why}" + (f": {', '.join(added)}" if added else "")
+    added = [text for key, text in _WIDE_ADDS.items() if present.get(key) != wide.get(key)]
+    brings = f", which adds {', '.join(added)}" if added else ""
+    return f"To {what}{brings}, {_same_command(results, *words, '--trials', trials, name=name)}"
 
 
 def _nothing_learned(verdict: Verdict) -> bool:
-    """Return whether neither configuration is clearly better than an untrained policy."""
-    candidates = verdict.winner, verdict.baseline
-    return all(_ends(candidate)[0] <= verdict.untrained for candidate in candidates)
+    """Return whether nothing is clearly better than an untrained policy.
+
+    Neither configuration, nor both of them together: the interval of two seeds is wide.
+    """
+    summaries = verdict.winner.summary, verdict.baseline.summary, _together(verdict)
+    return all(_ends(summary)[0] <= verdict.untrained for summary in summaries)
+
+
+def _unlearned(verdict: Verdict) -> str:
+    """Return in how far nothing was learned, as much as the seeds say."""
+    together, untrained = _together(verdict), fixed(verdict.untrained)
+    if together is None:
+        return "Nothing was learned: every seed diverged"
+    if together.mean.value <= verdict.untrained:
+        return (
+            f"Nothing was learned: trained policies return no more than untrained ones "
+            f"({untrained})"
+        )
+    return (
+        f"It is not clear that anything was learned: trained policies return {together.mean}, "
+        f"untrained ones {untrained}"
+    )
+
+
+def _together(verdict: Verdict) -> Summary | None:
+    """Return the levels of both configurations as one sample; None if every seed diverged."""
+    curves = verdict.curves[:1] if verdict.is_baseline else verdict.curves
+    return summarize(np.concatenate([curve.level for curve in curves]))
 
 
 def _reaches(candidate: Candidate, score: float) -> bool:
     """Return whether a configuration may be as good as `score`."""
-    return _ends(candidate)[1] >= score
+    return _ends(candidate.summary)[1] >= score
 
 
-def _ends(candidate: Candidate) -> Interval:
+def _ends(summary: Summary | None) -> Interval:
     """Return the interval of the mean level; minus infinity where every seed has diverged."""
-    if candidate.summary is None:
+    if summary is None:
         return -math.inf, -math.inf
-    mean = candidate.summary.mean
-    return mean.interval or (mean.value, mean.value)
+    return summary.mean.interval or (summary.mean.value, summary.mean.value)

@@ -197,9 +197,14 @@ def _tiles(results: StudyResults) -> list[Tile]:
             "no trial is complete" if best is None else f"trial {best.number}",
         )
     ]
-    if results.baseline_score is not None:
+    baseline = results.baseline
+    if baseline is not None and baseline.score is not None:
         tiles.append(
-            Tile("baseline on tuning seeds", text.score(results.baseline_score, digits), "trial 0")
+            Tile(
+                "baseline on tuning seeds",
+                text.score(baseline.score, digits),
+                f"trial {baseline.number}",
+            )
         )
     if results.validation is not None and not results.validation.verdict.is_baseline:
         comparison = results.validation.verdict.level

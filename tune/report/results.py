@@ -125,9 +125,10 @@ class StudyResults:
     def gain(self) -> Estimate | None:
         """By how much the best trial exceeds the baseline on tuning seeds.
 
-        Optimistic, as the best of many is partly luck; None if one of the two is missing.
+        Optimistic, as the best of many is partly luck; None if one of the two is missing, or the
+        baseline is the best itself.
         """
-        if self.best is None or self.baseline is None:
+        if self.best is None or self.baseline is None or self.best is self.baseline:
             return None
         curves = [LearningCurve.of_trial(trial) for trial in (self.best, self.baseline)]
         best, baseline = (curve.scores(self.settings) for curve in curves)

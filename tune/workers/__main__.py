@@ -20,7 +20,13 @@ def main() -> None:
     parser.add_argument("--cores", help="CPU cores to run on, as 0,2,4; all if not given")
     cores = parser.parse_args().cores
     if cores is not None:
-        _run_on([int(core) for core in cores.split(",")])
+        try:
+            _run_on([int(core) for core in cores.split(",")])
+        except (ValueError, OverflowError, OSError):
+            command_line.fail(
+                f"--cores must name CPU cores of this machine, which has {os.cpu_count()}, "
+                f"as 0,2,4, but got {cores!r}"
+            )
     line = sys.stdin.readline()
     if line:  # Else there is no launcher, and the missing request is reported.
         threading.Thread(target=_end_with_launcher, daemon=True).start()

@@ -50,6 +50,8 @@ def interval(samples, statistic, method, error=0.05):
         return [statistic(*samples)] * 2  # No spread at all, which SciPy gives NaN for.
     if method == "Welch t":
         return stats.ttest_ind(*samples, equal_var=False).confidence_interval(1 - error)
+    if method == "Newcombe score":
+        return newcombe(statistic(*samples), *map(len, samples), error)
     if method == "Student t":
         return stats.ttest_1samp(*samples, 0.0).confidence_interval(1 - error)
     return stats.bootstrap(
@@ -61,6 +63,19 @@ def interval(samples, statistic, method, error=0.05):
         vectorized=True,
         rng=np.random.default_rng(0),
     ).confidence_interval
+
+
+def newcombe(value, n, m, error):
+    """Return the ends of method 5 of Newcombe, 2006, the outer zeros of a polynomial.
+
+    (value - p)² is to be z² times the variance at p, here both times n m (2 - p) (1 + p).
+    """
+    p, more = np.polynomial.Polynomial([0, 1]), (n + m) / 2 - 1
+    terms = (2 - p) * (1 + p) + more * ((1 - p) * (1 + p) + p * (2 - p))
+    variance = stats.norm.ppf(1 - error / 2) ** 2 * p * (1 - p) * terms
+    zeros = ((value - p) ** 2 * n * m * (2 - p) * (1 + p) - variance).roots()
+    inside = zeros.real[(abs(zeros.imag) < 1e-6) & (abs(zeros.real - 0.5) < 0.5 + 1e-6)]
+    return [inside.min(), inside.max()]
 
 
 def check_estimate(name, found, samples, statistic, error=0.05):

@@ -159,11 +159,73 @@ def test_an_inconclusive_verdict_says_how_many_seeds_would_tell():
     winner, baseline = rng.normal(420, 40, 20), rng.normal(400, 40, 20)
     found = verdict(winner, baseline)
     assert found.outcome == "inconclusive"
-    low, high = found.level.difference.interval
-    expected = 20 * ((high - low) / 2 / abs(found.level.difference.value)) ** 2
-    assert found.seeds_to_settle == int(np.ceil(expected))
     assert f"about {found.seeds_to_settle} seeds would tell" in found.sentence
     assert verdict([500.0] * 8, [400.0] * 8).seeds_to_settle is None
+
+
+def of_difference(difference, seeds, repetition, spread=11.1):
+    """Return the verdict where means and standard deviations are the same for all `seeds`.
+
+    `spread` is that of the winner; the baseline's is 11.1.
+    """
+    place = np.linspace(-1, 1, seeds)
+    place = (place - place.mean()) / place.std(ddof=1)
+    winner, baseline = 400 + difference + spread * place, 400 + 11.1 * place
+    return verdict(winner, baseline, repetition=repetition)
+
+
+@pytest.mark.parametrize(
+    ("difference", "outcome"), [(7.0, "improved"), (-7.0, "worse"), (1.0, "equivalent")]
+)
+def test_as_many_seeds_as_would_tell_do_tell(difference, outcome):
+    """They are another validation in the folder, at a stricter level."""
+    for repetition in (1, 2, 3):
+        first = of_difference(difference, 20, repetition)
+        assert first.outcome == "inconclusive"
+        needed = first.seeds_to_settle
+        assert of_difference(difference, needed, repetition + 1).outcome == outcome
+        fewer = of_difference(difference, int(0.95 * needed), repetition + 1)
+        assert fewer.outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("spread", [11.1, 100.0])
+@pytest.mark.parametrize("repetition", [1, 2])
+def test_a_few_seeds_more_tell_what_two_do_not(repetition, spread):
+    """With two seeds the interval is wide for want of degrees of freedom, which come quickly."""
+    first = of_difference(2.5 * spread, 2, repetition, spread)
+    assert first.outcome == "inconclusive"
+    assert 2 < first.seeds_to_settle < 20
+    again = of_difference(2.5 * spread, first.seeds_to_settle, repetition + 1, spread)
+    assert again.outcome == "improved"
+
+
+def test_what_diverges_more_often_is_settled_by_no_seeds():
+    rng = np.random.default_rng(0)
+    winner, baseline = rng.normal(398, 8, 20), rng.normal(301, 8, 20)
+    early = winner - 200, baseline - 200
+    winner[3] = NAN
+    found = verdict(winner, baseline, early=early)
+    assert found.outcome == "inconclusive"
+    assert found.level.difference.interval[0] > 80
+    assert found.seeds_to_settle is None
+    assert found.at_tuning_steps.difference.interval[0] > 80
+    assert not found.misled, "the lead lasted"
+    assert found.sentence.endswith(
+        "diverged: 1 against 0); a winner of which more seeds diverge is no improvement. "
+        "Keep the baseline."
+    )
+    # A baseline that diverges is equivalent to nothing, and may be worse than the winner.
+    steady = [500.0, 500.1] * 4
+    equal = verdict(steady, [*steady[:7], NAN])
+    assert (equal.outcome, equal.seeds_to_settle) == ("inconclusive", None)
+    assert "; the two are not equivalent, as more seeds of the baseline diverged." in equal.sentence
+    ahead = verdict(rng.normal(420, 40, 20), [*rng.normal(400, 40, 19), NAN])
+    assert ahead.seeds_to_settle > 20
+
+
+def test_a_baseline_that_won_is_what_is_recommended():
+    alone = candidate([400.0, 410.0], is_baseline=True)
+    assert Verdict(alone, alone, 20.0, [2]).to_dict()["recommended"] == "baseline"
 
 
 def test_all_figures_of_a_sentence_have_the_decimals_that_the_larger_level_needs():

@@ -110,11 +110,12 @@ def test_study_without_a_complete_trial_is_reported(programs, tmp_path):
     assert (tmp_path / "optimization_results.png").exists()
 
 
-def test_scores_of_zero_give_a_gain_of_zero(programs, tmp_path):
-    programs.returns = lambda hp, step, seed: 0.0
+@pytest.mark.parametrize("baseline", [0.0, -1.0])
+def test_scores_of_zero_are_scores(baseline, programs, tmp_path):
+    programs.returns = lambda hp, step, seed: baseline + (hp.gamma != 0.99)
     study = run_optimization(2, output=tmp_path, programs=programs)
     gain = save_optimization_results(study, tmp_path)["gain"]
-    assert (gain["value"], gain["interval"]) == (0.0, (0.0, 0.0))
+    assert (gain["value"], gain["interval"]) == (1.0, (1.0, 1.0))
 
 
 def test_results_hold_what_matters(programs, tmp_path):
@@ -179,7 +180,10 @@ def test_command_reports_a_running_study_in_another_storage(study, tmp_path, cap
     address = f"sqlite:///{tmp_path / 'study.db'}"
     output = tmp_path / "elsewhere"
     main([str(output), "--storage", address, "--study-name", "CartPole-v1"])
-    assert "still running: 1 trial is in progress" in (output / "report.html").read_text()
+    assert (
+        "1 trial has not finished: still in progress, or interrupted"
+        in (output / "report.html").read_text()
+    )
     assert strict(output / "optimization_results.json")["n_trials"]["running"] == 1
     assert "1 running" in capsys.readouterr().out
     assert study.trials[-1].state.name == "RUNNING"

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 from html import escape
 
 import pytest
@@ -12,6 +13,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.report.files import load_results, write_report
+from tune.report.html import render_html
 from tune.report.notebook import ShownResults
 from tune.report.results import shown_score
 from tune.report.stored import read_study
@@ -61,6 +63,23 @@ def test_gain_is_the_difference_of_the_scores_with_its_interval():
     expected = stats.ttest_ind(best, baseline, equal_var=False).confidence_interval(0.95)
     assert found.gain.value == 4.5
     assert found.gain.interval == pytest.approx((expected.low, expected.high))
+
+
+def test_a_baseline_that_is_the_best_gains_nothing_on_itself():
+    returns = {step: [1.0, 2.0, 2.0, 3.0] for step in Settings().checkpoints()}
+    found = results_of(trial(0, score=2.0, is_baseline=True, returns=returns, params={}))
+    assert found.best is found.baseline
+    assert found.gain is None
+
+
+def test_the_baseline_has_the_number_of_its_trial():
+    """A worker was killed in trial 0, and its configuration ran again."""
+    found = results_of(
+        trial(0, TrialState.FAIL, is_baseline=True), trial(1, score=2.0, is_baseline=True)
+    )
+    page = render_html(found)
+    tile = re.search(r"baseline on tuning seeds</div>.*?</div><div[^>]*>(.*?)</div>", page, re.S)
+    assert tile[1] == "trial 1"
 
 
 def test_programs_compiled_are_those_of_the_busiest_process():

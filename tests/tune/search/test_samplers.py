@@ -202,3 +202,16 @@ def test_extras_of_samplers_install_their_packages():
     for sampler in SAMPLERS.values():
         if sampler.package is not None:
             assert any(line.startswith(sampler.package) for line in extras[sampler.extra])
+
+
+@pytest.mark.parametrize(
+    ("space", "points", "count"),
+    [("standard", 6, "15,116,544"), ("wide", 3, "41,990,400"), ("standard", 10**7, "")],
+)
+def test_a_grid_that_no_memory_holds_is_refused(space, points, count, tmp_path):
+    settings = Settings(space=space, sampler="grid", grid_points=points)
+    message = f"at most 1,000,000 points, but {points} values .* make {count}.*; lower --grid-po"
+    with pytest.raises(UserError, match=message):
+        run_optimization(1, settings, output=tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+    assert make_sampler(dataclasses.replace(settings, space="standard", grid_points=4)) is not None

@@ -179,3 +179,14 @@ def test_worker_uses_as_many_cores_where_none_can_be_chosen(monkeypatch):
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
     worker._run_on([1, 3, 5])
     assert os.environ["JAX_NUM_CPU_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize("cores", ["a,b", "99999", "-1", str(2**70), "0,,1", ""])
+def test_cores_that_there_are_not_are_one_line(cores, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tune.workers", f"--cores={cores}"])
+    with pytest.raises(SystemExit) as stop:
+        worker.main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --cores must name CPU cores of this machine, which has ")
+    assert line.endswith(f"as 0,2,4, but got {cores!r}")

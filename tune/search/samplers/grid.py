@@ -1,13 +1,18 @@
 """Grid search, which ends when every point has been taken."""
 
+import math
 from collections.abc import Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
 from tune.search import optuna_private
 from tune.search.optuna_private import grid_point
+
+MOST_POINTS = 1_000_000
+"""Of a grid. All of them are in memory, and no study comes near so many trials."""
 
 
 def make_grid(settings: Settings) -> "GridSampler":
@@ -15,8 +20,19 @@ def make_grid(settings: Settings) -> "GridSampler":
 
     It needs no seed of a draw: the only random choice is the order of the points, which all
     trials share.
+
+    Raises:
+      UserError: when it has more than :data:`MOST_POINTS` points.
     """
-    return GridSampler(settings.space.grid(settings.grid_points), seed=settings.seed)
+    grid = settings.space.grid(min(settings.grid_points, MOST_POINTS + 1))
+    points = math.prod(map(len, grid.values()))
+    if points > MOST_POINTS:
+        raise UserError(
+            f"a grid must have at most {MOST_POINTS:,} points, but {settings.grid_points} values "
+            f"of each range of {len(grid)} parameters make {points:,}; lower --grid-points, take "
+            f"parameters out with --fix, or choose another --sampler"
+        )
+    return GridSampler(grid, seed=settings.seed)
 
 
 class GridSampler(optuna_private.GridSampler):
