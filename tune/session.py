@@ -243,9 +243,9 @@ class _StudyLimit:
         """See :class:`tune.search.trial_loop.TimeLimit`."""
         return self.budget.has_room(self._trials, self.plan)
 
-    def is_overrun(self) -> bool:
+    def is_overrun(self, ahead: float) -> bool:
         """See :class:`tune.search.trial_loop.TimeLimit`."""
-        return self.budget.is_overrun(self._trials)
+        return self.budget.is_overrun(self._trials, self.plan, ahead)
 
     @property
     def _trials(self) -> list[TrialRecord]:

@@ -66,8 +66,12 @@ class TimeLimit(Protocol):
         """Return whether another trial fits."""
         ...
 
-    def is_overrun(self) -> bool:
-        """Return whether those under way have to stop; a later session continues them."""
+    def is_overrun(self, ahead: float) -> bool:
+        """Return whether those under way have to stop; a later session continues them.
+
+        Args:
+          ahead: seconds until the next checkpoint, about.
+        """
         ...
 
 
@@ -233,8 +237,10 @@ class _Loop:
                 run, checkpoint = arrived
                 with self._blaming(self.under_way[run], run) as trial:
                     self._add(run, trial, checkpoint)
-                if self.limit is not None and self.under_way and self.limit.is_overrun():
-                    return
+                if self.limit is not None and self.under_way:
+                    ahead = checkpoint.training_seconds + checkpoint.evaluation_seconds
+                    if self.limit.is_overrun(ahead):
+                        return
         finally:
             for trial in self.under_way.values():
                 trial.close(_OthersFailed())
