@@ -2,14 +2,34 @@
 
 from pathlib import Path
 
+import optuna
+
 from ppo_jax.errors import UserError
 from tune.protocol.settings import Settings
-from tune.protocol.trials import StudyRecord
+from tune.protocol.trials import StudyRecord, settings_of
 from tune.protocol.warm_start import EarlierTrial, WarmStart
 from tune.search.model import observe
+from tune.search.storage import open_storage, storage_file
 
 _TASK = ("env", "env_kwargs", "total_steps", "eval_every", "objective")
 """Settings by which scores mean the same."""
+
+
+def stored_warm_start(address: str, study_name: str) -> WarmStart | None:
+    """Return what a study was begun with; None where there is none, or no such study yet.
+
+    Args:
+      address: of the storage of the study; a file that is missing is not made.
+      study_name: of the study.
+    """
+    file = storage_file(address)
+    if file is not None and not file.is_file():
+        return None
+    storage = open_storage(address)
+    if study_name not in optuna.get_all_study_names(storage):
+        return None
+    settings = settings_of(optuna.load_study(study_name=study_name, storage=storage))
+    return None if settings is None else settings.warm_start
 
 
 def warm_start_from(record: StudyRecord, source: Path, settings: Settings) -> WarmStart:
