@@ -126,8 +126,9 @@ class Search:
     """Trials spread over the space before a sampler begins to model."""
     from_study: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of an earlier study: its trials tell the sampler where to begin. With one of the same
-    environment, lengths and objective, ten trials find what thirty find without; any other helps
-    only short studies. Where it is in a --storage, this study has to be in the same. gp only."""
+    environment, lengths, objective and values that are not tuned, ten trials find what thirty find
+    without; any other helps only short studies. Where it is in a --storage, this study has to be in
+    the same. gp only."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner

@@ -37,8 +37,8 @@ class WarmStart:
     Attributes:
       source: folder of the study.
       env: its environment.
-      same_task: whether environment, lengths and objective are those of the new study, so that
-        scores mean the same.
+      same_task: whether environment, lengths, objective and whatever is not tuned are those of
+        the new study, so that the same parameters mean the same scores.
       trials: what they say.
     """
 

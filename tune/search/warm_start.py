@@ -12,7 +12,7 @@ from tune.search.model import observe
 from tune.search.storage import open_storage, storage_file
 
 _TASK = ("env", "env_kwargs", "total_steps", "eval_every", "objective")
-"""Settings by which scores mean the same."""
+"""Settings by which the scores of a configuration mean the same."""
 
 
 def stored_warm_start(address: str, study_name: str) -> WarmStart | None:
@@ -35,6 +35,10 @@ def stored_warm_start(address: str, study_name: str) -> WarmStart | None:
 def warm_start_from(record: StudyRecord, source: Path, settings: Settings) -> WarmStart:
     """Return what the finished trials of `record` say to a study with `settings`.
 
+    To that study a trial is a point of its space, and whatever the space leaves out, such as the
+    network or a fixed discount, does not show there. So where that is another than in the new
+    study, in any trial, theirs is another task.
+
     Args:
       record: of the earlier study.
       source: its folder.
@@ -47,7 +51,6 @@ def warm_start_from(record: StudyRecord, source: Path, settings: Settings) -> Wa
         raise UserError(
             f"--from-study needs --sampler gp, which knows noise, but got {settings.sampler!r}"
         )
-    same = all(getattr(record.settings, name) == getattr(settings, name) for name in _TASK)
     trials = []
     for seen in observe(record.trials, record.settings):
         configuration = seen.trial.configuration(record.settings)
@@ -55,4 +58,6 @@ def warm_start_from(record: StudyRecord, source: Path, settings: Settings) -> Wa
             trials.append(EarlierTrial(configuration, float(seen.value), float(seen.variance)))
     if not trials:
         raise UserError(f"no trial of the study in {source} has finished")
+    same = all(getattr(record.settings, name) == getattr(settings, name) for name in _TASK)
+    same = same and all(settings.space.has_untuned(trial.configuration) for trial in trials)
     return WarmStart(str(source), record.settings.env, same, tuple(trials))

@@ -9,9 +9,12 @@ import optuna
 import pytest
 
 from ppo_jax import command_line
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
+from ppo_jax.hyperparameters import Hyperparameters
 from tune.options import Arguments
 from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.protocol.warm_start import EarlierTrial, WarmStart
@@ -113,6 +116,26 @@ def test_the_noise_is_what_lies_off_the_line(earlier, tmp_path):
         found.variances,
         slope**2 * np.array([t.variance for t in warm]) + (residuals**2).sum() / 10,
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "changes"),
+    [
+        ("gamma fixed", {"space": SearchSpace().without(["gamma"])}),
+        ("another network", {"agent": AgentConfig(hidden_sizes=(32, 32))}),
+        ("other defaults", {"space": SearchSpace(defaults=Hyperparameters(clip_value_loss=False))}),
+    ],
+)
+def test_what_is_not_tuned_has_to_be_the_same(earlier, tmp_path, now, changes):
+    settings = warmed(earlier, tmp_path, **changes)
+    assert not settings.warm_start.same_task, now
+    axes = axes_of(settings)
+    none = np.zeros((0, len(axes))), np.zeros(0)
+    assert len(transferred(axes, settings, *none).points) == 0
+
+
+def test_a_larger_space_holds_trials_of_the_same_task(earlier, tmp_path):
+    assert warmed(earlier, tmp_path, space=SearchSpace.named("wide")).warm_start.same_task
 
 
 def test_a_study_that_says_the_opposite_is_not_listened_to(earlier, tmp_path):
