@@ -102,8 +102,8 @@ class Search:
     """How the search goes."""
 
     trials: int | None = None
-    """Trials in all, the default configuration included. 20 if neither this nor --budget is
-    given."""
+    """Trials in all, the default configuration included; fewer where the space has fewer
+    configurations. 20 if neither this nor --budget is given."""
     budget: str | None = None
     """Wall clock for the whole command, as 90s, 10m or 2h: trials are run while they fit, and the
     proof is made as large as what is left allows."""

@@ -43,6 +43,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration
 from tune.protocol.study_folder import FolderInUseError, StudyFolder
 from tune.protocol.trials import (
+    FINISHED,
     StudyRecord,
     TrialRecord,
     compilations,
@@ -56,6 +57,7 @@ from tune.report.results import StudyResults
 from tune.report.time_left import FINALISTS, VALIDATION
 from tune.search.objective import make_programs, shared_pool
 from tune.search.pool import ProgramPool
+from tune.search.samplers import has_configurations_left
 from tune.search.storage import is_shared
 from tune.search.study import open_study, own_settings, run_trials
 from tune.search.trial_loop import Progress
@@ -229,6 +231,10 @@ def _tune(
     except KeyboardInterrupt:
         write_report(load_results(study, plan.folder, analysed=False), plan.folder)
         raise
+    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    if finished < plan.n_trials and not has_configurations_left(study):
+        tried = f"{finished} trial{'s' * (finished > 1)}"
+        progress.line(f"{tried} in all: there is no other configuration to try")
 
 
 @dataclasses.dataclass(frozen=True)
