@@ -94,7 +94,7 @@ class OwnTrials:
     def ask(self, wait: bool) -> optuna.Trial | None:
         """See :class:`TrialSource`; there is nobody to wait for."""
         del wait
-        while self.interrupted:
+        while self.interrupted and self._begun < self._n_trials:
             frozen = self.interrupted.pop(0)
             if attribute(frozen, "attempts", 0) > self._max_retries:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
@@ -102,11 +102,16 @@ class OwnTrials:
             trial = resume_trial(self._study, frozen)
             trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
             return trial
-        states = (*FINISHED, TrialState.RUNNING)
-        known = len(self._study.get_trials(deepcopy=False, states=states))
-        if known >= self._n_trials or not has_configurations_left(self._study):
+        if self._begun >= self._n_trials or not has_configurations_left(self._study):
             return None
         return self._study.ask()
+
+    @property
+    def _begun(self) -> int:
+        """Trials that are finished, or that this session trains."""
+        states = (*FINISHED, TrialState.RUNNING)
+        known = len(self._study.get_trials(deepcopy=False, states=states))
+        return known - len(self.interrupted)
 
     @contextlib.contextmanager
     def held(self, trial: optuna.Trial) -> Iterator[None]:

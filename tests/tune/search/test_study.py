@@ -120,6 +120,16 @@ def test_an_agent_that_a_space_has_fixed_is_known_in_a_wider_one(programs, tmp_p
     assert [t.configuration(record.settings).agent.num_envs for t in record.trials] == [8, 8]
 
 
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "journal:{}/study.journal"])
+def test_interrupted_trial_waits_where_the_total_has_been_reached(programs, tmp_path, storage):
+    where = {"output": tmp_path, "storage": storage.format(tmp_path), "programs": programs}
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(6, progress=Interrupt(4), **where)
+    for n_trials, finished in ((2, 4), (4, 4), (5, 5)):
+        study = run_optimization(n_trials, **where)
+        assert sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials) == finished
+
+
 def test_another_protocol_is_refused(programs, tmp_path):
     run_optimization(1, output=tmp_path, programs=programs)
     with pytest.raises(UserError, match="started with seeds = 4, but got 5"):
