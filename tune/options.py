@@ -102,8 +102,8 @@ class Search:
     """How the search goes."""
 
     trials: int | None = None
-    """Trials in all, the default configuration included. 20 if neither this nor --budget is
-    given."""
+    """Trials in all, the default configuration included; fewer where the space has fewer
+    configurations. 20 if neither this nor --budget is given."""
     budget: str | None = None
     """Wall clock for the whole command, as 90s, 10m or 2h: trials are run while they fit, and the
     proof is made as large as what is left allows."""
@@ -126,8 +126,9 @@ class Search:
     """Trials spread over the space before a sampler begins to model."""
     from_study: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of an earlier study: its trials tell the sampler where to begin. With one of the same
-    environment, lengths and objective, ten trials find what thirty find without; any other helps
-    only short studies. gp only."""
+    environment, lengths, objective and values that are not tuned, ten trials find what thirty find
+    without; any other helps only short studies. Where it is in a --storage, this study has to be in
+    the same. gp only."""
     grid_points: int = Settings.grid_points
     """Values of each range in a grid search, whose grid has at most a million points."""
     pruner: Annotated[str, _one_of("pruner", PRUNERS)] = Settings.pruner
@@ -236,19 +237,39 @@ class Arguments(command_line.Common):
         return self._warmed(settings)
 
     def _warmed(self, settings: Settings) -> Settings:
-        """Return `settings` with what an earlier study says."""
-        source = self.search.from_study
-        if source is None:
+        """Return `settings` with what an earlier study says, or said when this one was begun."""
+        if self.search.from_study is None:
             return settings
         from tune.protocol.trials import StudyRecord
-        from tune.report.stored import address_of, load_study
-        from tune.search.warm_start import warm_start_from
+        from tune.report.stored import load_study
+        from tune.search.storage import storage_file
+        from tune.search.warm_start import stored_warm_start, warm_start_from
 
-        folder = StudyFolder(source)
-        if source.resolve() == self._folder().path.resolve():
+        source, own = self.search.from_study.resolve(), self._folder()
+        name, storage = self.place.study_name or settings.env, self._storage
+        began = stored_warm_start(storage or own.default_storage(self.place.workers), name)
+        if began is not None and began.is_of(source):
+            return dataclasses.replace(settings, warm_start=began)
+        folder, shared = StudyFolder(source), None
+        address = folder.default_storage()
+        file = storage_file(address)
+        if file is None or not file.is_file():
+            # The folder of a study that is kept elsewhere says what it is called there.
+            shared = folder.study_name()
+            if storage is None or shared is None:
+                raise UserError(
+                    f"{folder.database} does not exist; an earlier study in a --storage is found "
+                    f"by its folder where this study has the same --storage"
+                )
+            address = storage
+        if source == own.path.resolve() or shared == name:
             raise UserError(f"--from-study must be another study, but got {source} of this one")
-        record = StudyRecord.of(load_study(address_of(folder, None), folder, None))
+        record = StudyRecord.of(load_study(address, folder, shared))
         return dataclasses.replace(settings, warm_start=warm_start_from(record, source, settings))
+
+    @property
+    def _storage(self) -> str | None:
+        return self.place.storage or os.environ.get(ADDRESS_VARIABLE)
 
     def _folder(self) -> StudyFolder:
         return StudyFolder.of(self.place.output, self.place.study_name or self.task.env)
@@ -284,7 +305,7 @@ class Arguments(command_line.Common):
             raise UserError(
                 f"--budget is for one process, but got --workers {place.workers}; use --trials"
             )
-        storage = place.storage or os.environ.get(ADDRESS_VARIABLE)
+        storage = self._storage
         if place.workers > 1 and (storage or "").startswith("sqlite"):
             raise UserError(
                 f"SQLite serves one process, but got --workers {place.workers}; "

@@ -44,6 +44,7 @@ from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import (
+    FINISHED,
     StudyRecord,
     TrialRecord,
     compilations,
@@ -57,6 +58,7 @@ from tune.report.results import StudyResults
 from tune.report.time_left import FINALISTS, VALIDATION
 from tune.search.objective import make_programs, shared_pool
 from tune.search.pool import ProgramPool
+from tune.search.samplers import has_configurations_left
 from tune.search.storage import is_shared
 from tune.search.study import open_study, own_settings, run_trials
 from tune.search.trial_loop import Progress
@@ -231,6 +233,10 @@ def _tune(
     except KeyboardInterrupt:
         write_report(load_results(study, plan.folder, analysed=False), plan.folder)
         raise
+    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    if finished < plan.n_trials and not has_configurations_left(study):
+        tried = f"{finished} trial{'s' * (finished > 1)}"
+        progress.line(f"{tried} in all: there is no other configuration to try")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,9 +251,9 @@ class _StudyLimit:
         """See :class:`tune.search.trial_loop.TimeLimit`."""
         return self.budget.has_room(self._trials, self.plan)
 
-    def is_overrun(self) -> bool:
+    def is_overrun(self, ahead: float) -> bool:
         """See :class:`tune.search.trial_loop.TimeLimit`."""
-        return self.budget.is_overrun(self._trials)
+        return self.budget.is_overrun(self._trials, self.plan, ahead)
 
     @property
     def _trials(self) -> list[TrialRecord]:

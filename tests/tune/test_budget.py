@@ -1,8 +1,10 @@
 """A budget of wall clock: what fits, with clocks and programs that take no time."""
 
 import dataclasses
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from ppo_jax.errors import UserError
@@ -12,6 +14,7 @@ from tune.analysis.analysis import Analysis
 from tune.options import Arguments, Place, Search
 from tune.protocol.budget import Budget, parse_budget, proof_seconds, seconds_per_step
 from tune.protocol.settings import Settings
+from tune.protocol.trials import TrialRecord
 
 
 class Clock:
@@ -57,7 +60,37 @@ def test_trials_are_asked_for_while_they_and_the_proof_fit(plan):
     short = dataclasses.replace(plan, validate_steps=0)
     clock.now = 579
     assert budget.has_room(trials, short)
-    assert budget.is_overrun(trials)
+
+
+def test_a_trial_is_stopped_where_the_proof_would_not_fit(plan):
+    clock = Clock()
+    budget, trials = Budget(600, clock, 0.0), [trial(40.0), trial(10.0)]
+    clock.now = 355
+    assert not budget.is_overrun(trials, plan)
+    assert budget.is_overrun(trials, plan, ahead=10)
+    clock.now = 361
+    assert budget.is_overrun(trials, plan)
+    assert not budget.is_overrun([], plan)  # The baseline goes on.
+    short = dataclasses.replace(plan, validate_steps=0)
+    clock.now = 579
+    assert not budget.is_overrun(trials, short, ahead=10)
+    assert budget.is_overrun(trials, short, ahead=12)
+
+
+def test_time_between_sessions_is_no_time_of_a_trial():
+    """One that was killed and continued an hour later does not take an hour."""
+    started = datetime(2024, 1, 1)
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=1.0,
+            user_attrs={"interrupted": 1, "training_seconds": 4.0, "evaluation_seconds": 1.0},
+        )
+    )
+    (found,) = (TrialRecord.of(trial) for trial in study.trials)
+    found = dataclasses.replace(found, started=started, finished=started + timedelta(hours=1))
+    assert found.seconds == 5.0
+    assert dataclasses.replace(found, interrupted=0).seconds == 3600.0
 
 
 def test_the_proof_counts_both_configurations_and_all_finalists(plan):

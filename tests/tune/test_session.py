@@ -560,6 +560,37 @@ def test_run_study_goes_the_way_of_the_command_line(programs, tmp_path, monkeypa
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "qmc", "grid"])
+@pytest.mark.parametrize(
+    ("tuned", "configurations"),
+    [
+        ({"batch_size": {"choices": [128, 256, 512]}}, 3),
+        ({"batch_size": {"choices": [256]}}, 1),
+        ({"hidden_sizes": {"choices": [[64, 64]]}}, 1),
+        # A minibatch of 512 does not go together with a rollout of 256.
+        ({"n_steps": {"choices": [256, 1024]}, "batch_size": {"choices": [256, 512]}}, 3),
+    ],
+)
+def test_a_search_ends_where_everything_has_been_tried(
+    programs, tmp_path, monkeypatch, capsys, sampler, tuned, configurations
+):
+    monkeypatch.setattr(policy, "save", lambda *_, **__: None)
+    space = {name: {"drop": True} for name, _ in SearchSpace().tuned} | tuned
+    settings = Settings(space=space, sampler=sampler, pruner="none", sampler_startup_trials=2)
+    results = run_study(
+        8, settings, output=tmp_path, validate_seeds=4, programs=programs, progress=True
+    )
+    assert {t.state.name for t in results.study.trials} == {"COMPLETE"}
+    trained = [t.configuration(settings) for t in results.study.trials]
+    assert len(set(trained)) == configurations
+    if sampler == "gp":
+        assert len(trained) == configurations
+    assert len(trained) < 8
+    line = f"{len(trained)} trial{'s' * (len(trained) > 1)} in all: there is no other"
+    assert line in capsys.readouterr().out
+    assert results.validation is not None
+
+
 _SMALL_WIDE = {"base": "wide", "hidden_sizes": {"drop": True}}
 
 

@@ -23,7 +23,8 @@ _PROOF_SHARE = 0.5
 """Share of the budget that is kept for the proof, at most."""
 
 _OVERRUN_SHARE = 0.4
-"""A trial that leaves less than this share is stopped; the next command continues it."""
+"""A trial that leaves less than this share, and less than the proof needs, is stopped; the next
+command continues it."""
 
 _MARGIN = 1.2
 """Estimates of what is still to come are multiplied by this."""
@@ -83,13 +84,24 @@ class Budget:
             return True
         # The first one includes the compilation, so it counts only while it is alone.
         expected = max((durations[1:] or durations)[-_RECENT:])
-        proof = _MARGIN * proof_seconds(plan, seconds_per_step(finished)) + _CLOSING_SECONDS
-        return self.left - expected >= min(proof, _PROOF_SHARE * self.seconds)
+        return self.left - expected >= self._kept(finished, plan, _PROOF_SHARE)
 
-    def is_overrun(self, trials: Sequence[TrialRecord]) -> bool:
-        """Return whether a trial under way has to stop for the proof to fit."""
-        known = any(trial.is_complete for trial in trials)
-        return known and self.left < _OVERRUN_SHARE * self.seconds
+    def is_overrun(self, trials: Sequence[TrialRecord], plan: Plan, ahead: float = 0.0) -> bool:
+        """Return whether a trial under way has to stop for the proof to fit.
+
+        Args:
+          trials: of the study.
+          plan: of the command.
+          ahead: seconds until this can be asked again.
+        """
+        finished = [trial for trial in trials if trial.is_finished]
+        known = any(trial.is_complete for trial in finished)
+        return known and self.left - ahead < self._kept(finished, plan, _OVERRUN_SHARE)
+
+    def _kept(self, finished: Sequence[TrialRecord], plan: Plan, share: float) -> float:
+        """Return the seconds that trials leave to the proof: what it needs, `share` at most."""
+        proof = _MARGIN * proof_seconds(plan, seconds_per_step(finished)) + _CLOSING_SECONDS
+        return min(proof, share * self.seconds)
 
     def fitted(self, plan: Plan, per_step: float, *, steps_are_fixed: bool = False) -> Plan:
         """Return the plan with the largest proof that fits into what is left.

@@ -529,6 +529,11 @@ class SearchSpace:
         params = {p.key(name): p.encode(values[name]) for name, p in self.tuned}
         return None if any(value is None for value in params.values()) else params
 
+    def has_untuned(self, configuration: Configuration) -> bool:
+        """Return whether what this space does not tune is the same in `configuration`."""
+        values = configuration.to_dict()
+        return self.complete({name: values[name] for name, _ in self.tuned}) == configuration
+
     def complete(self, values: Mapping[str, Any]) -> Configuration:
         """Return the configuration of a trial whose tuned parameters are `values`."""
         return Configuration.from_dict(self.untuned().to_dict() | dict(values))

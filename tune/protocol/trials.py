@@ -173,9 +173,15 @@ class TrialRecord:
 
     @property
     def seconds(self) -> float | None:
-        """Wall clock from its start to its end."""
+        """Wall clock from its start to its end; None where it has none.
+
+        Of a trial that was interrupted, what its last run has trained and evaluated: nobody was
+        at work in between.
+        """
         if self.started is None or self.finished is None:
             return None
+        if self.interrupted and self.training_seconds is not None:
+            return self.training_seconds + (self.evaluation_seconds or 0.0)
         return (self.finished - self.started).total_seconds()
 
 

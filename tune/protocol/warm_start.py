@@ -6,6 +6,7 @@ the earlier one. How they are used is in :mod:`tune.search.model`.
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ppo_jax.config import AgentConfig, changed
@@ -36,8 +37,8 @@ class WarmStart:
     Attributes:
       source: folder of the study.
       env: its environment.
-      same_task: whether environment, lengths and objective are those of the new study, so that
-        scores mean the same.
+      same_task: whether environment, lengths, objective and whatever is not tuned are those of
+        the new study, so that the same parameters mean the same scores.
       trials: what they say.
     """
 
@@ -49,6 +50,10 @@ class WarmStart:
     def __str__(self) -> str:
         how = "as they are" if self.same_task else "as far as they agree with those of this study"
         return f"{len(self.trials)} trials of {self.env} in {self.source}, {how}"
+
+    def is_of(self, source: str | Path) -> bool:
+        """Return whether these are of the study in the folder `source`, however it is spelt."""
+        return Path(self.source).resolve() == Path(source).resolve()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` takes; strict JSON."""

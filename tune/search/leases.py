@@ -33,7 +33,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ppo_jax.errors import UserError
-from tune.protocol.trials import FINISHED, attribute, is_baseline
+from tune.protocol.trials import FINISHED, TrialRecord, attribute, is_baseline, settings_of
 from tune.search.optuna_private import (
     enqueued_params,
     grid_point,
@@ -214,7 +214,18 @@ class TrialLeases:
             attributes = {"retry_of": trial.number, "attempts": _attempts(trial)}
             if is_baseline(trial):
                 attributes["baseline"] = True
-            self._study.enqueue_trial(_configuration(trial), user_attrs=attributes)
+            self._study.enqueue_trial(self._params(trial), user_attrs=attributes)
+
+    def _params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return what a retry of `trial` runs, by the names of a space that was widened since."""
+        params, settings = _configuration(trial), settings_of(self._study)
+        if settings is None:
+            return params
+        configuration = TrialRecord.of(trial).configuration(settings)
+        if configuration is None:
+            return settings.space.baseline_params() if is_baseline(trial) else params
+        now = settings.space.encode(configuration)
+        return params if now is None or now.keys() <= params.keys() else now
 
     def _withdraw_waiting(self, trials: list[FrozenTrial]) -> None:
         """Withdraw retries that two workers have enqueued and that the total leaves no slot for."""

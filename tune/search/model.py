@@ -104,9 +104,12 @@ class ScoreModel:
         """Fit the model to the trials of a study.
 
         Returns:
-          None where fewer than four trials, or no complete one, lie within the space.
+          None where fewer than four trials, or no complete one, lie within the space, or nothing
+          varies.
         """
         axes = axes_of(settings)
+        if not axes:
+            return None
         inside = {
             trial.number: place
             for trial in trials
@@ -114,7 +117,7 @@ class ScoreModel:
             and (params := settings.space.encode(configuration)) is not None
             and (place := unit_point(axes, params)) is not None
         }
-        found = observe([trial for trial in trials if trial.number in inside], settings)
+        found = observe(_without_copies(trials, inside), settings)
         if not any(o.trial.is_complete for o in found):
             return None
         points = np.array([inside[o.trial.number] for o in found])
@@ -309,6 +312,28 @@ def coordinates(axes: Sequence[Axis], points: np.ndarray) -> np.ndarray:
             cells: np.ndarray = np.equal.outer(column, axis.grid())
             columns.append(cells / np.sqrt(2))
     return np.concatenate(columns, axis=1)
+
+
+def _without_copies(
+    trials: Sequence[TrialRecord], places: Mapping[int, Sequence[float]]
+) -> list[TrialRecord]:
+    """Return the finished trials, of those at the same place the one that was trained longest.
+
+    A configuration returns the same again on the same seeds, so another trial of it says nothing.
+
+    Args:
+      trials: of a study.
+      places: number -> point in the unit cube; others are left out.
+    """
+    longest = dict[tuple[float, ...], TrialRecord]()
+    for trial in trials:
+        if trial.is_finished and trial.number in places:
+            place = tuple(places[trial.number])
+            known = longest.setdefault(place, trial)
+            if (trial.is_complete, len(trial.means)) > (known.is_complete, len(known.means)):
+                longest[place] = trial
+    kept = {id(trial) for trial in longest.values()}
+    return [trial for trial in trials if id(trial) in kept]
 
 
 def _draws(means: np.ndarray, covariance: np.ndarray) -> np.ndarray:

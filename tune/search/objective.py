@@ -16,7 +16,7 @@ from ppo_jax.schedules import Run, RunsSeeds, choose_lanes
 from ppo_jax.seeds import seed_keys
 from tune.protocol.purposes import TUNING
 from tune.protocol.settings import Settings
-from tune.protocol.trials import is_baseline, require_maximize, settings_of
+from tune.protocol.trials import TrialRecord, is_baseline, require_maximize, settings_of
 from tune.search.pool import ProgramPool
 
 Observer = Callable[[Checkpoint], None]
@@ -123,8 +123,13 @@ class JudgedTrial:
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial, settings: Settings) -> None:
+        study = getattr(trial, "study", None)
+        stored = None if study is None else study.get_trials(deepcopy=False)[trial.number]
+        # What a run of this trial has trained that was interrupted. Asked once more, a space that
+        # was widened meanwhile would have something else, under the same number and reports.
+        begun = None if stored is None else TrialRecord.of(stored).configuration(settings)
         self.trial = trial
-        self.configuration = found = settings.space.suggest(trial)
+        self.configuration = found = begun or settings.space.suggest(trial)
         keys = seed_keys(settings.seed, TUNING, settings.seeds)
         checkpoints = settings.checkpoints()
         self.run = Run(keys, found.hyperparameters, checkpoints, agent=found.agent)
@@ -132,17 +137,12 @@ class JudgedTrial:
         self._means: list[float] = []
         self._progress = _Progress()
         trial.set_user_attr("hyperparameters", found.hyperparameters.to_dict())
-        if settings.space.tuned_agent:
+        if settings.space.tuned_agent or found.agent != settings.agent:
             trial.set_user_attr("agent", found.agent.to_dict())
-        # Reports of a run of this trial that was interrupted. It was not pruned there, so the
-        # pruner, which judges by the last report, is asked again only when that has been
-        # reached; and not where it has answered, since other trials may have ended after that.
-        study = getattr(trial, "study", None)
-        self._reported = (
-            {}
-            if study is None
-            else study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        )
+        # Reports of that run. It was not pruned there, so the pruner, which judges by the last
+        # report, is asked again only when that has been reached; and not where it has answered,
+        # since other trials may have ended after that.
+        self._reported = {} if stored is None else stored.intermediate_values
         self._judged_until: int = trial.user_attrs.get("judged_until", 0)
 
     @property

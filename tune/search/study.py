@@ -228,7 +228,7 @@ def _require_same(study_name: str, stored: Settings, asked: Settings) -> Setting
     Refuses another protocol; the reference may change, and the space may become wider.
     """
     before, now = ("none" if s.warm_start is None else s.warm_start.source for s in (stored, asked))
-    if before != now:
+    if Path(before).resolve() != Path(now).resolve():
         raise UserError(
             f"study {study_name!r} was started with --from-study {before}, but got {now}; "
             f"choose another --output or --study-name"

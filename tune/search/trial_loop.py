@@ -66,8 +66,12 @@ class TimeLimit(Protocol):
         """Return whether another trial fits."""
         ...
 
-    def is_overrun(self) -> bool:
-        """Return whether those under way have to stop; a later session continues them."""
+    def is_overrun(self, ahead: float) -> bool:
+        """Return whether those under way have to stop; a later session continues them.
+
+        Args:
+          ahead: seconds until the next checkpoint, about.
+        """
         ...
 
 
@@ -90,7 +94,7 @@ class OwnTrials:
     def ask(self, wait: bool) -> optuna.Trial | None:
         """See :class:`TrialSource`; there is nobody to wait for."""
         del wait
-        while self.interrupted:
+        while self.interrupted and self._begun < self._n_trials:
             frozen = self.interrupted.pop(0)
             if attribute(frozen, "attempts", 0) > self._max_retries:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
@@ -98,11 +102,16 @@ class OwnTrials:
             trial = resume_trial(self._study, frozen)
             trial.set_user_attr("interrupted", trial.user_attrs.get("interrupted", 0) + 1)
             return trial
-        states = (*FINISHED, TrialState.RUNNING)
-        known = len(self._study.get_trials(deepcopy=False, states=states))
-        if known >= self._n_trials or not has_configurations_left(self._study):
+        if self._begun >= self._n_trials or not has_configurations_left(self._study):
             return None
         return self._study.ask()
+
+    @property
+    def _begun(self) -> int:
+        """Trials that are finished, or that this session trains."""
+        states = (*FINISHED, TrialState.RUNNING)
+        known = len(self._study.get_trials(deepcopy=False, states=states))
+        return known - len(self.interrupted)
 
     @contextlib.contextmanager
     def held(self, trial: optuna.Trial) -> Iterator[None]:
@@ -233,8 +242,10 @@ class _Loop:
                 run, checkpoint = arrived
                 with self._blaming(self.under_way[run], run) as trial:
                     self._add(run, trial, checkpoint)
-                if self.limit is not None and self.under_way and self.limit.is_overrun():
-                    return
+                if self.limit is not None and self.under_way:
+                    ahead = checkpoint.training_seconds + checkpoint.evaluation_seconds
+                    if self.limit.is_overrun(ahead):
+                        return
         finally:
             for trial in self.under_way.values():
                 trial.close(_OthersFailed())

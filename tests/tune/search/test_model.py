@@ -182,6 +182,24 @@ def test_repeated_configurations_are_no_error(alike):
     assert len(taken) == 3
 
 
+def test_a_configuration_that_was_tried_again_says_nothing_more(alike):
+    again = [dataclasses.replace(trial, number=trial.number + 10) for trial in alike]
+    cut = {step: alike[0].returns[step] for step in STEPS[:2]}
+    pruned = dataclasses.replace(
+        alike[0], number=30, state=TrialState.PRUNED, score=None, returns=cut, means={}
+    )
+    once, twice = (ScoreModel.fit(t, SETTINGS) for t in (alike, [pruned, *alike, *again]))
+    assert twice.expected_scores() == once.expected_scores()
+
+
+def test_a_space_in_which_nothing_varies_has_no_model(alike):
+    names = [name for name, _ in SearchSpace().tuned if name != "batch_size"]
+    space = SearchSpace().without(names).changed_by({"batch_size": {"choices": [256]}})
+    settings = dataclasses.replace(SETTINGS, space=space)
+    assert ScoreModel.fit(alike, settings) is None
+    assert ranked_by_model(alike, settings) == ranked(alike)
+
+
 def test_trials_outside_of_the_space_are_the_least_promising(alike):
     outside = steady(10, 1000, 1, learning_rate=0.5)
     among = [outside, *ranked(alike)]

@@ -21,8 +21,8 @@ from tune.search.study import open_study, run_optimization
 class Interrupt:
     """Progress that stops the process's work in the middle of a trial."""
 
-    def __init__(self, at_trial):
-        self.at_trial = at_trial
+    def __init__(self, at_trial, at_step=0):
+        self.at_trial, self.at_step = at_trial, at_step
 
     def study_started(self, study, settings, n_trials):
         pass
@@ -31,7 +31,7 @@ class Interrupt:
         pass
 
     def checkpoint(self, trial, checkpoint):
-        if trial.number == self.at_trial:
+        if trial.number == self.at_trial and checkpoint.step >= self.at_step:
             raise KeyboardInterrupt
 
     def trial_finished(self, study, trial):
@@ -83,6 +83,51 @@ def test_interrupted_trial_is_run_again_in_its_place(programs, tmp_path, at_tria
     assert parameters(after)[: at_trial + 1] == points
     assert len(set(parameters(after))) == 6
     assert after.trials[at_trial].user_attrs["interrupted"] == 1
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "journal:{}/study.journal"])
+@pytest.mark.parametrize("at_trial", [0, 3])
+def test_interrupted_trial_stays_what_it_was_in_a_wider_space(
+    programs, tmp_path, storage, at_trial
+):
+    where = {"output": tmp_path, "storage": storage.format(tmp_path), "programs": programs}
+    programs.returns = lambda h, step, seed: step / 1000 + h.batch_size + 100 * h.gamma + seed
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(6, progress=Interrupt(at_trial, 100_000), **where)
+    hyperparameters = programs.runs[-1][1]
+    programs.runs.clear()
+    wider = {
+        "batch_size": {"choices": [32, 64, 128, 256, 512]},
+        "gamma": {"low": 0.9, "high": 0.999, "log_complement": True},
+    }
+    study = run_optimization(6, Settings(space=wider), **where)
+    record = StudyRecord.of(study)
+    numbers = [n for n, t in enumerate(study.trials) if t.user_attrs.get("retry_of") == at_trial]
+    again = record.trials[numbers[0] if numbers else at_trial]
+    assert again.is_baseline == (at_trial == 0)
+    assert hyperparameters == again.hyperparameters == programs.runs[0][1]
+    for step, mean in again.means.items():
+        assert mean == pytest.approx(again.returns[step].mean())
+    params = record.settings.space.encode(again.configuration(record.settings))
+    assert again.params == params
+
+
+def test_an_agent_that_a_space_has_fixed_is_known_in_a_wider_one(programs, tmp_path):
+    fixed, wider = ({"num_envs": table} for table in ({"value": 8}, {"choices": [8, 16]}))
+    run_optimization(2, Settings(space=fixed), output=tmp_path, programs=programs)
+    study = run_optimization(2, Settings(space=wider), output=tmp_path, programs=programs)
+    record = StudyRecord.of(study)
+    assert [t.configuration(record.settings).agent.num_envs for t in record.trials] == [8, 8]
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "journal:{}/study.journal"])
+def test_interrupted_trial_waits_where_the_total_has_been_reached(programs, tmp_path, storage):
+    where = {"output": tmp_path, "storage": storage.format(tmp_path), "programs": programs}
+    with pytest.raises(KeyboardInterrupt):
+        run_optimization(6, progress=Interrupt(4), **where)
+    for n_trials, finished in ((2, 4), (4, 4), (5, 5)):
+        study = run_optimization(n_trials, **where)
+        assert sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials) == finished
 
 
 def test_another_protocol_is_refused(programs, tmp_path):

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import optuna
 import pytest
 
 from ppo_jax import command_line
+from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
+from ppo_jax.hyperparameters import Hyperparameters
 from tune.options import Arguments
 from tune.protocol.settings import Settings
+from tune.protocol.space import SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 from tune.protocol.warm_start import EarlierTrial, WarmStart
@@ -114,6 +118,26 @@ def test_the_noise_is_what_lies_off_the_line(earlier, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("now", "changes"),
+    [
+        ("gamma fixed", {"space": SearchSpace().without(["gamma"])}),
+        ("another network", {"agent": AgentConfig(hidden_sizes=(32, 32))}),
+        ("other defaults", {"space": SearchSpace(defaults=Hyperparameters(clip_value_loss=False))}),
+    ],
+)
+def test_what_is_not_tuned_has_to_be_the_same(earlier, tmp_path, now, changes):
+    settings = warmed(earlier, tmp_path, **changes)
+    assert not settings.warm_start.same_task, now
+    axes = axes_of(settings)
+    none = np.zeros((0, len(axes))), np.zeros(0)
+    assert len(transferred(axes, settings, *none).points) == 0
+
+
+def test_a_larger_space_holds_trials_of_the_same_task(earlier, tmp_path):
+    assert warmed(earlier, tmp_path, space=SearchSpace.named("wide")).warm_start.same_task
+
+
 def test_a_study_that_says_the_opposite_is_not_listened_to(earlier, tmp_path):
     settings = warmed(earlier, tmp_path, env="Acrobot-v1")
     axes = axes_of(settings)
@@ -178,5 +202,56 @@ def test_the_command_reads_a_folder(tmp_path, capsys):
     ):
         with pytest.raises(UserError, match=message):
             command_line.parse(Arguments, "tune", [*options, *more]).settings()
+    no = ["--output", str(tmp_path / "new")]
     with pytest.raises(UserError, match=r"study\.db does not exist"):
-        command_line.parse(Arguments, "tune", ["--from-study", str(tmp_path / "no")]).settings()
+        command_line.parse(
+            Arguments, "tune", [*no, "--from-study", str(tmp_path / "no")]
+        ).settings()
+
+
+def asked(*options):
+    """Return the settings of a command, and the place of its study."""
+    arguments = command_line.parse(Arguments, "tune", list(map(str, options)))
+    plan = arguments.plan()
+    return plan.settings, plan.folder, plan.storage
+
+
+@pytest.mark.parametrize("own", ["folder", "storage"])
+def test_the_command_continues_whatever_became_of_the_folder(tmp_path, monkeypatch, own):
+    before, kept = tmp_path / "before", tmp_path / "kept.db"
+    before.mkdir()
+    run(SETTINGS, 4, storage=f"sqlite:///{before}/study.db", study_name="CartPole-v1")
+    options = ["--output", tmp_path / "new", "--from-study"]
+    if own == "storage":
+        options = ["--storage", f"sqlite:///{kept}", *options]
+    settings, folder, storage = asked(*options, before)
+    with open_study(settings, folder, storage=storage):
+        pass
+    shutil.rmtree(before)
+    monkeypatch.chdir(tmp_path)
+    for spelt in (before, "before", "new/../before"):
+        again, folder, storage = asked(*options, spelt)
+        assert again == settings
+        with open_study(again, folder, storage=storage):
+            pass
+    with pytest.raises(UserError, match=r"another/study\.db does not exist"):
+        asked(*options, "another")
+
+
+def test_an_earlier_study_may_be_in_the_storage_of_this_one(tmp_path, monkeypatch):
+    storage, own = f"sqlite:///{tmp_path}/kept.db", tmp_path / "own"
+    run(SETTINGS, 4, storage=storage, study_name="there")
+    own.mkdir()
+    run(SETTINGS, 5, storage=f"sqlite:///{own}/study.db", study_name="here")
+    for name, folder in (("there", tmp_path / "elsewhere"), ("here", own)):
+        folder.mkdir(exist_ok=True)
+        StudyFolder(folder).write_config(name, SETTINGS)
+    monkeypatch.setenv("PPO_JAX_TUNE_STORAGE", storage)
+    for folder, trials in ((tmp_path / "elsewhere", 4), (own, 5)):  # Its own comes first.
+        settings, *_ = asked("--output", tmp_path / "new", "--from-study", folder)
+        assert len(settings.warm_start.trials) == trials
+    with pytest.raises(UserError, match="must be another study"):
+        asked("--study-name", "there", "--from-study", tmp_path / "elsewhere")
+    monkeypatch.delenv("PPO_JAX_TUNE_STORAGE")
+    with pytest.raises(UserError, match="has the same --storage"):
+        asked("--output", tmp_path / "new", "--from-study", tmp_path / "elsewhere")

@@ -14,9 +14,12 @@ from typing import Protocol, runtime_checkable
 
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from ppo_jax.errors import require_choice, require_package
 from tune.protocol.settings import Settings
+from tune.protocol.trials import settings_of
+from tune.search.finite import untried
 from tune.search.samplers.gp import GPSampler
 from tune.search.samplers.grid import make_grid
 from tune.search.samplers.seeded import draw_number, seeded_by_draw
@@ -107,6 +110,11 @@ def make_sampler(settings: Settings) -> BaseSampler:
 
 
 def has_configurations_left(study: optuna.Study) -> bool:
-    """Return whether the sampler of `study` can suggest a new configuration."""
-    sampler = study.sampler
-    return not isinstance(sampler, FiniteSampler) or sampler.has_points_left(study)
+    """Return whether a configuration of `study` waits, or its sampler can suggest a new one."""
+    sampler, settings = study.sampler, settings_of(study)
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return True
+    if isinstance(sampler, FiniteSampler) and not sampler.has_points_left(study):
+        return False
+    return settings is None or untried(trials, settings) != set()

@@ -7,7 +7,7 @@ over the best score, which is partly luck; in logarithms, which do not underflow
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from tune.protocol.axes import Axis
 from tune.protocol.settings import Settings
-from tune.protocol.space import Range
+from tune.protocol.space import Configuration, Range
 from tune.protocol.trials import BEGAN, TrialRecord
+from tune.search.finite import configuration_of, configurations, untried
 from tune.search.model import FEWEST_TRIALS, ScoreModel, axes_of, coordinates, unit_point
 from tune.search.optuna_private import (
     all_trials,
@@ -43,7 +44,8 @@ class GPSampler(BaseSampler):
 
     A draw depends on the seed, on the number of the draw and on the trials in the storage.
     Trials that still run, of other workers or lanes, count as if they had done what is
-    expected of them, so nothing is drawn twice.
+    expected of them, so nothing is drawn twice. Of a small space every configuration that has not
+    been tried is a candidate.
 
     Args:
       settings: of the study.
@@ -99,7 +101,7 @@ class GPSampler(BaseSampler):
         """
         trials = all_trials(study)
         drawn = sum("retry_of" not in trial.user_attrs for trial in trials)
-        return self._params(self._point(drawn, trials))
+        return self._params(self._point(drawn, trials)) if self._axes else {}
 
     def _params(self, point: np.ndarray) -> dict[str, Any]:
         pairs = zip(self._axes, point, strict=True)
@@ -107,6 +109,7 @@ class GPSampler(BaseSampler):
 
     def _point(self, number: int, others: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the point of a draw, ``[axes]``, beside `others`."""
+        left = self._left(others)
         if number >= self._startup_trials(others):
             records = [TrialRecord.of(other) for other in others if other.state.is_finished()]
             # One thread: the matrices are small, and the same sums on any number of cores.
@@ -114,8 +117,22 @@ class GPSampler(BaseSampler):
                 model = ScoreModel.fit(records, self._settings)
                 if model is not None:
                     rng = np.random.default_rng([self._settings.seed, number])
-                    return propose(model, self._pending(others), rng, self._repaired)
-        return self._sobol(number)
+                    return propose(model, self._pending(others), rng, self._repaired, left)
+        point = self._sobol(number)
+        if left is None:
+            return point
+        nearest: np.ndarray = left[((left - point) ** 2).sum(axis=1).argmin()]
+        return nearest
+
+    def _left(self, others: Sequence[FrozenTrial]) -> np.ndarray | None:
+        """Return the points of a small space that `others` have not, ``[points, axes]``.
+
+        All of them where none is left, and None of a large space.
+        """
+        found = untried(others, self._settings)
+        if found is None:
+            return None
+        return np.unique(self._places(found or configurations(self._settings.space) or ()), axis=0)
 
     def _startup_trials(self, others: Sequence[FrozenTrial]) -> int:
         """Return how many trials come before the model.
@@ -169,14 +186,14 @@ class GPSampler(BaseSampler):
 
     def _pending(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Return the points of the trials that run or wait, ``[trials, axes]``."""
-        points = []
-        for trial in trials:
-            if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-                values = {**(suggestion(trial) or {}), **enqueued_params(trial), **trial.params}
-                if values:
-                    configuration = self._settings.space.decode(values)
-                    params = self._settings.space.encode(configuration)
-                    points.append(None if params is None else unit_point(self._axes, params))
+        unfinished = (TrialState.RUNNING, TrialState.WAITING)
+        begun = [configuration_of(t, self._settings) for t in trials if t.state in unfinished]
+        return self._places(configuration for configuration in begun if configuration is not None)
+
+    def _places(self, configurations: Iterable[Configuration]) -> np.ndarray:
+        """Return the points of those that are in the space, ``[points, axes]``."""
+        params = map(self._settings.space.encode, configurations)
+        points = [unit_point(self._axes, found) for found in params if found is not None]
         inside = [point for point in points if point is not None]
         return np.array(inside).reshape(-1, len(self._axes))
 
@@ -186,6 +203,7 @@ def propose(
     pending: np.ndarray,
     rng: np.random.Generator,
     repaired: Callable[[np.ndarray], np.ndarray] = lambda points: points,
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the point of the unit cube with the highest expected improvement, ``[axes]``.
 
@@ -194,6 +212,7 @@ def propose(
       pending: points that are being tried, ``[trials, axes]``.
       rng: draws the candidates.
       repaired: makes points that can be trained of points, ``[points, axes]`` each.
+      among: the candidates; drawn if not given.
     """
     axes, process, known = model.axes, model.process, model.points
     places = np.concatenate([known, model.earlier])
@@ -202,7 +221,7 @@ def propose(
         known, places = np.concatenate([known, pending]), np.concatenate([places, pending])
     expected, _ = process.predict(process.points)
     centres = places[np.argsort(-expected, kind="stable")[:CENTRES]]
-    candidates = repaired(_candidates(axes, centres, rng))
+    candidates = repaired(_candidates(axes, centres, rng)) if among is None else among
     # The same configuration on the same seeds returns the same again.
     new = ~(candidates[:, None] == known[None]).all(axis=2).any(axis=1)
     if new.any():
