@@ -165,3 +165,13 @@ def test_a_space_of_choices_alone_is_drawn_without_repetition():
         trial.set_user_attr("hyperparameters", hyperparameters.to_dict())
         study.tell(trial, float(hyperparameters.n_epochs + number % 2))
     assert len({tuple(t.params.values()) for t in study.trials}) == 12
+
+
+def test_what_runs_is_known_where_a_parameter_has_one_choice_that_is_no_default():
+    space = SPACE.changed_by({"n_steps": {"choices": [1024]}})
+    settings = Settings(space=space, sampler_startup_trials=5, pruner="none")
+    study = new_study(settings)
+    begun = [study.ask() for _ in range(3)]
+    drawn = [trial.relative_params for trial in begun]  # Stored, but not yet asked for.
+    points = [unit_point(axes_of(settings), params) for params in drawn]
+    np.testing.assert_allclose(study.sampler._pending(study.trials), points)
