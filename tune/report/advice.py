@@ -1,21 +1,26 @@
 """What to do next: hints before a study and at its end."""
 
+import dataclasses
 import math
 import shlex
 
 import numpy as np
 
 from ppo_jax import presets
+from ppo_jax.command_words import agent_words, environment_words
 from ppo_jax.errors import UserError
 from ppo_jax.files import folder_name
+from ppo_jax.hyperparameters import Hyperparameters
 from ppo_jax.presets import Preset
 from ppo_jax.statistics import Interval
 from ppo_jax.text import fixed
 from tune.evidence.candidate import Candidate
 from tune.evidence.statistics import Summary, finite, summarize
 from tune.evidence.verdict import Outcome, Verdict
+from tune.protocol.plan import Plan
 from tune.protocol.settings import Settings
 from tune.protocol.space import Configuration, SearchSpace
+from tune.protocol.study_folder import StudyFolder
 from tune.report.results import StudyResults
 
 _WIDE_ADDS = {
@@ -145,11 +150,38 @@ def _wider(results: StudyResults) -> str:
         name, what = "wide", "search the wide space"
     fixed_names = _too_slow(results)
     words = ["--space", "wide", *(["--fix", *fixed_names] if fixed_names else [])]
-    trials = 2 * max(len(results.trials), 15)
+    words += ["--trials", str(2 * max(len(results.trials), 15))]
     present, wide = dict(settings.space.tuned), dict(space.tuned)
     added = [text for key, text in _WIDE_ADDS.items() if present.get(key) != wide.get(key)]
     brings = f", which adds {', '.join(added)}" if added else ""
-    return f"To {what}{brings}, {_same_command(results, *words, '--trials', trials, name=name)}"
+    command = None if name else _command(results)
+    if command is not None:
+        return f"To {what}{brings}: {shlex.join([*command, *words])}"
+    return f"To {what}{brings}, {_same_command(results, *words, name=name)}"
+
+
+def _command(results: StudyResults) -> list[str] | None:
+    """Return the command of a study but for its space; None where it may have said more.
+
+    A preset, a file and the address of a storage are not among the results.
+    """
+    settings, folder, validation = results.settings, results.folder, results.validation
+    plain = settings.warm_start is None and settings.space.defaults == Hyperparameters()
+    if folder is None or validation is None or not plain or not folder.database.exists():
+        return None
+    words = ["python", "-m", "tune.run"]
+    words += environment_words(settings.env, dict(settings.env_kwargs))
+    words += agent_words(settings.agent)
+    others = {
+        **{f.name: (getattr(settings, f.name), f.default) for f in dataclasses.fields(Settings)},
+        "study_name": (results.name, settings.env),
+        "output": (str(folder.path), str(StudyFolder.of(None, results.name).path)),
+        "validate_steps": (validation.verdict.steps[-1], Plan.validate_steps),
+    }
+    for name, (value, default) in others.items():
+        if isinstance(default, int | float | str) and name != "env" and value != default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 def _nothing_learned(verdict: Verdict) -> bool:

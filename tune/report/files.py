@@ -60,6 +60,7 @@ def load_results(
     finalists = Finalists.load(folder, record)
     make = ShownResults.of if analysed else ShownResults.without_analysis
     results = make(record, finalists, Validation.load(folder, record, finalists))
+    results = dataclasses.replace(results, folder=folder)
     if results.validation is None:
         return results
     return dataclasses.replace(results, films=load_films(results.validation, folder))

@@ -23,6 +23,7 @@ from tune.evidence.recommendation import Recommendation
 from tune.evidence.statistics import Estimate, difference_of_means
 from tune.evidence.validation import Validation
 from tune.protocol.settings import Settings
+from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, TrialRecord
 
 NOT_VALIDATED = "Not validated on fresh seeds."
@@ -39,6 +40,7 @@ class StudyResults:
       finalists: and the winner among them; None if there are none, or they are of an earlier
         state of the study.
       validation: of the winner; None likewise.
+      folder: of the study, where it is known.
       films: ``winner`` and ``baseline``, as far as they have been filmed -> a GIF.
       written: the moment of the results.
     """
@@ -47,6 +49,7 @@ class StudyResults:
     analysis: Analysis
     finalists: Finalists | None = None
     validation: Validation | None = None
+    folder: StudyFolder | None = None
     films: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     written: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
 

@@ -172,7 +172,11 @@ def test_they_are_found_again_until_better_trials_come(study, train, tmp_path):
         np.testing.assert_array_equal(one.finals.returns, other.finals.returns)
     best = choose_finalists(study, 1)[0].trial
     better = dataclasses.replace(
-        best, number=8, score=1e6, returns={s: r + 1e6 for s, r in best.returns.items()}
+        best,
+        number=8,
+        hyperparameters=dataclasses.replace(best.hyperparameters, gamma=0.95),
+        score=1e6,
+        returns={s: r + 1e6 for s, r in best.returns.items()},
     )
     later = dataclasses.replace(study, trials=[*study.trials, better])
     assert Finalists.load(folder, later) is None

@@ -37,7 +37,7 @@ def commands(words, hints):
     for hint in hints:
         if match := re.search(r"run the same command with (--.*)", hint):
             found.append([*words, *shlex.split(match[1])])
-        if match := re.search(r"python -m tune.run (--.*?)( starts|$)", hint):
+        if match := re.search(r"python -m tune\.run (--.*?)( starts|$)", hint):
             found.append(shlex.split(match[1]))
     return found
 
@@ -52,6 +52,8 @@ LEVELS = {
     ("level", "words"),
     [
         ("noisy", "--quick"),
+        ("untrained", "--trials 3"),
+        ("untrained", "--trials 3 --objective tail --num-envs 8 --validate-steps 400000"),
         ("untrained", "--trials 3 --output elsewhere --study-name mine"),
         ("untrained", "--trials 3 --output elsewhere --storage journal:a.journal"),
         ("untrained", "--trials 3 --preset MountainCarContinuous-v0"),
