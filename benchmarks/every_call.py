@@ -733,8 +733,12 @@ def _digest(files: Files) -> str:
 
 
 def _without_chance(name: str) -> str:
-    """Return the name of a file without what TensorStore, or ``mkstemp``, have made up in it."""
-    return re.sub(r"[0-9a-f]{32}|((?:^|/)\.\w+-)\w{8}(?=\.)", r"\1", name)
+    """Return the name of a file without what TensorStore or :mod:`ppo_jax.files` have made up.
+
+    >>> _without_chance("policy/.policy-unfinished-01ab23cd.json")
+    'policy/.policy-unfinished-.json'
+    """
+    return re.sub(r"[0-9a-f]{32}|((?:^|/)\.\w+-unfinished-)[0-9a-f]{8}(?=\.)", r"\1", name)
 
 
 def _without_clock(name: str, content: bytes) -> bytes:
