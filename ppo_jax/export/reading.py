@@ -102,9 +102,9 @@ def _rl_zoo(path: Path, env: str | None) -> tuple[Preset, tuple[str, ...]]:
                 f"it must hold at most {_LARGEST_YAML:,} values, aliases written out, but has more"
             )
         entries = yaml.safe_load(text)
+    except UserError:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"it is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
         raise UserError("it must hold a table of settings for each environment")

@@ -194,7 +194,7 @@ def _nothing_learned(verdict: Verdict) -> bool:
 
 
 def _unlearned(verdict: Verdict) -> str:
-    """Return in how far nothing was learned, as much as the seeds say."""
+    """Return how little was learned, as far as the seeds show it."""
     together, untrained = _together(verdict), fixed(verdict.untrained)
     if together is None:
         return "Nothing was learned: every seed diverged"

@@ -125,7 +125,7 @@ class GPSampler(BaseSampler):
         return nearest
 
     def _left(self, others: Sequence[FrozenTrial]) -> np.ndarray | None:
-        """Return the points of a small space that `others` have not, ``[points, axes]``.
+        """Return the points of a small space that `others` have not tried, ``[points, axes]``.
 
         All of them where none is left, and None of a large space.
         """
