@@ -90,6 +90,8 @@ def render(description: Mapping[str, Any]) -> str:
     command = _command(description)
     if command is not None:
         lines += ["", "## Training", "", "```", command, "```"]
+    if command is not None and "total_steps" in training:
+        lines += ["", f"This run of it was stopped after {training['steps']:,} steps."]
     lines += ["", "## Versions", "", "| package | version |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in description["versions"].items()]
     return _metadata(name, returns) + "\n".join(lines) + "\n"
@@ -135,7 +137,9 @@ def _command(description: Mapping[str, Any]) -> str | None:
         return None
     words = ["python", "-m", "ppo_jax.train"]
     words += environment_words(environment["name"], environment["kwargs"])
-    words += ["--total-steps", str(description["training"]["steps"])]
+    # What is annealed ends with the run that was planned, not where it was stopped.
+    training = description["training"]
+    words += ["--total-steps", str(training.get("total_steps", training["steps"]))]
     words += agent_words(AgentConfig.from_dict(description["agent"]))
     words += hyperparameter_words(Hyperparameters.from_dict(description["hyperparameters"]))
     return shlex.join(words)

@@ -267,6 +267,8 @@ class TrainingResult:
         from ppo_jax import policy
 
         about = {"steps": int(self.steps[-1]), "seed": seed, "final_return": self.returns[-1, seed]}
+        if len(self.returns) < len(self.training.steps):  # A callback has stopped it.
+            about["total_steps"] = self.training.steps[-1]
         return policy.of(
             self.config,
             self.weights[seed],

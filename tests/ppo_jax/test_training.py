@@ -119,6 +119,9 @@ def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path, capsys):
     assert seen[0].metrics.loss.entropy.shape == (3,)
     np.testing.assert_array_equal(stopped.returns, result.returns[:2])
     assert stopped.policy.description["training"]["steps"] == 1024
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert "--total-steps 2048" in card
+    assert "This run of it was stopped after 1,024 steps." in card
     assert capsys.readouterr().out == ""
     whole = ppo_jax.train(CartPole, **SMALL, output=tmp_path, callback=seen.append, progress=True)
     lines = capsys.readouterr().out.splitlines()
@@ -128,6 +131,7 @@ def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path, capsys):
     assert lines[1] == "going on after 1,024 steps"
     assert [checkpoint.step for checkpoint in seen[2:]] == [1536, 2048]
     np.testing.assert_array_equal(whole.returns, result.returns)
+    assert "stopped" not in (tmp_path / "policy" / "README.md").read_text()
     for ours, theirs in zip(whole.policies, result.policies, strict=True):
         np.testing.assert_array_equal(
             ours.weights.params["params"]["actor"]["Dense_0"]["kernel"],

@@ -15,6 +15,7 @@ from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord
 from tune.report.console import ConsoleProgress, print_summary
 from tune.report.files import load_results
+from tune.report.results import StudyResults
 from tune.report.trial_table import TrialTable
 from tune.search.study import run_optimization
 from tune.session import run as run_session
@@ -228,3 +229,18 @@ def test_recommended_baseline_has_nothing_to_list(programs, tmp_path):
     )
     text = summary_of(load_results(study, StudyFolder(tmp_path)), tmp_path)
     assert "Recommended: the baseline, trial 0, which the study started from\n\nTrain the" in text
+
+
+@pytest.mark.parametrize(
+    ("processes", "words"),
+    [
+        (1, "26 s in all; 80 s compiling"),
+        (2, "26 s this time; all 2 processes together: 160 s compiling"),
+    ],
+)
+def test_times_of_several_processes_are_not_said_to_be_part_of_one(processes, words, tmp_path):
+    log = {"programs": {"training": 1}, "seconds": 80.0}
+    record = StudyRecord("mine", Settings(), [], [log] * processes)
+    text = io.StringIO()
+    print_summary(Console(file=text, width=250), StudyResults.of(record), StudyFolder(tmp_path), 26)
+    assert words in text.getvalue()
