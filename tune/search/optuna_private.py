@@ -27,6 +27,7 @@ __all__ = [
     "QMCSampler",
     "all_trials",
     "create_missing_indexes",
+    "enqueue_also",
     "enqueued_params",
     "grid_point",
     "release_grid_point",
@@ -92,6 +93,14 @@ def enqueued_params(trial: FrozenTrial) -> Mapping[str, Any]:
     """
     params: Mapping[str, Any] = trial.system_attrs.get(_ENQUEUED_PARAMS, {})
     return params
+
+
+def enqueue_also(study: optuna.Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+    """Fix further parameters of an enqueued `trial` that has yet to draw them."""
+    if not params.items() <= (known := enqueued_params(trial)).items():
+        storage_of(study).set_trial_system_attr(
+            trial_id(trial), _ENQUEUED_PARAMS, {**known, **params}
+        )
 
 
 def grid_point(trial: FrozenTrial) -> int | None:

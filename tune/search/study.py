@@ -24,7 +24,7 @@ from tune.protocol.trials import (
     settings_of,
 )
 from tune.search.objective import make_programs
-from tune.search.optuna_private import storage_of
+from tune.search.optuna_private import enqueue_also, storage_of
 from tune.search.pool import ProgramPool
 from tune.search.pruners import make_pruner
 from tune.search.samplers import make_sampler
@@ -216,9 +216,13 @@ def _create_or_load(
         study.sampler = make_sampler(settings)
     require_maximize(study)
     study.set_user_attr("settings", settings.to_dict())
-    trials = study.get_trials(deepcopy=False)
-    if not any(is_baseline(trial) for trial in trials):
+    baselines = [trial for trial in study.get_trials(deepcopy=False) if is_baseline(trial)]
+    if not baselines:
         study.enqueue_trial(settings.space.baseline_params(), user_attrs={"baseline": True})
+    for trial in baselines:
+        # One that has not begun would draw at random what a space widened since has besides.
+        if not trial.state.is_finished() and "hyperparameters" not in trial.user_attrs:
+            enqueue_also(study, trial, settings.space.baseline_params())
     return study
 
 

@@ -10,8 +10,9 @@ import pytest
 from ppo_jax.config import AgentConfig
 from ppo_jax.errors import UserError
 from ppo_jax.files import FolderInUseError, write_json
+from ppo_jax.hyperparameters import Hyperparameters
 from tune.protocol.settings import Settings
-from tune.protocol.space import SearchSpace
+from tune.protocol.space import Configuration, SearchSpace
 from tune.protocol.study_folder import StudyFolder
 from tune.protocol.trials import StudyRecord, settings_of
 from tune.report.stored import read_study
@@ -110,6 +111,29 @@ def test_interrupted_trial_stays_what_it_was_in_a_wider_space(
         assert mean == pytest.approx(again.returns[step].mean())
     params = record.settings.space.encode(again.configuration(record.settings))
     assert again.params == params
+
+
+@pytest.mark.parametrize(
+    ("storage", "began"),
+    [
+        ("sqlite:///{}/study.db", False),
+        ("sqlite:///{}/study.db", True),
+        ("journal:{}/study.journal", False),
+    ],
+)
+def test_the_baseline_has_the_defaults_where_the_space_is_widened_before_it_has_begun(
+    programs, tmp_path, storage, began
+):
+    """As after Ctrl-C while the programs compile."""
+    where = {"output": tmp_path, "storage": storage.format(tmp_path)}
+    with open_study(Settings(), StudyFolder(tmp_path), storage=where["storage"]) as study:
+        if began:
+            study.ask()
+    wide = Settings(space=SearchSpace.named("wide"))
+    record = StudyRecord.of(run_optimization(1, wide, programs=programs, **where))
+    configuration = record.baseline.configuration(record.settings)
+    assert configuration == Configuration(Hyperparameters(), AgentConfig())
+    assert record.baseline.params == record.settings.space.baseline_params()
 
 
 def test_an_agent_that_a_space_has_fixed_is_known_in_a_wider_one(programs, tmp_path):
