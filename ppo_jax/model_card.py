@@ -90,8 +90,8 @@ def render(description: Mapping[str, Any]) -> str:
     command = _command(description)
     if command is not None:
         lines += ["", "## Training", "", "```", command, "```"]
-    if command is not None and "total_steps" in training:
-        lines += ["", f"This run of it was stopped after {training['steps']:,} steps."]
+        if "total_steps" in training:
+            lines += ["", f"The run was stopped after {training['steps']:,} steps."]
     lines += ["", "## Versions", "", "| package | version |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in description["versions"].items()]
     return _metadata(name, returns) + "\n".join(lines) + "\n"

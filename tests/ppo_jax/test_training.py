@@ -121,7 +121,7 @@ def test_a_callback_stops_and_the_same_call_goes_on(result, tmp_path, capsys):
     assert stopped.policy.description["training"]["steps"] == 1024
     card = (tmp_path / "policy" / "README.md").read_text()
     assert "--total-steps 2048" in card
-    assert "This run of it was stopped after 1,024 steps." in card
+    assert "The run was stopped after 1,024 steps." in card
     assert capsys.readouterr().out == ""
     whole = ppo_jax.train(CartPole, **SMALL, output=tmp_path, callback=seen.append, progress=True)
     lines = capsys.readouterr().out.splitlines()

@@ -307,12 +307,12 @@ def print_summary(
         )
     counts, spent = results.counts, results.seconds
     processes = len(results.study.compilations)
-    whole = f"{seconds:.0f} s in all; "
+    in_all = f"{seconds:.0f} s in all; "
     if processes > 1:  # Workers, or earlier runs of the command.
-        whole = f"{seconds:.0f} s this time; all {processes} processes together: "
+        in_all = f"{seconds:.0f} s this time; {processes} processes together: "
     rows |= {
         "trials": f"{counts.get('complete', 0)} complete, {counts.get('pruned', 0)} pruned",
-        "time": f"{whole}{spent['compilation']:.0f} s compiling, "
+        "time": f"{in_all}{spent['compilation']:.0f} s compiling, "
         f"{spent['training']:.0f} s training, {spent['evaluation']:.1f} s evaluating trials",
         "programs compiled": ", ".join(f"{k} {v}" for k, v in results.programs_compiled.items()),
         "results": str(folder.path),

@@ -235,7 +235,7 @@ def test_recommended_baseline_has_nothing_to_list(programs, tmp_path):
     ("processes", "words"),
     [
         (1, "26 s in all; 80 s compiling"),
-        (2, "26 s this time; all 2 processes together: 160 s compiling"),
+        (2, "26 s this time; 2 processes together: 160 s compiling"),
     ],
 )
 def test_times_of_several_processes_are_not_said_to_be_part_of_one(processes, words, tmp_path):

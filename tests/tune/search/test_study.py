@@ -124,7 +124,7 @@ def test_interrupted_trial_stays_what_it_was_in_a_wider_space(
 def test_the_baseline_has_the_defaults_where_the_space_is_widened_before_it_has_begun(
     programs, tmp_path, storage, began
 ):
-    """As after Ctrl-C while the programs compile."""
+    """As after a kill in its first second."""
     where = {"output": tmp_path, "storage": storage.format(tmp_path)}
     with open_study(Settings(), StudyFolder(tmp_path), storage=where["storage"]) as study:
         if began:
